@@ -1,0 +1,238 @@
+//! The JSON of the Prometheus API, field by field, as strictly as its promise: a known result
+//! type, numbers as strings, times as numbers, no warnings. Decides what is a well-formed answer;
+//! whether a value can be a counter's is decided by the meter.
+
+use std::collections::BTreeMap;
+
+use canary_counters::{Instant, Sample, Series};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::Problem;
+
+/// A value's time may differ from the one asked about by rounding, not by more.
+const SAME_TIME_MS: i64 = 1000;
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    status: String,
+    #[serde(borrow, default)]
+    data: Option<Data<'a>>,
+    #[serde(rename = "errorType", default)]
+    error_type: Option<String>,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    warnings: Option<Vec<String>>,
+    #[serde(default)]
+    infos: Option<Vec<String>>,
+    /// VictoriaMetrics says so, in place of a warning.
+    #[serde(rename = "isPartial", default)]
+    is_partial: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Data<'a> {
+    #[serde(rename = "resultType")]
+    result_type: String,
+    #[serde(borrow)]
+    result: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Row<'a> {
+    metric: BTreeMap<String, String>,
+    #[serde(default)]
+    value: Option<Point>,
+    #[serde(default)]
+    values: Option<Vec<Point>>,
+    #[serde(borrow, default)]
+    histogram: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    histograms: Option<&'a RawValue>,
+}
+
+/// `[1700000000.123, "42"]`
+#[derive(Deserialize)]
+struct Point(f64, String);
+
+impl Point {
+    fn read(&self) -> Result<Sample, Problem> {
+        let Self(seconds, text) = self;
+        let millis = (seconds * 1000.0).round();
+        // The year 10000 in milliseconds; within it the conversion is exact.
+        if !(millis.is_finite() && (0.0..253_402_300_800_000.0).contains(&millis)) {
+            return Err(Problem::Malformed(format!("{seconds} is not a time")));
+        }
+        #[allow(clippy::cast_possible_truncation)]
+        let at_ms = millis as i64;
+        Ok(Sample { at_ms, value: number(text)? })
+    }
+}
+
+/// Numbers as Prometheus writes them; NaN and infinities are numbers here.
+fn number(text: &str) -> Result<f64, Problem> {
+    match text {
+        "NaN" => Some(f64::NAN),
+        "Inf" | "+Inf" => Some(f64::INFINITY),
+        "-Inf" => Some(f64::NEG_INFINITY),
+        _ if text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b)) => text.parse().ok(),
+        _ => None,
+    }
+    .ok_or_else(|| Problem::Malformed(format!("{:?} is not a number", shorten(text))))
+}
+
+/// The error that the server states, where the body is its own kind of error.
+pub(crate) fn stated_error(body: &[u8]) -> Option<(String, String)> {
+    let envelope: Envelope<'_> = serde_json::from_slice(body).ok()?;
+    (envelope.status == "error").then(|| {
+        (envelope.error_type.unwrap_or_else(|| "unknown".to_owned()), shorten(&envelope.error.unwrap_or_default()))
+    })
+}
+
+/// Opens the envelope.
+fn open(body: &[u8]) -> Result<(Envelope<'_>, String), Problem> {
+    let envelope: Envelope<'_> =
+        serde_json::from_slice(body).map_err(|error| Problem::Malformed(reason(body, &error)))?;
+    match envelope.status.as_str() {
+        "success" => {}
+        "error" => {
+            let kind = envelope.error_type.unwrap_or_else(|| "unknown".to_owned());
+            return Err(stated(&kind, shorten(&envelope.error.unwrap_or_default()), 200));
+        }
+        other => return Err(Problem::Malformed(format!("unknown status {:?}", shorten(other)))),
+    }
+    if envelope.error.is_some() || envelope.error_type.is_some() {
+        return Err(Problem::Malformed("it claims success and states an error".to_owned()));
+    }
+    if envelope.is_partial == Some(true) {
+        return Err(Problem::Partial);
+    }
+    if let Some(warning) = envelope.warnings.iter().flatten().next() {
+        return Err(Problem::Warning(shorten(warning)));
+    }
+    let result_type = match &envelope.data {
+        Some(data) => data.result_type.clone(),
+        None => return Err(Problem::Malformed("it has no data".to_owned())),
+    };
+    Ok((envelope, result_type))
+}
+
+/// A server's own error, by its type.
+pub(crate) fn stated(kind: &str, message: String, status: u16) -> Problem {
+    match kind {
+        "timeout" | "canceled" | "unavailable" | "internal" | "too_many_requests" => {
+            Problem::Unavailable { status, message: format!("{kind}: {message}") }
+        }
+        _ => Problem::Rejected { kind: shorten(kind), message },
+    }
+}
+
+/// Raw samples of a range of `[from, at]`.
+pub(crate) fn matrix(body: &[u8], from_ms: i64, at_ms: i64) -> Result<Vec<Series>, Problem> {
+    let (envelope, result_type) = open(body)?;
+    if let Some(info) = envelope.infos.iter().flatten().next() {
+        return Err(Problem::Warning(shorten(info)));
+    }
+    if result_type != "matrix" {
+        return Err(Problem::WrongType { found: article(&result_type), expected: "a matrix" });
+    }
+    let rows = rows(&envelope)?;
+    let mut all = Vec::with_capacity(rows.len());
+    for row in rows {
+        if row.histogram.is_some() || row.histograms.is_some() {
+            return Err(Problem::NativeHistogram(name(&row.metric)));
+        }
+        if row.value.is_some() {
+            return Err(Problem::Malformed("a matrix with a single value".to_owned()));
+        }
+        let Some(points) = row.values.filter(|points| !points.is_empty()) else {
+            return Err(Problem::Malformed(format!("{} has no samples", name(&row.metric))));
+        };
+        let samples = points.iter().map(Point::read).collect::<Result<Vec<_>, _>>()?;
+        for sample in &samples {
+            let early = from_ms.saturating_sub(sample.at_ms);
+            let late = sample.at_ms.saturating_sub(at_ms);
+            if early > SAME_TIME_MS || late > SAME_TIME_MS {
+                return Err(Problem::WrongTime(early.max(late)));
+            }
+        }
+        all.push(Series { labels: row.metric, samples });
+    }
+    Ok(all)
+}
+
+/// One number, or series with one number each.
+pub(crate) fn instant(body: &[u8], at_ms: i64) -> Result<Instant, Problem> {
+    let (envelope, result_type) = open(body)?;
+    // Some infos only doubt a metric's name; any other may mean that data was left out.
+    if let Some(info) = envelope.infos.iter().flatten().find(|info| !info.contains("metric might not be a counter")) {
+        return Err(Problem::Warning(shorten(info)));
+    }
+    let same_time = |sample: &Sample| {
+        let off = sample.at_ms.saturating_sub(at_ms);
+        if off.saturating_abs() > SAME_TIME_MS { Err(Problem::WrongTime(off)) } else { Ok(()) }
+    };
+    match result_type.as_str() {
+        "scalar" => {
+            let raw = result(&envelope)?;
+            let point: Point =
+                serde_json::from_str(raw.get()).map_err(|error| Problem::Malformed(error.to_string()))?;
+            let sample = point.read()?;
+            same_time(&sample)?;
+            Ok(Instant::Scalar(sample.value))
+        }
+        "vector" => {
+            let mut all = Vec::new();
+            for row in rows(&envelope)? {
+                if row.histogram.is_some() || row.histograms.is_some() {
+                    return Err(Problem::NativeHistogram(name(&row.metric)));
+                }
+                let (Some(point), None) = (row.value, row.values) else {
+                    return Err(Problem::Malformed(format!("{} has not exactly one value", name(&row.metric))));
+                };
+                let sample = point.read()?;
+                same_time(&sample)?;
+                if all.iter().any(|(labels, _)| *labels == row.metric) {
+                    return Err(Problem::Malformed(format!("{} occurs twice", name(&row.metric))));
+                }
+                all.push((row.metric, sample.value));
+            }
+            Ok(Instant::Vector(all))
+        }
+        other => Err(Problem::WrongType { found: article(other), expected: "a number for each pod, or one" }),
+    }
+}
+
+fn result<'a>(envelope: &Envelope<'a>) -> Result<&'a RawValue, Problem> {
+    envelope.data.as_ref().map(|data| data.result).ok_or_else(|| Problem::Malformed("it has no data".to_owned()))
+}
+
+fn rows<'a>(envelope: &Envelope<'a>) -> Result<Vec<Row<'a>>, Problem> {
+    serde_json::from_str(result(envelope)?.get()).map_err(|error| Problem::Malformed(error.to_string()))
+}
+
+fn name(labels: &BTreeMap<String, String>) -> String {
+    shorten(&Series { labels: labels.clone(), samples: Vec::new() }.describe())
+}
+
+fn article(result_type: &str) -> String {
+    format!("a {}", shorten(result_type))
+}
+
+fn reason(body: &[u8], error: &serde_json::Error) -> String {
+    match body.iter().find(|b| !b.is_ascii_whitespace()) {
+        None => "it is empty".to_owned(),
+        Some(b'<') => "it is a web page, not JSON; is the address right, or is a login in between?".to_owned(),
+        Some(_) => error.to_string(),
+    }
+}
+
+/// At most 200 characters on one line, for messages.
+pub(crate) fn shorten(text: &str) -> String {
+    let mut out: String = text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(200).is_some() {
+        out.push('…');
+    }
+    out
+}

@@ -1,0 +1,100 @@
+//! A source whose answers are set by hand, for tests of what asks.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use canary_counters::{Instant, LabelNames, Scope, Selector, Series, scope_query};
+use futures::future::{BoxFuture, FutureExt};
+use jiff::Timestamp;
+
+use crate::error::{FetchError, Problem};
+use crate::source::MetricSource;
+
+/// Answers from memory: counters by the selector's own text, values by the query's. What was never
+/// set is an empty answer. The questions are confined as for a real source, and refused alike.
+#[derive(Debug, Default)]
+pub struct FakeSource {
+    labels: LabelNames,
+    answers: Mutex<Answers>,
+}
+
+#[derive(Debug, Default)]
+struct Answers {
+    counters: BTreeMap<String, Result<Vec<Series>, Problem>>,
+    values: BTreeMap<String, Result<Instant, Problem>>,
+}
+
+impl FakeSource {
+    /// A source without answers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the answer to a counter selector, as text.
+    pub fn set_counter(&self, selector: &str, answer: Result<Vec<Series>, Problem>) {
+        if let Ok(mut answers) = self.answers.lock() {
+            answers.counters.insert(selector.to_owned(), answer);
+        }
+    }
+
+    /// Sets the answer to a query.
+    pub fn set_value(&self, query: &str, answer: Result<Instant, Problem>) {
+        if let Ok(mut answers) = self.answers.lock() {
+            answers.values.insert(query.to_owned(), answer);
+        }
+    }
+}
+
+impl MetricSource for FakeSource {
+    fn name(&self) -> &str {
+        "fake"
+    }
+
+    fn labels(&self) -> &LabelNames {
+        &self.labels
+    }
+
+    fn scrape_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    fn counters<'a>(
+        &'a self,
+        selector: &'a Selector,
+        scope: &'a Scope,
+        lookback: Duration,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<Series>, FetchError>> {
+        let confined = selector.scoped(scope).map_err(Problem::from);
+        let answer = confined.and_then(|_| {
+            let answers = self.answers.lock().map_err(|_| Problem::Partial)?;
+            answers.counters.get(&selector.to_string()).cloned().unwrap_or_else(|| Ok(Vec::new()))
+        });
+        let from = at.as_millisecond().saturating_sub(i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX));
+        let answer = answer.map(|mut series| {
+            for one in &mut series {
+                one.samples.retain(|sample| sample.at_ms > from && sample.at_ms <= at.as_millisecond());
+            }
+            series.retain(|one| !one.samples.is_empty());
+            series
+        });
+        async move { answer.map_err(|problem| problem.of("fake")) }.boxed()
+    }
+
+    fn value<'a>(
+        &'a self,
+        query: &'a str,
+        scope: &'a Scope,
+        require_pods: bool,
+        _at: Timestamp,
+    ) -> BoxFuture<'a, Result<Instant, FetchError>> {
+        let confined = scope_query(query, scope, require_pods).map_err(Problem::from);
+        let answer = confined.and_then(|_| {
+            let answers = self.answers.lock().map_err(|_| Problem::Partial)?;
+            answers.values.get(query).cloned().unwrap_or_else(|| Ok(Instant::Vector(Vec::new())))
+        });
+        async move { answer.map_err(|problem| problem.of("fake")) }.boxed()
+    }
+}
