@@ -466,3 +466,7 @@ async fn one_tick<T: Ticker>(shared: &Shared<T>, key: &ObjectKey) -> Ended {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "workers_tests.rs"]
+mod tests;
