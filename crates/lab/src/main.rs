@@ -98,6 +98,20 @@ enum Verb {
         #[arg(long, default_value = "lab")]
         name: String,
     },
+    /// Add a gateway with an address of its own that serves some namespaces only, or remove one
+    Gateway {
+        /// Name of the gateway
+        gateway: String,
+        /// The namespaces it serves; its Gateway object stands in the first
+        #[arg(long = "namespace", required_unless_present = "remove")]
+        namespaces: Vec<String>,
+        /// Remove it
+        #[arg(long, conflicts_with = "namespaces")]
+        remove: bool,
+        /// Name of the lab
+        #[arg(default_value = "lab")]
+        name: String,
+    },
     /// Stop, kill, start, freeze or thaw a component
     #[command(name = "component")]
     Component {
@@ -187,6 +201,12 @@ fn run(verb: Verb) -> lab::Result<ExitCode> {
         Verb::Image { tag, programs, name } => {
             let programs: Vec<&std::path::Path> = programs.iter().map(std::path::PathBuf::as_path).collect();
             Lab::find(&name)?.import_image(&tag, &lab::Image::programs(&programs)?)?;
+        }
+        Verb::Gateway { gateway, remove: true, name, .. } => Lab::find(&name)?.remove_gateway(&gateway)?,
+        Verb::Gateway { gateway, namespaces, name, .. } => {
+            let namespaces: Vec<&str> = namespaces.iter().map(String::as_str).collect();
+            let made = Lab::find(&name)?.add_gateway(&gateway, &namespaces)?;
+            println!("gateway {}/{} answers at http://{}/", made.namespace, made.name, made.address);
         }
         Verb::Component { act, component, name } => {
             let lab = Lab::find(&name)?;

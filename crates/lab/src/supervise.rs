@@ -168,14 +168,18 @@ impl Supervisor {
         self.await_ready("kube-apiserver")?;
         for name in ["kube-controller-manager", "kube-scheduler", "kube-proxy", "prometheus"] {
             self.begin(name)?;
+            self.observe(name);
         }
         let panicked = |_| Error::Host("starting containerd panicked".into());
         runtime.join().map_err(panicked)??;
         self.begin("kubelet")?;
+        self.observe("kubelet");
         self.step("cluster objects", || self.create_objects())?;
         self.begin("traefik")?;
+        self.observe("traefik");
         if self.options.metrics_server {
             self.begin("metrics-server")?;
+            self.observe("metrics-server");
         }
         self.step("node", || {
             self.kubectl(&["wait", "--for=create", "--timeout=120s", "node/lab", "serviceaccount/default"])?;
@@ -187,6 +191,15 @@ impl Supervisor {
             self.await_ready(&name)?;
         }
         self.step("gateway", || self.await_gateway(&config::main_gateway()))
+    }
+
+    /// Notes when a component is ready, beside other work. Whoever needs it waits for it all the same.
+    fn observe(self: &Arc<Self>, name: &'static str) {
+        let this = self.clone();
+        std::thread::spawn(move || {
+            // The one who needs it gets the same error, and says it.
+            let _ = this.await_ready(name);
+        });
     }
 
     fn start_runtime(&self) -> Result<()> {
