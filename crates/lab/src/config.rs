@@ -186,6 +186,7 @@ impl<'a> Layout<'a> {
                 // Each controller under its own name: policies and the audit log tell them apart.
                 "--use-service-account-credentials=true",
                 "--leader-elect=false",
+                "--flex-volume-plugin-dir=/run/lab/volume-plugins",
                 "--horizontal-pod-autoscaler-sync-period=5s",
                 "--horizontal-pod-autoscaler-cpu-initialization-period=20s",
                 "--horizontal-pod-autoscaler-initial-readiness-delay=10s",

@@ -18,6 +18,9 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("ldd", "libc-bin"),
 ];
 
+/// A lab has its own of these.
+const HIDDEN: [&str; 5] = ["/run", "/var/run", "/var/lib", "/var/log", "/proc"];
+
 /// Where binaries and the state of labs are kept: `$CANARYRELEASE_CACHE`, else
 /// `$XDG_CACHE_HOME/canaryrelease`, else `~/.cache/canaryrelease`.
 ///
@@ -29,12 +32,11 @@ pub fn cache_dir() -> Result<PathBuf> {
         .or_else(|| from("XDG_CACHE_HOME").map(|dir| dir.join("canaryrelease")))
         .or_else(|| from("HOME").map(|dir| dir.join(".cache/canaryrelease")));
     match dir {
-        Some(dir) if dir.starts_with("/run") || dir.starts_with("/var/run") || dir.starts_with("/proc") => {
-            Err(Error::Host(format!(
-                "the cache {} is hidden inside a lab: set CANARYRELEASE_CACHE to a directory outside /run",
-                dir.display()
-            )))
-        }
+        Some(dir) if HIDDEN.iter().any(|hidden| dir.starts_with(hidden)) => Err(Error::Host(format!(
+            "the cache {} would be hidden inside a lab: set CANARYRELEASE_CACHE to a directory outside {}",
+            dir.display(),
+            HIDDEN.join(", ")
+        ))),
         Some(dir) if dir.is_absolute() => Ok(dir),
         _ => Err(Error::Host(
             "no place for the lab's binaries: set HOME or CANARYRELEASE_CACHE to an absolute path".into(),

@@ -3,22 +3,27 @@
 //! processes of the lab and drops its mounts and network. It decides nothing else.
 
 use crate::{Error, LabInfo, LabOptions, Result, state, supervise};
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, mount, mount_bind};
 use rustix::process::{WaitOptions, wait};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+/// Settings of the whole machine that the kubelet changes at its start.
+const SETTINGS: [&str; 6] = [
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+];
+
 pub(crate) const VERB: &str = "lab-process-init";
 
 pub(crate) fn run(dir: &Path) -> Result<()> {
     record(dir)?;
-    for (kind, place, data) in
-        [("proc", "/proc", None), ("tmpfs", "/run", Some(c"mode=0755")), ("tmpfs", "/var/log", None)]
-    {
-        let mounted = mount("lab", place, kind, MountFlags::NOSUID | MountFlags::NODEV, data);
-        mounted.map_err(|error| Error::io(format!("mount {kind} on {place}"))(error.into()))?;
-    }
+    own_mounts()?;
     let program = std::env::current_exe().map_err(Error::io("find this program"))?;
     let mut command = Command::new(program);
     let supervisor = command.arg(supervise::VERB).arg(dir).spawn().map_err(Error::io("start the supervisor"))?;
@@ -34,6 +39,26 @@ pub(crate) fn run(dir: &Path) -> Result<()> {
             Err(error) => return Err(Error::io("wait for processes")(error.into())),
         }
     }
+}
+
+/// Makes the places where components write by habit the lab's own, in memory.
+fn own_mounts() -> Result<()> {
+    let tmpfs = ("tmpfs", Some(c"mode=0755"));
+    for (place, (kind, data)) in [("/proc", ("proc", None)), ("/run", tmpfs), ("/var/log", tmpfs), ("/var/lib", tmpfs)]
+    {
+        let mounted = mount("lab", place, kind, MountFlags::NOSUID | MountFlags::NODEV, data);
+        mounted.map_err(|error| Error::io(format!("mount {kind} on {place}"))(error.into()))?;
+    }
+    // The kubelet sets these for the whole machine: let it set a copy.
+    for name in SETTINGS {
+        let real = Path::new("/proc/sys").join(name);
+        let copy = Path::new("/run").join(name.replace('/', "."));
+        // A kernel without the setting has none to protect.
+        let Ok(value) = fs::read(&real) else { continue };
+        fs::write(&copy, value).map_err(Error::io(format!("write {}", copy.display())))?;
+        mount_bind(&copy, &real).map_err(|error| Error::io(format!("cover {}", real.display()))(error.into()))?;
+    }
+    Ok(())
 }
 
 /// Writes the lab's identity, while `/proc` still shows the processes as they are seen from outside.
