@@ -353,7 +353,7 @@ impl Meter {
         self.witness(series, tick);
 
         let mut state = self.counters.remove(counter).unwrap_or_default();
-        if let Some(estimate) = estimate_interval(series) {
+        if let Some(estimate) = estimate_interval(&state, series) {
             state.interval_ms = Some(estimate);
         }
         let mut increases: BTreeMap<String, f64> = BTreeMap::new();
@@ -544,14 +544,19 @@ fn group_of<'a>(series: &'a Series, grouping: &Grouping) -> &'a str {
     }
 }
 
-/// The median distance between two samples of a series.
-fn estimate_interval(series: &[Series]) -> Option<i64> {
-    let mut gaps: Vec<i64> = series
-        .iter()
-        .flat_map(|one| one.samples.iter().zip(one.samples.iter().skip(1)))
-        .map(|(first, second)| second.at_ms.saturating_sub(first.at_ms))
-        .collect();
+/// The median distance between two samples of a series, the last one taken before included.
+fn estimate_interval(state: &Counter, series: &[Series]) -> Option<i64> {
+    let mut gaps = Vec::new();
+    for one in series {
+        let mut before = state.series.get(&one.labels).map(|last| last.at_ms);
+        for sample in &one.samples {
+            if let Some(gap) = before.map(|before| sample.at_ms.saturating_sub(before)).filter(|gap| *gap > 0) {
+                gaps.push(gap);
+            }
+            before = before.max(Some(sample.at_ms));
+        }
+    }
     gaps.sort_unstable();
     let middle = gaps.len().checked_sub(1)? / 2;
-    gaps.get(middle).copied().filter(|gap| *gap > 0)
+    gaps.get(middle).copied()
 }

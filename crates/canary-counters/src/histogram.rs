@@ -57,6 +57,9 @@ pub struct HistogramReading {
     pub total: Reading,
     /// The finite boundaries that all series have, ascending.
     pub boundaries: Vec<Boundary>,
+    /// The gate names failed requests, and the buckets' labels can't tell them: [`latency`] needs
+    /// the reading of their own counter.
+    pub needs_failed: bool,
 }
 
 /// A latency gate's figures, for the two questions that are asked of it.
@@ -139,7 +142,11 @@ impl Meter {
                 boundaries.push(Boundary { le: le.0, fast, fast_and_not_failed });
             }
         }
-        Ok(HistogramReading { total, boundaries })
+        Ok(HistogramReading {
+            total,
+            boundaries,
+            needs_failed: failed.is_some() && !tells_failed && !series.is_empty(),
+        })
     }
 }
 
@@ -164,9 +171,15 @@ pub fn latency(histogram: &HistogramReading, limit: f64, failed: Option<&Reading
             )),
         }
     };
+    if histogram.needs_failed && failed.is_none() {
+        let error = Measured::Error(format!(
+            "{} does not carry the labels of the failed requests, and their own counter was not read",
+            total.counter
+        ));
+        return Latency { breach: error.clone(), breach_le: None, proof: error, proof_le: None, note: None };
+    }
     let mut notes = Vec::new();
-    let guessed =
-        failed.is_some() && histogram.boundaries.iter().any(|boundary| boundary.fast_and_not_failed.is_none());
+    let guessed = histogram.needs_failed && failed.is_some();
     if guessed {
         notes.push(format!(
             "{} does not carry the labels of the failed requests: a breach counts the greater of slow and failed, a proof their sum",

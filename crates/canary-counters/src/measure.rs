@@ -79,8 +79,11 @@ pub fn share(total: &Reading, bad: &Reading) -> Measured {
         n += pod.total;
         k += pod_k;
     }
+    // A young pod may have been caught by one answer and not yet by the other.
     for (name, pod) in &bad.pods {
-        if pod.total > 0.0 && total.pods.get(name).and_then(|pod| pod.newest_ms).is_none() {
+        let missing =
+            total.pods.get(name).is_none_or(|total| total.newest_ms.is_none() && total.state != PodState::Young);
+        if pod.total > 0.0 && missing {
             return Measured::Error(more_bad_than_all(bad, total, name, pod.total, 0.0));
         }
     }
