@@ -12,7 +12,8 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
@@ -28,6 +29,8 @@ const PACE: Duration = Duration::from_millis(100);
 const BURST: u32 = 50;
 /// Time for one write.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+/// Time for what waits when the operator stops.
+pub const LAST_WRITES: Duration = Duration::from_secs(3);
 /// Who reports: the name of our field manager.
 const CONTROLLER: &str = canary_api::names::FIELD_MANAGER;
 
@@ -103,11 +106,12 @@ impl EventSink {
 }
 
 impl EventWriter {
-    /// Writes until every sink is gone and the queue is empty.
-    pub async fn run(mut self) {
+    /// Writes until every sink is gone, or until `stop`; then what waits already, for at most
+    /// [`LAST_WRITES`].
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut burst = BURST;
         let mut refill = Instant::now();
-        while let Some((note, at)) = self.queue.recv().await {
+        while let Some(Some((note, at))) = stop.run_until_cancelled(self.queue.recv()).await {
             let due = u32::try_from(refill.elapsed().as_millis() / PACE.as_millis()).unwrap_or(BURST);
             if due > 0 {
                 burst = burst.saturating_add(due).min(BURST);
@@ -117,26 +121,24 @@ impl EventWriter {
                 tokio::time::sleep(PACE).await;
             }
             burst = burst.saturating_sub(1);
-            let result = self.write(&note, at).await;
-            self.metrics.event(result);
+            self.write(&note, at).await;
         }
-    }
-
-    /// Writes what waits already, for at most `grace`.
-    pub async fn flush(mut self, grace: Duration) {
-        let end = Instant::now().checked_add(grace).unwrap_or_else(Instant::now);
         self.queue.close();
         let rest = async {
             while let Some((note, at)) = self.queue.recv().await {
-                let result = self.write(&note, at).await;
-                self.metrics.event(result);
+                self.write(&note, at).await;
             }
         };
         // What is left when the time is over is lost, as any Event may be.
-        let _ended = timeout_at(end, rest).await;
+        let _ended = timeout(LAST_WRITES, rest).await;
     }
 
-    async fn write(&self, note: &Note, at: Timestamp) -> &'static str {
+    async fn write(&self, note: &Note, at: Timestamp) {
+        let result = self.try_write(note, at).await;
+        self.metrics.event(result);
+    }
+
+    async fn try_write(&self, note: &Note, at: Timestamp) -> &'static str {
         let event = build(note, at, &self.instance);
         let namespace = event.metadata.namespace.clone().unwrap_or_default();
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
@@ -292,7 +294,7 @@ mod tests {
             sink.publish(&note(&format!("weight {weight} %")));
         }
         drop(sink);
-        writer.run().await;
+        writer.run(CancellationToken::new()).await;
         let notes: Vec<String> = seen.lock().unwrap().iter().map(|event| event["note"].as_str().unwrap().to_owned()).collect();
         assert_eq!(notes, ["weight 5 %", "weight 25 %", "weight 50 %"]);
         assert!(metrics.encode().unwrap().contains("canaryrelease_events_total{result=\"refused\"} 3"));
@@ -308,7 +310,9 @@ mod tests {
         }
         assert!(metrics.encode().unwrap().contains("canaryrelease_events_total{result=\"dropped\"} 744"));
         let start = Instant::now();
-        writer.flush(Duration::from_secs(3)).await;
-        assert_eq!(start.elapsed().as_secs(), 3);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        writer.run(stop).await;
+        assert_eq!(start.elapsed(), LAST_WRITES);
     }
 }

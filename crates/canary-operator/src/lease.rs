@@ -101,25 +101,37 @@ fn later(from: Instant, after: Duration) -> Instant {
     from.checked_add(after).unwrap_or(from)
 }
 
+/// What this replica is to the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// The lease could not be read or written: nobody can say.
+    #[default]
+    Unknown,
+    /// Another one leads.
+    Standby,
+    /// This one leads.
+    Leader,
+}
+
 /// Takes part in the election until told to stop, then gives the lease back.
 pub struct Elector {
     api: Api<Lease>,
     name: String,
     me: String,
     timing: Timing,
-    leads: watch::Sender<bool>,
+    role: watch::Sender<Role>,
     seen: Option<Seen>,
     /// Until when we lead, if we do.
     held_until: Option<Instant>,
 }
 
 impl Elector {
-    /// Takes part as `me` in the election at the Lease `name`. The receiver says whether we lead.
+    /// Takes part as `me` in the election at the Lease `name`. The receiver says our role.
     #[must_use]
-    pub fn new(api: Api<Lease>, name: &str, me: &str, timing: Timing) -> (Self, watch::Receiver<bool>) {
-        let (leads, receiver) = watch::channel(false);
+    pub fn new(api: Api<Lease>, name: &str, me: &str, timing: Timing) -> (Self, watch::Receiver<Role>) {
+        let (role, receiver) = watch::channel(Role::Unknown);
         let elector =
-            Self { api, name: name.to_owned(), me: me.to_owned(), timing, leads, seen: None, held_until: None };
+            Self { api, name: name.to_owned(), me: me.to_owned(), timing, role, seen: None, held_until: None };
         (elector, receiver)
     }
 
@@ -151,7 +163,11 @@ impl Elector {
                 let record = found.map(|lease| self.record(&lease));
                 match record {
                     // An unchanged record keeps the time it was first seen at, or it would never run out.
-                    Some(record) if self.seen.as_ref().is_some_and(|seen| seen.record.version == record.version) => {}
+                    Some(record) if self.seen.as_ref().is_some_and(|seen| seen.record.version == record.version) => {
+                        if self.held_until.is_none() {
+                            self.role.send_replace(Role::Standby);
+                        }
+                    }
                     Some(record) => {
                         let mine = record.holder.as_deref() == Some(self.me.as_str());
                         let now = Instant::now();
@@ -192,7 +208,7 @@ impl Elector {
             Ok(Ok(written)) => {
                 self.seen = Some(Seen { record: self.record(&written), since: now });
                 self.held_until = Some(later(now, self.timing.renew_deadline));
-                if !self.leads.send_replace(true) {
+                if self.role.send_replace(Role::Leader) != Role::Leader {
                     tracing::info!(identity = self.me, lease = self.name, "this replica leads");
                 }
                 self.check();
@@ -217,6 +233,9 @@ impl Elector {
 
     async fn failed(&mut self, what: &str) -> bool {
         tracing::warn!(lease = self.name, "{what}; trying again");
+        if self.held_until.is_none() {
+            self.role.send_replace(Role::Unknown);
+        }
         let until = later(Instant::now(), self.timing.retry);
         while let Some(held) = self.held_until.filter(|held| *held <= until) {
             sleep_until(held).await;
@@ -236,7 +255,7 @@ impl Elector {
 
     fn lose(&mut self, why: &str) {
         self.held_until = None;
-        if self.leads.send_replace(false) {
+        if self.role.send_replace(Role::Standby) == Role::Leader {
             tracing::warn!(identity = self.me, lease = self.name, "this replica stops leading: {why}");
         }
     }
@@ -245,7 +264,7 @@ impl Elector {
         let Some(seen) = self.seen.take().filter(|seen| self.held_until.is_some() && seen.record.holder.is_some()) else {
             return;
         };
-        self.leads.send_replace(false);
+        self.role.send_replace(Role::Standby);
         let mut lease = self.lease_at(&seen, None);
         if let Some(spec) = &mut lease.spec {
             spec.holder_identity = None;

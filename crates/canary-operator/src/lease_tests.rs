@@ -127,7 +127,7 @@ impl Server {
 }
 
 struct Replica {
-    leads: watch::Receiver<bool>,
+    leads: watch::Receiver<Role>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -143,14 +143,14 @@ fn replica(client: Client, me: &str) -> Replica {
 async fn a_lease_that_is_given_back_is_taken_within_one_look() {
     let server = Server::default();
     let mut first = replica(server.client(vec![]), "a");
-    first.leads.wait_for(|leads| *leads).await.unwrap();
+    first.leads.wait_for(|role| *role == Role::Leader).await.unwrap();
     let mut second = replica(server.client(vec![]), "b");
     sleep(Duration::from_secs(60)).await;
-    assert!(!*second.leads.borrow());
+    assert_ne!(*second.leads.borrow(), Role::Leader);
     first.stop.cancel();
     first.task.await.unwrap();
     let since = Instant::now();
-    second.leads.wait_for(|leads| *leads).await.unwrap();
+    second.leads.wait_for(|role| *role == Role::Leader).await.unwrap();
     assert!(since.elapsed() <= Timing::default().retry);
     assert_eq!(server.holder().as_deref(), Some("b"));
 }
@@ -159,15 +159,15 @@ async fn a_lease_that_is_given_back_is_taken_within_one_look() {
 async fn a_dead_leader_is_followed_and_a_restarted_one_goes_on_at_once() {
     let server = Server::default();
     let mut first = replica(server.client(vec![]), "a");
-    first.leads.wait_for(|leads| *leads).await.unwrap();
+    first.leads.wait_for(|role| *role == Role::Leader).await.unwrap();
     first.task.abort();
     let since = Instant::now();
     let mut again = replica(server.client(vec![]), "a");
-    again.leads.wait_for(|leads| *leads).await.unwrap();
+    again.leads.wait_for(|role| *role == Role::Leader).await.unwrap();
     assert_eq!(since.elapsed(), Duration::ZERO, "the same pod need not wait for itself");
     again.task.abort();
     let mut second = replica(server.client(vec![]), "b");
-    second.leads.wait_for(|leads| *leads).await.unwrap();
+    second.leads.wait_for(|role| *role == Role::Leader).await.unwrap();
     assert!(since.elapsed() >= Duration::from_secs(15));
 }
 
@@ -179,20 +179,20 @@ async fn a_leader_that_cannot_renew_stops_before_another_may_start() {
     let mut faults = vec![Fault::default(), Fault::default()];
     faults.extend(vec![hang; 1000]);
     let mut first = replica(server.client(faults), "a");
-    first.leads.wait_for(|leads| *leads).await.unwrap();
+    first.leads.wait_for(|role| *role == Role::Leader).await.unwrap();
     let held = Instant::now();
     let mut second = replica(server.client(vec![]), "b");
-    first.leads.wait_for(|leads| !*leads).await.unwrap();
+    first.leads.wait_for(|role| *role != Role::Leader).await.unwrap();
     assert_eq!(held.elapsed(), Timing::default().renew_deadline);
-    assert!(!*second.leads.borrow());
-    second.leads.wait_for(|leads| *leads).await.unwrap();
+    assert_ne!(*second.leads.borrow(), Role::Leader);
+    second.leads.wait_for(|role| *role == Role::Leader).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_quiet_leader_writes_only_its_renewals() {
     let server = Server::default();
     let mut only = replica(server.client(vec![]), "a");
-    only.leads.wait_for(|leads| *leads).await.unwrap();
+    only.leads.wait_for(|role| *role == Role::Leader).await.unwrap();
     sleep(Duration::from_secs(602)).await;
     assert_eq!(server.0.lock().unwrap().writes, 121);
 }
@@ -217,7 +217,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let server = Server::default();
-            let all: Arc<Mutex<Vec<watch::Receiver<bool>>>> = Arc::default();
+            let all: Arc<Mutex<Vec<watch::Receiver<Role>>>> = Arc::default();
             for (number, (faults, start, restart)) in plans.into_iter().enumerate() {
                 let (server, all) = (server.clone(), all.clone());
                 tokio::spawn(async move {
@@ -233,7 +233,7 @@ proptest! {
                     all.lock().unwrap().push(again.leads);
                 });
             }
-            let leaders = || all.lock().unwrap().iter().filter(|leads| *leads.borrow()).count();
+            let leaders = || all.lock().unwrap().iter().filter(|leads| *leads.borrow() == Role::Leader).count();
             for _ in 0..3000 {
                 advance(Duration::from_millis(100)).await;
                 tokio::task::yield_now().await;
