@@ -31,6 +31,7 @@ pub(crate) enum Answer {
     Components { phase: Phase, components: Vec<ComponentStatus> },
     Gateway { gateway: Gateway },
     Failed { component: String, reason: String },
+    Command { command: String, reason: String },
     Refused { reason: String },
 }
 
@@ -108,6 +109,7 @@ pub(crate) fn call(dir: &Path, request: &Request) -> Result<Answer> {
     let answer = serde_json::from_str(&line).map_err(|error| Error::malformed("the supervisor's answer", error))?;
     match answer {
         Answer::Refused { reason } => Err(Error::Usage(reason)),
+        Answer::Command { command, reason } => Err(Error::Command { command, reason }),
         Answer::Failed { component, reason } => Err(failed(dir, component, reason)),
         other => Ok(other),
     }

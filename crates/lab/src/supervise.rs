@@ -516,6 +516,7 @@ impl Supervisor {
         };
         result.unwrap_or_else(|error| match error {
             Error::Component { component, reason, .. } => Answer::Failed { component, reason },
+            Error::Command { command, reason } => Answer::Command { command, reason },
             other => Answer::Refused { reason: other.to_string() },
         })
     }
