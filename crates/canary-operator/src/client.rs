@@ -72,6 +72,15 @@ pub async fn connect(metrics: &Metrics, deadline: Duration) -> Result<Clients, C
     Ok(Clients { api: build(config.clone())?, lease: build(config)?, namespace })
 }
 
+/// The API server's answer in one short line: code, reason and message, without the rest.
+#[must_use]
+pub fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
+        other => other.to_string(),
+    }
+}
+
 /// Bounds and counts calls. The deadline holds for the whole answer, except for watches and logs
 /// that follow, where it ends with the header.
 #[derive(Clone)]
@@ -266,7 +275,12 @@ mod tests {
             ("GET", "/api/v1/namespaces/shop/pods/web-1", "get", "pods"),
             ("GET", "/api/v1/namespaces/shop/pods?limit=5", "list", "pods"),
             ("GET", "/api/v1/namespaces/shop", "get", "namespaces"),
-            ("PUT", "/apis/canaryrelease.dev/v1alpha1/namespaces/shop/canaryreleases/web/status", "update", "canaryreleases/status"),
+            (
+                "PUT",
+                "/apis/canaryrelease.dev/v1alpha1/namespaces/shop/canaryreleases/web/status",
+                "update",
+                "canaryreleases/status",
+            ),
             ("PATCH", "/apis/apps/v1/namespaces/shop/deployments/web/scale", "patch", "deployments/scale"),
             ("POST", "/apis/events.k8s.io/v1/namespaces/shop/events", "create", "events"),
             ("GET", "/apis/apps/v1/deployments?watch=true&labelSelector=a", "watch", "deployments"),
@@ -322,7 +336,8 @@ mod tests {
         let client = client(&metrics, |_| async {
             let body = futures::stream::once(async {
                 tokio::time::sleep(Duration::from_secs(100)).await;
-                let event = br#"{"type":"ADDED","object":{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"late"}}}"#;
+                let event =
+                    br#"{"type":"ADDED","object":{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"late"}}}"#;
                 Ok::<_, BoxError>(Frame::data(Bytes::from_static(event)))
             });
             Ok(Response::new(StreamBody::new(body)))

@@ -170,12 +170,7 @@ impl Settings {
     #[must_use]
     pub fn limits(&self) -> Limits {
         let ticks = usize::from(self.args.ticks);
-        Limits {
-            ticks,
-            urgent_ticks: (ticks / 2).max(1),
-            tick_deadline: self.args.tick_deadline,
-            ..Limits::default()
-        }
+        Limits { ticks, urgent_ticks: (ticks / 2).max(1), tick_deadline: self.args.tick_deadline, ..Limits::default() }
     }
 
     /// The times of the election.
@@ -188,10 +183,10 @@ impl Settings {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let args = &self.args;
-        let file = self.file.as_ref().map_or_else(
-            || format!("none ({DEFAULT_FILE} does not exist)"),
-            |file| file.display().to_string(),
-        );
+        let file = self
+            .file
+            .as_ref()
+            .map_or_else(|| format!("none ({DEFAULT_FILE} does not exist)"), |file| file.display().to_string());
         let mut lines = vec![
             format!("file {file}"),
             format!(
@@ -247,7 +242,10 @@ fn parse(file: &Path, text: &str) -> Result<Vec<ProviderConfig>, ConfigError> {
         let wrong = |reason: String| ConfigError::Provider { file: file.to_owned(), index, reason };
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if provider.name.is_empty() || provider.name.len() > 63 || !provider.name.chars().all(legal) {
-            return Err(wrong(format!("name: {:?} must be 1 to 63 lower-case letters, digits or dashes", provider.name)));
+            return Err(wrong(format!(
+                "name: {:?} must be 1 to 63 lower-case letters, digits or dashes",
+                provider.name
+            )));
         }
         if !names.insert(provider.name.as_str()) {
             return Err(wrong(format!("name: {:?} is there twice", provider.name)));

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::client::brief;
 use crate::metrics::Metrics;
 
 /// Longest note that the API server takes, in bytes.
@@ -147,11 +148,17 @@ impl EventWriter {
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => "repeated",
             // The namespace ends, or has ended: nobody is left to read it.
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 403 | 404) => {
-                tracing::debug!(namespace, reason = note.reason, "an Event was refused: {status}");
+                tracing::debug!(
+                    namespace,
+                    reason = note.reason,
+                    "an Event was refused: {} {}",
+                    status.code,
+                    status.message
+                );
                 "refused"
             }
             Ok(Err(error)) => {
-                tracing::warn!(namespace, reason = note.reason, "an Event was not written: {error}");
+                tracing::warn!(namespace, reason = note.reason, "an Event was not written: {}", brief(&error));
                 "failed"
             }
             Err(_elapsed) => {
@@ -295,14 +302,16 @@ mod tests {
         }
         drop(sink);
         writer.run(CancellationToken::new()).await;
-        let notes: Vec<String> = seen.lock().unwrap().iter().map(|event| event["note"].as_str().unwrap().to_owned()).collect();
+        let notes: Vec<String> =
+            seen.lock().unwrap().iter().map(|event| event["note"].as_str().unwrap().to_owned()).collect();
         assert_eq!(notes, ["weight 5 %", "weight 25 %", "weight 50 %"]);
         assert!(metrics.encode().unwrap().contains("canaryrelease_events_total{result=\"refused\"} 3"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_dead_api_server_never_blocks_the_tick_that_publishes() {
-        let service = tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Full<Bytes>>, BoxError>>());
+        let service =
+            tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Full<Bytes>>, BoxError>>());
         let metrics = Metrics::new();
         let (sink, writer) = channel(ClientBuilder::new(service, "default").build(), metrics.clone(), "a");
         for number in 0..1000 {

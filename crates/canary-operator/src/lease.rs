@@ -18,6 +18,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::client::brief;
+
 /// The longest another's lease is believed without a sign of life, whatever it says.
 const LONGEST: Duration = Duration::from_secs(300);
 
@@ -182,7 +184,7 @@ impl Elector {
                 }
                 true
             }
-            Ok(Err(error)) => self.failed(&format!("the lease cannot be read: {error}")).await,
+            Ok(Err(error)) => self.failed(&format!("the lease cannot be read: {}", brief(&error))).await,
             Err(_elapsed) => self.failed("the lease cannot be read in time").await,
         }
     }
@@ -219,7 +221,7 @@ impl Elector {
                 self.seen = self.seen.take().filter(|_| status.code == 409);
                 false
             }
-            Ok(Err(error)) => self.failed(&format!("the lease cannot be written: {error}")).await,
+            Ok(Err(error)) => self.failed(&format!("the lease cannot be written: {}", brief(&error))).await,
             Err(_elapsed) => self.failed("the lease cannot be written in time").await,
         }
     }
@@ -261,7 +263,8 @@ impl Elector {
     }
 
     async fn give_back(mut self) {
-        let Some(seen) = self.seen.take().filter(|seen| self.held_until.is_some() && seen.record.holder.is_some()) else {
+        let Some(seen) = self.seen.take().filter(|seen| self.held_until.is_some() && seen.record.holder.is_some())
+        else {
             return;
         };
         self.role.send_replace(Role::Standby);

@@ -30,7 +30,10 @@ async fn a_lease_of_another_runs_out_only_after_its_whole_duration_without_a_cha
     let (timing, since) = (Timing::default(), Instant::now());
     let other = seen(Some("pod-b"), since);
     assert_eq!(decide(since, Some(&other), ME, &timing), Step::Wait(since + timing.retry));
-    assert_eq!(decide(since + Duration::from_millis(14_999), Some(&other), ME, &timing), Step::Wait(since + Duration::from_secs(15)));
+    assert_eq!(
+        decide(since + Duration::from_millis(14_999), Some(&other), ME, &timing),
+        Step::Wait(since + Duration::from_secs(15))
+    );
     assert_eq!(decide(since + Duration::from_secs(15), Some(&other), ME, &timing), Step::Take);
 }
 
@@ -198,11 +201,12 @@ async fn a_quiet_leader_writes_only_its_renewals() {
 }
 
 fn faults() -> impl Strategy<Value = Vec<Fault>> {
-    let fault = (0_u64..20_000, 0_u64..20_000, any::<bool>(), 0..4_u8).prop_map(|(before, after, lost, kind)| match kind {
-        0 => Fault { before: Duration::from_millis(before), after: Duration::from_millis(after), lost },
-        1 => Fault { lost, ..Fault::default() },
-        _ => Fault::default(),
-    });
+    let fault =
+        (0_u64..20_000, 0_u64..20_000, any::<bool>(), 0..4_u8).prop_map(|(before, after, lost, kind)| match kind {
+            0 => Fault { before: Duration::from_millis(before), after: Duration::from_millis(after), lost },
+            1 => Fault { lost, ..Fault::default() },
+            _ => Fault::default(),
+        });
     prop::collection::vec(fault, 0..60)
 }
 

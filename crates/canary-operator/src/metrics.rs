@@ -126,14 +126,22 @@ impl Metrics {
         };
         own.register("build", "The operator's build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         own.register("tick_seconds", "Time one tick took", metrics.tick_seconds.clone());
-        own.register("tick_lag_seconds", "Time from when a tick was due to its start", metrics.tick_lag_seconds.clone());
+        own.register(
+            "tick_lag_seconds",
+            "Time from when a tick was due to its start",
+            metrics.tick_lag_seconds.clone(),
+        );
         own.register("ticks_running", "Ticks in hand", metrics.ticks_running.clone());
         own.register("ticks_waiting", "Ticks that are due and wait for a free place", metrics.ticks_waiting.clone());
         own.register("objects", "CanaryReleases that this replica drives", metrics.objects.clone());
         own.register("tick_panics", "Ticks that panicked", metrics.panics.clone());
         own.register("errors", "Errors by the step they arose in and their category", metrics.errors.clone());
         own.register("api_requests", "Requests to the API server", metrics.api_requests.clone());
-        own.register("api_request_seconds", "Time to the answer's header, watches left out", metrics.api_seconds.clone());
+        own.register(
+            "api_request_seconds",
+            "Time to the answer's header, watches left out",
+            metrics.api_seconds.clone(),
+        );
         own.register("watch_errors", "Failures of a watch", metrics.watch_errors.clone());
         own.register("watch_synced", "1 where the watch of this kind has its first list", metrics.watch_synced.clone());
         own.register("verdicts", "Verdicts of gates by the gate's kind", metrics.verdicts.clone());

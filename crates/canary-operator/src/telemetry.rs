@@ -22,7 +22,9 @@ pub enum LogFormat {
 
 /// A log filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("--log-level: {filter:?} is no log filter ({reason}); write for example `info` or `info,canary_operator=debug`")]
+#[error(
+    "--log-level: {filter:?} is no log filter ({reason}); write for example `info` or `info,canary_operator=debug`"
+)]
 pub struct FilterError {
     filter: String,
     reason: String,
@@ -35,7 +37,8 @@ pub struct FilterError {
 pub fn init(format: LogFormat, filter: &str) -> Result<(), FilterError> {
     let parsed = EnvFilter::try_new(filter)
         .map_err(|error| FilterError { filter: filter.to_owned(), reason: error.to_string() })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_span_events(FmtSpan::NONE).with_writer(io::stdout);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(parsed).with_span_events(FmtSpan::NONE).with_writer(io::stdout);
     // A second call finds a subscriber in place and keeps it.
     let _already = match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),

@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::index::{Change, Effect, Index};
+use crate::client::brief;
 use crate::metrics::Metrics;
-use crate::workers::{ObjectKey, Wake};
+use crate::workers::Wake;
 
 /// First delay after a failure of a watch; doubles with each one in a row.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
@@ -124,7 +125,9 @@ impl Kind {
             Self::Targets | Self::Canaries => ("apps", "v1", "Deployment", "deployments"),
             Self::HttpRoutes => ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
             Self::MutatingPolicies => ADMISSION.kind("MutatingAdmissionPolicy", "mutatingadmissionpolicies"),
-            Self::MutatingBindings => ADMISSION.kind("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"),
+            Self::MutatingBindings => {
+                ADMISSION.kind("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
+            }
             Self::ValidatingPolicies => ADMISSION.kind("ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
             Self::ValidatingBindings => {
                 ADMISSION.kind("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
@@ -251,7 +254,8 @@ impl Watches {
     /// Waits until every watch has its first list or is known to be absent, at most for `bound`.
     /// Returns whether all have.
     pub async fn synced(&self, bound: Duration) -> bool {
-        let all = self.shared.until(|inner| inner.states.iter().all(|state| matches!(state, State::Synced | State::Absent)));
+        let all =
+            self.shared.until(|inner| inner.states.iter().all(|state| matches!(state, State::Synced | State::Absent)));
         timeout(bound, all).await.is_ok()
     }
 
@@ -314,7 +318,11 @@ impl Shared {
 
     fn state_of(&self, kind: Kind) -> State {
         let inner = self.inner();
-        Kind::ALL.into_iter().zip(&inner.states).find(|(known, _)| *known == kind).map_or(State::Starting, |(_, state)| state.clone())
+        Kind::ALL
+            .into_iter()
+            .zip(&inner.states)
+            .find(|(known, _)| *known == kind)
+            .map_or(State::Starting, |(_, state)| state.clone())
     }
 
     fn take(&self, kind: Kind, change: Change<'_>) {
@@ -388,7 +396,7 @@ fn failed(shared: &Shared, kind: Kind, error: &watcher::Error, delay: Duration) 
         // Without our own CRD nothing works: look for it more often.
         return if kind.may_be_absent() { ABSENT_DELAY } else { delay };
     }
-    let reason = error.to_string();
+    let reason = reason(error);
     let now = Instant::now();
     let (since, synced) = match before {
         State::Failing { synced, .. } if before.recovered(now) => (now, synced),
@@ -413,6 +421,16 @@ fn status_code(error: &watcher::Error) -> Option<u16> {
         | watcher::Error::WatchFailed(kube::Error::Api(status))
         | watcher::Error::WatchError(status) => Some(status.code),
         _ => None,
+    }
+}
+
+fn reason(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error) => format!("the list: {}", brief(error)),
+        watcher::Error::WatchStartFailed(error) => format!("the start: {}", brief(error)),
+        watcher::Error::WatchFailed(error) => format!("the stream: {}", brief(error)),
+        watcher::Error::WatchError(status) => format!("{} {}: {}", status.code, status.reason, status.message),
+        other @ watcher::Error::NoResourceVersion => other.to_string(),
     }
 }
 

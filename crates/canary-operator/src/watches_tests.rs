@@ -11,7 +11,7 @@ use serde_json::json;
 use tower::BoxError;
 
 use super::*;
-use crate::workers::Stuck;
+use crate::workers::{ObjectKey, Stuck};
 
 /// Answers lists by plural; watches stay open and silent. A plural without an answer is not served.
 #[derive(Clone, Default)]
@@ -44,13 +44,17 @@ impl Server {
                         let silent = StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, BoxError>>());
                         return Ok::<_, BoxError>(Response::new(silent.boxed_unsync()));
                     }
-                    Some(Answer::Items(items)) => (200, json!({"kind": "PartialObjectMetadataList",
-                        "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": "10"}, "items": items})),
+                    Some(Answer::Items(items)) => (
+                        200,
+                        json!({"kind": "PartialObjectMetadataList",
+                        "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": "10"}, "items": items}),
+                    ),
                     Some(Answer::Refuse(code)) => (code, refusal(code)),
                     Some(Answer::Hang) => std::future::pending().await,
                     None => (404, refusal(404)),
                 };
-                let mut response = Response::new(Full::new(Bytes::from(body.to_string())).map_err(Into::into).boxed_unsync());
+                let mut response =
+                    Response::new(Full::new(Bytes::from(body.to_string())).map_err(Into::into).boxed_unsync());
                 *response.status_mut() = StatusCode::from_u16(code)?;
                 Ok(response)
             }
@@ -91,8 +95,13 @@ fn start(server: &Server) -> (Watches, watch::Receiver<PolicyGeneration>, Cancel
 fn full() -> Server {
     let server = Server::default();
     server.set("canaryreleases", Answer::Items(vec![release("web")]));
-    for plural in ["deployments", "mutatingadmissionpolicies", "mutatingadmissionpolicybindings",
-        "validatingadmissionpolicies", "validatingadmissionpolicybindings"] {
+    for plural in [
+        "deployments",
+        "mutatingadmissionpolicies",
+        "mutatingadmissionpolicybindings",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+    ] {
         server.set(plural, Answer::Items(vec![]));
     }
     server
@@ -108,7 +117,8 @@ async fn a_missing_gateway_api_is_tolerated_and_found_later() {
     let (watches, _generation, _stop) = start(&server);
     assert!(watches.synced(Duration::from_secs(1)).await);
     assert_eq!(blocking(&watches), []);
-    let routes = |watches: &Watches| watches.report().into_iter().find(|report| report.kind == Kind::HttpRoutes).unwrap().detail;
+    let routes =
+        |watches: &Watches| watches.report().into_iter().find(|report| report.kind == Kind::HttpRoutes).unwrap().detail;
     assert!(routes(&watches).contains("Gateway API is not installed"));
     server.set("httproutes", Answer::Items(vec![]));
     watches.shared.until(|inner| inner.states.iter().all(|state| *state == State::Synced)).await;
@@ -150,7 +160,10 @@ async fn a_watch_that_hangs_is_named() {
     server.set("canaryreleases", Answer::Hang);
     let (watches, _generation, _stop) = start(&server);
     assert!(!watches.synced(Duration::from_secs(10)).await);
-    assert_eq!(blocking(&watches).first().map(|report| report.detail.clone()).as_deref(), Some("waits for its first list"));
+    assert_eq!(
+        blocking(&watches).first().map(|report| report.detail.clone()).as_deref(),
+        Some("waits for its first list")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,6 +192,7 @@ async fn a_synced_watch_that_failed_once_and_resumed_keeps_the_operator_ready() 
     let state = State::Failing { reason: "reset".into(), since: now, last: now, synced: true };
     assert!(!report(Kind::Targets, &state, now + Duration::from_secs(59)).blocks);
     assert!(!report(Kind::Targets, &state, now + Duration::from_secs(91)).blocks);
-    let again = State::Failing { reason: "reset".into(), since: now, last: now + Duration::from_secs(80), synced: true };
+    let again =
+        State::Failing { reason: "reset".into(), since: now, last: now + Duration::from_secs(80), synced: true };
     assert!(report(Kind::Targets, &again, now + Duration::from_secs(91)).blocks);
 }

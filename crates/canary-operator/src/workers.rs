@@ -275,9 +275,10 @@ impl<T> Shared<T> {
         let longest_wait = self.limits.tick_deadline.saturating_mul(5);
         for (key, slot) in &*self.slots() {
             let state = slot.state();
-            for (since, limit, reason) in
-                [(state.running, longest, "its tick does not end"), (state.due, longest_wait, "its tick does not start")]
-            {
+            for (since, limit, reason) in [
+                (state.running, longest, "its tick does not end"),
+                (state.due, longest_wait, "its tick does not start"),
+            ] {
                 let Some(since) = since.map(|since| now.saturating_duration_since(since)) else { continue };
                 if since > limit {
                     return Some(Stuck { key: key.clone(), reason, since });

@@ -199,7 +199,8 @@ async fn a_hanging_tick_is_dropped_at_its_deadline_and_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn an_object_that_reverts_finds_a_place_when_all_are_taken() {
-    let mut acts: Vec<(String, Vec<Act>)> = (0..100).map(|n| (format!("slow-{n}"), vec![Act::Slow(secs(100), Next::WakeAfter(secs(1)))])).collect();
+    let mut acts: Vec<(String, Vec<Act>)> =
+        (0..100).map(|n| (format!("slow-{n}"), vec![Act::Slow(secs(100), Next::WakeAfter(secs(1)))])).collect();
     acts.push(("web".into(), vec![Act::Return(Next::Urgent(secs(5)))]));
     let acts: Vec<(&str, &[Act])> = acts.iter().map(|(name, acts)| (name.as_str(), acts.as_slice())).collect();
     let script = Script::of(&acts);
@@ -215,7 +216,8 @@ async fn an_object_that_reverts_finds_a_place_when_all_are_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn more_objects_than_places_all_get_their_turn() {
-    let acts: Vec<(String, Vec<Act>)> = (0..200).map(|n| (format!("o-{n}"), vec![Act::Slow(secs(1), Next::WakeAfter(secs(10)))])).collect();
+    let acts: Vec<(String, Vec<Act>)> =
+        (0..200).map(|n| (format!("o-{n}"), vec![Act::Slow(secs(1), Next::WakeAfter(secs(10)))])).collect();
     let acts: Vec<(&str, &[Act])> = acts.iter().map(|(name, acts)| (name.as_str(), acts.as_slice())).collect();
     let script = Script::of(&acts);
     let workers = workers(&script);
@@ -246,7 +248,10 @@ async fn one_that_is_gone_costs_nothing_and_may_come_back() {
 
 #[tokio::test(start_paused = true)]
 async fn shutdown_finishes_the_tick_in_hand_and_takes_no_new_one() {
-    let script = Script::of(&[("web", &[Act::Slow(secs(3), Next::WakeAfter(Duration::ZERO))]), ("late", &[Act::Return(Next::Idle)])]);
+    let script = Script::of(&[
+        ("web", &[Act::Slow(secs(3), Next::WakeAfter(Duration::ZERO))]),
+        ("late", &[Act::Return(Next::Idle)]),
+    ]);
     let workers = workers(&script);
     workers.wake(&key("web"));
     sleep(secs(1)).await;

@@ -246,7 +246,8 @@ mod tests {
         assert_eq!(woken(&index.take(Kind::CanaryReleases, Change::Applied(&release))), ["shop/web"]);
         release.generation = Some(2);
         assert_eq!(woken(&index.take(Kind::CanaryReleases, Change::Applied(&release))), ["shop/web"]);
-        release.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+        release.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
         assert_eq!(woken(&index.take(Kind::CanaryReleases, Change::Applied(&release))), ["shop/web"]);
     }
 
