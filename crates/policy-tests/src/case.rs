@@ -141,9 +141,14 @@ impl<'a> Case<'a> {
         self.kubectl_with(user, &["apply", "-f", "-", "-o", "json"], Some(&object.to_string()))
     }
 
-    /// A full replace by a tool.
+    /// A full replace by a tool, made again where a controller's write of the status came between.
     pub(crate) fn replace(&self, user: &str, object: &Value) -> Answer {
-        self.kubectl_with(user, &["replace", "-f", "-", "-o", "json"], Some(&object.to_string()))
+        loop {
+            let answer = self.kubectl_with(user, &["replace", "-f", "-", "-o", "json"], Some(&object.to_string()));
+            if !answer.err.contains("the object has been modified") {
+                return answer;
+            }
+        }
     }
 
     pub(crate) fn annotate(&self, user: &str, kind: &str, what: &[&str]) -> Answer {
