@@ -232,6 +232,8 @@ impl<'a> Layout<'a> {
             format!("--storage.tsdb.path={SCRATCH}/prometheus"),
             "--storage.tsdb.retention.time=6h".into(),
             "--log.level=warn".into(),
+            // How long a new pod stays unknown: five seconds by default, too long where scrapes are quick.
+            format!("--scrape.discovery-reload-interval={}ms", self.scrape_milliseconds().min(5000)),
         ];
         component("prometheus", Ready::Http("10.244.0.1:9090".into(), "/-/ready"), args)
     }
@@ -394,16 +396,20 @@ conf_dir = "{cni}"
         })
     }
 
+    fn scrape_milliseconds(&self) -> u128 {
+        self.options.scrape_interval.max(Duration::from_millis(100)).as_millis()
+    }
+
     /// Prometheus scrapes the gateways and every running pod that asks for it by annotation.
     pub(crate) fn prometheus_config(&self, gateways: &[Gateway]) -> String {
         let annotation = |name: &str| format!("__meta_kubernetes_pod_annotation_prometheus_io_{name}");
-        let seconds = self.options.scrape_interval.max(Duration::from_millis(100)).as_millis();
+        let interval = format!("{}ms", self.scrape_milliseconds());
         let traefiks: Vec<Value> = gateways
             .iter()
             .map(|gateway| json!({"targets": [format!("{}:8082", ip(gateway))], "labels": {"gateway": gateway.component}}))
             .collect();
         let config = json!({
-            "global": {"scrape_interval": format!("{seconds}ms"), "scrape_timeout": format!("{seconds}ms")},
+            "global": {"scrape_interval": interval, "scrape_timeout": interval},
             "scrape_configs": [
                 {"job_name": "traefik", "static_configs": traefiks},
                 {

@@ -243,7 +243,7 @@ pub fn hook() {
 pub struct Lab {
     pub(crate) info: LabInfo,
     /// Kept open for a lab that is not detached: it ends when this closes.
-    pub(crate) _lifeline: Option<std::process::ChildStdin>,
+    pub(crate) lifeline: Option<std::process::ChildStdin>,
 }
 
 impl Lab {
@@ -264,7 +264,7 @@ impl Lab {
     /// [`Error::NotUp`] if there is none.
     pub fn find(name: &str) -> Result<Lab> {
         let info = state::read(name)?.filter(LabInfo::is_alive).ok_or_else(|| Error::NotUp(name.into()))?;
-        Ok(Lab { info, _lifeline: None })
+        Ok(Lab { info, lifeline: None })
     }
 
     /// All running labs. Remains of crashed ones are cleaned on the way.
@@ -341,6 +341,10 @@ impl Lab {
         command.env("KUBECONFIG", self.kubeconfig());
         // All labs have one address: what kubectl remembers of one must not be believed of another.
         command.env("KUBECACHEDIR", self.dir().join("kubectl-cache"));
+        // No proxy is reachable from inside, and none is needed.
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+            command.env_remove(name).env_remove(name.to_lowercase());
+        }
     }
 
     fn resolve(&self, program: &OsStr) -> PathBuf {
@@ -469,6 +473,16 @@ impl Lab {
     /// namespaces named `canaryrelease-system`. Read it with [`audit_entries`].
     pub fn audit_log(&self) -> PathBuf {
         self.dir().join("audit.log")
+    }
+}
+
+impl Drop for Lab {
+    /// Ends a lab that is not to outlive this process.
+    fn drop(&mut self) {
+        if self.lifeline.take().is_some() {
+            // Nobody is left to hear of it; what remains is cleaned when labs are next listed or started.
+            let _ = up::down(&self.info.name);
+        }
     }
 }
 

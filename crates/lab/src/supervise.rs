@@ -260,8 +260,11 @@ impl Supervisor {
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
         path.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
         let path = std::env::join_paths(path).unwrap_or_else(|_| OsString::from("/usr/sbin:/usr/bin:/sbin:/bin"));
-        command.env("PATH", path).env("KUBECONFIG", self.dir.join("admin.kubeconfig"));
-        command.env("KUBECACHEDIR", Path::new(config::SCRATCH).join("kubectl"));
+        // Components take flags and proxies from the environment too: they get one that we know.
+        command.env_clear().env("PATH", path).env("KUBECONFIG", self.dir.join("admin.kubeconfig"));
+        for (name, place) in [("HOME", "home"), ("TMPDIR", "tmp"), ("KUBECACHEDIR", "kubectl")] {
+            command.env(name, Path::new(config::SCRATCH).join(place));
+        }
         command.stdin(Stdio::null());
         command
     }
@@ -533,7 +536,9 @@ fn ip(args: &[&str]) -> Result<()> {
 
 /// Loopback, the bridge of the pods with the node's address, and forwarding between them.
 fn lay_network() -> Result<()> {
-    fs::create_dir_all(config::SCRATCH).map_err(Error::io(format!("create {}", config::SCRATCH)))?;
+    for place in ["home", "tmp", "kubectl"].map(|name| Path::new(config::SCRATCH).join(name)) {
+        fs::create_dir_all(&place).map_err(Error::io(format!("create {}", place.display())))?;
+    }
     let address = format!("{}/24", config::NODE_ADDRESS);
     ip(&["link", "set", "lo", "up"])?;
     ip(&["link", "add", config::BRIDGE, "type", "bridge"])?;

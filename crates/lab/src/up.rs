@@ -39,7 +39,7 @@ pub(crate) fn up(options: &LabOptions, progress: &mut dyn FnMut(&Progress)) -> R
     prepare(options, &dir, &binaries)?;
     let mut child = spawn(options, &dir, &supervisor)?;
     match wait_until_ready(&dir, &mut child, progress) {
-        Ok(info) => Ok(Lab { info, _lifeline: child.stdin.take() }),
+        Ok(info) => Ok(Lab { info, lifeline: child.stdin.take() }),
         Err(error) => {
             end(&dir, Some(&mut child))?;
             let error = keep_logs(&options.name, &dir, error);
