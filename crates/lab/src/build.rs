@@ -148,6 +148,16 @@ pub struct Binaries {
 }
 
 impl Binaries {
+    /// The lab's programs, if all of them are built already. Builds and changes nothing, and needs no root.
+    ///
+    /// # Errors
+    /// If there is no place for a cache.
+    pub fn find() -> Result<Option<Binaries>> {
+        let cache = cache_dir()?;
+        let places: BTreeMap<_, _> = PARTS.iter().map(|part| (part.name, part.place(&cache))).collect();
+        Ok(places.values().all(|place| place.exists()).then_some(Binaries { places }))
+    }
+
     /// Path of a program, for example `kubectl`, or of the folder `gateway-api` with its CRDs.
     pub fn path(&self, name: &str) -> Option<&Path> {
         self.places.get(name).map(PathBuf::as_path)
