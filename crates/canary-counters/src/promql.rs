@@ -60,6 +60,17 @@ pub(crate) fn parse(text: &str) -> Result<Expr, String> {
     if symbols.saturating_add(words) > MAX_OPERATORS {
         return Err(format!("it has more than {MAX_OPERATORS} operators and brackets"));
     }
+    // The parser panics on a duration of more seconds than a Duration holds.
+    let mut after_offset = false;
+    for word in text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '+' | '-')) {
+        let number = word.trim_start_matches(['+', '-']);
+        let digits = number.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        let value = number.parse::<f64>().unwrap_or(0.0);
+        if (digits && value >= 1e18) || (after_offset && !value.is_finite()) {
+            return Err("it has a number of 1e18 or more".to_owned());
+        }
+        after_offset = word.eq_ignore_ascii_case("offset") || (after_offset && number.is_empty());
+    }
     match std::panic::catch_unwind(|| promql_parser::parser::parse(text)) {
         Ok(Ok(expr)) => Ok(expr),
         Ok(Err(message)) => Err(message.lines().next().unwrap_or_default().to_owned()),
