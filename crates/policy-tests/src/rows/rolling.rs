@@ -28,7 +28,7 @@ pub(super) fn rows() -> Vec<Row> {
         Row {
             promise: "a promotion does not disturb what changes no template",
             who: "joe, a GitOps tool",
-            what: "the same manifest, scale, restart, pause and resume",
+            what: "the same manifest, scale, restart, pause and resume, pause and a full replace",
             expected: "passes, not paused by us",
             check: |case| {
                 case.target(Target::Rolling)?;
@@ -42,7 +42,8 @@ pub(super) fn rows() -> Vec<Row> {
                 ] {
                     case.kubectl(JOE, &args).accepted()?;
                 }
-                let seen = case.now("deployment")?;
+                case.kubectl(JOE, &["rollout", "pause", &target]).accepted()?;
+                let seen = case.replace(FLUX, &case.manifest(2)).object()?;
                 not_paused(&seen)?;
                 expect("rolling", note(&seen, "rolling"), Some(format!("{}-3", case.name).as_str()))
             },
