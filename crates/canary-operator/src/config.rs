@@ -31,7 +31,7 @@ The file (YAML) names the Prometheus servers that a CanaryRelease may refer to:
       scrapeInterval: 15s               # optional; how often it scrapes the pods
       labels: {namespace: namespace, pod: pod, service: service}   # optional; its names for them
 
-The default file may be missing: then there is no provider, and the pods' own metrics are read.
+The default file may be missing: then there is no provider.
 A file named by --config must exist. `--check` reads everything, prints it and exits.
 
 Every flag may be given by the environment variable named beside it; a flag beats its variable.
@@ -235,7 +235,7 @@ fn parse(file: &Path, text: &str) -> Result<Vec<ProviderConfig>, ConfigError> {
         File::default()
     } else {
         serde_saphyr::from_str(text)
-            .map_err(|error| ConfigError::Parse { file: file.to_owned(), reason: error.to_string() })?
+            .map_err(|error| ConfigError::Parse { file: file.to_owned(), reason: reason(&error) })?
     };
     let mut names = HashSet::new();
     for (index, provider) in parsed.providers.iter().enumerate() {
@@ -253,6 +253,13 @@ fn parse(file: &Path, text: &str) -> Result<Vec<ProviderConfig>, ConfigError> {
         provider.check().map_err(|error| wrong(error.to_string()))?;
     }
     Ok(parsed.providers)
+}
+
+/// Place and reason, without the lines of the file that the parser would quote: they may hold a
+/// header's value.
+fn reason(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -320,6 +327,14 @@ mod tests {
         settings.providers = providers(text).unwrap();
         let lines = settings.lines().join("\n");
         assert!(lines.contains("X-Scope") && !lines.contains("s3cr3t"), "{lines}");
+    }
+
+    #[test]
+    fn a_mistake_beside_a_secret_does_not_show_it() {
+        let text =
+            "providers:\n- name: default\n  url: http://a\n  headers: {X-Scope: {value: s3cr3t}}\n  timeout: 3\n";
+        let error = providers(text).unwrap_err();
+        assert!(error.contains("line 5") && !error.contains("s3cr3t"), "{error}");
     }
 
     #[test]

@@ -113,7 +113,8 @@ impl EventWriter {
         let mut burst = BURST;
         let mut refill = Instant::now();
         while let Some(Some((note, at))) = stop.run_until_cancelled(self.queue.recv()).await {
-            let due = u32::try_from(refill.elapsed().as_millis() / PACE.as_millis()).unwrap_or(BURST);
+            let paces = refill.elapsed().as_millis().checked_div(PACE.as_millis()).unwrap_or_default();
+            let due = u32::try_from(paces).unwrap_or(BURST);
             if due > 0 {
                 burst = burst.saturating_add(due).min(BURST);
                 refill = Instant::now();
@@ -225,7 +226,7 @@ fn cut(text: &str, longest: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
     use std::sync::{Arc, Mutex};
 

@@ -32,6 +32,7 @@ struct Shared {
 
 /// The answer of `/readyz`.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Readiness {
     /// Whether the operator is ready.
     pub ready: bool,

@@ -117,7 +117,7 @@ fn response(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Res
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
     use http_body_util::BodyExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["role"], "standby");
-        assert_eq!(body["waits_for"][0], "the watches are not started");
+        assert_eq!(body["waitsFor"][0], "the watches are not started");
         let (code, body) = get("/metrics").await;
         assert!(code == StatusCode::OK && body.contains("canaryrelease_leader 0"));
         assert_eq!(get("/").await.0, StatusCode::NOT_FOUND);

@@ -1,7 +1,7 @@
 //! Logs: JSON or text on standard output, one span per tick. It formats; it decides nothing, and
 //! nothing that goes through it may hold a credential.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use clap::ValueEnum;
 use tracing::Span;
@@ -35,10 +35,15 @@ pub struct FilterError {
 /// # Errors
 /// Where the filter cannot be read.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), FilterError> {
-    let parsed = EnvFilter::try_new(filter)
+    // kube logs the whole of an answer that it cannot decode, and objects may hold what is secret.
+    let quiet = if filter.contains("kube") { filter.to_owned() } else { format!("{filter},kube_client=error") };
+    let parsed = EnvFilter::try_new(quiet)
         .map_err(|error| FilterError { filter: filter.to_owned(), reason: error.to_string() })?;
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(parsed).with_span_events(FmtSpan::NONE).with_writer(io::stdout);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_span_events(FmtSpan::NONE)
+        .with_writer(io::stdout)
+        .with_ansi(io::stdout().is_terminal());
     // A second call finds a subscriber in place and keeps it.
     let _already = match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
