@@ -81,7 +81,7 @@ pub(super) fn rows() -> Vec<Row> {
         Row {
             promise: "every way to write the plain route leaves the split",
             who: "joe, GitOps tools",
-            what: "client-side apply, full replace, merge patch of rules",
+            what: "client-side apply, full replace, forced apply as v1beta1, merge patch of rules",
             expected: "split and generation as they were",
             check: |case| {
                 let before = case.split_route(950, 50)?;
@@ -89,6 +89,10 @@ pub(super) fn rows() -> Vec<Row> {
                 let replace = ["replace", "-f", "-", "-o", "json", "--field-manager=argocd-controller"];
                 let seen = case.kubectl_with(ARGO, &replace, Some(&case.plain_route().to_string())).object()?;
                 expect("spec", at(&seen, "/spec"), at(&before, "/spec"))?;
+                let mut older = case.plain_route();
+                merge(&mut older, &json!({"apiVersion": "gateway.networking.k8s.io/v1beta1"}));
+                let seen = case.sync(FLUX, &older).object()?;
+                expect("spec by v1beta1", at(&seen, "/spec"), at(&before, "/spec"))?;
                 let rules = json!({"spec": {"rules": at(&case.plain_route(), "/spec/rules")}});
                 spec_kept(&before, &case.patch_by(JOE, "ci", "httproute", "merge", &rules, &[]).object()?)
             },
