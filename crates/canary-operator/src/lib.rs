@@ -17,5 +17,6 @@ pub mod lease;
 pub mod metrics;
 pub mod operator;
 pub mod telemetry;
+pub mod tick;
 pub mod watches;
 pub mod workers;

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use canary_operator::config::{Args, Settings};
 use canary_operator::metrics::Metrics;
-use canary_operator::workers::{Failure, Next, ObjectKey, Ticker};
-use canary_operator::{client, http, operator, telemetry};
+use canary_operator::{client, http, operator, telemetry, tick};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -52,7 +51,8 @@ async fn run(settings: &Settings) -> Result<(), AnyError> {
     let metrics = Metrics::new();
     let listener = http::bind(settings.args.http_address).await?;
     let clients = client::connect(&metrics, settings.args.api_deadline).await?;
-    operator::run(settings, clients, metrics, listener, |_parts| Unplugged, stop).await;
+    let providers = tick::providers(&settings.providers)?;
+    operator::run(settings, clients, metrics, listener, |parts| tick::ReleaseTicker::new(parts, providers), stop).await;
     Ok(())
 }
 
@@ -84,13 +84,4 @@ fn print(settings: &Settings) -> ExitCode {
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
     let _unheard = writeln!(std::io::stderr(), "canary-operator: {error}");
     ExitCode::from(code)
-}
-
-/// Stands where the tick is plugged in: `tick::ReleaseTicker::new(parts)`.
-struct Unplugged;
-
-impl Ticker for Unplugged {
-    async fn tick(&self, _key: ObjectKey) -> Next {
-        Next::Failed(Failure { step: "tick", category: "unplugged" })
-    }
 }

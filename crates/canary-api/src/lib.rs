@@ -1,0 +1,51 @@
+//! The `CanaryRelease` resource: its Rust types, the schema generated from them, the CEL rules for
+//! what a schema cannot say, and the units people write (`15m`, `0.5%`, `200ms`, `0.5/min`).
+//!
+//! This crate never does I/O and depends on no Kubernetes client.
+#![deny(missing_docs)]
+
+pub mod names;
+pub mod spec;
+pub mod status;
+pub mod units;
+
+pub use spec::*;
+pub use status::*;
+pub use units::{Duration, Percent, Rate, UnitError};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps,
+};
+
+/// The definition of the CanaryRelease resource, as `crds/` holds it.
+///
+/// Defaults inside `status` are taken away, so that a reader sees only what the operator wrote; a new
+/// object says `observedGeneration: -1`, so that no tool takes it for finished.
+#[must_use]
+pub fn crd() -> CustomResourceDefinition {
+    use kube::CustomResourceExt as _;
+    let mut crd = CanaryRelease::crd();
+    for version in &mut crd.spec.versions {
+        let root = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let Some(root) = root else { continue };
+        root.description = Some("Takes a Deployment live in stages of traffic and reverts it by itself.".to_owned());
+        if let Some(status) = root.properties.as_mut().and_then(|fields| fields.get_mut("status")) {
+            drop_defaults(status);
+            status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+        }
+    }
+    crd
+}
+
+fn drop_defaults(schema: &mut JSONSchemaProps) {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaPropsOrArray as Items;
+    schema.default = None;
+    for field in schema.properties.iter_mut().flat_map(|fields| fields.values_mut()) {
+        drop_defaults(field);
+    }
+    match &mut schema.items {
+        Some(Items::Schema(item)) => drop_defaults(item),
+        Some(Items::Schemas(items)) => items.iter_mut().for_each(drop_defaults),
+        None => {}
+    }
+}

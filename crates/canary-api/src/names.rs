@@ -1,0 +1,102 @@
+//! Names we give and look for: labels, annotations, the finalizer, and names derived from the user's.
+//! It decides how a long name is cut; it never reads an object.
+
+use sha2::{Digest as _, Sha256};
+
+/// API group of every kind we define.
+pub const GROUP: &str = "canaryrelease.dev";
+/// Label on an armed target and on a split route; its value is the CanaryRelease's name, cut.
+pub const LABEL_RELEASE: &str = "canaryrelease.dev/release";
+/// Label on every object that we own; its value is the CanaryRelease's name, cut.
+pub const LABEL_OWNED_BY: &str = "canaryrelease.dev/owned-by";
+/// Annotation on every object that we label: the uid of the CanaryRelease.
+pub const ANNOTATION_UID: &str = "canaryrelease.dev/uid";
+/// Annotation on the target while the operator itself rolls it: the release's id.
+pub const ANNOTATION_ROLLING: &str = "canaryrelease.dev/rolling";
+/// Annotation on the target, stamped by admission: who changed the template last.
+pub const ANNOTATION_CHANGED_BY: &str = "canaryrelease.dev/changed-by";
+/// Annotation on the target or a route: break-glass, with the reason as its value.
+pub const ANNOTATION_OVERRIDE: &str = "canaryrelease.dev/override";
+/// Annotation stamped by admission beside [`ANNOTATION_OVERRIDE`]: who used it.
+pub const ANNOTATION_OVERRIDE_BY: &str = "canaryrelease.dev/override-by";
+/// Annotation on a split route: `<stable service>/<canary service>`.
+pub const ANNOTATION_SPLIT: &str = "canaryrelease.dev/split";
+/// Annotation on a split route: the weights its stable entries had before, in order of the rules.
+pub const ANNOTATION_WEIGHTS: &str = "canaryrelease.dev/weights-before";
+/// Annotation on the CanaryRelease: a command for the operator.
+pub const ANNOTATION_COMMAND: &str = "canaryrelease.dev/command";
+/// Annotation stamped by admission beside [`ANNOTATION_COMMAND`]: who gave it.
+pub const ANNOTATION_COMMAND_BY: &str = "canaryrelease.dev/command-by";
+/// Annotation on a ReplicaSet of the canary whose template was rejected: `<release id>: <reason>`.
+pub const ANNOTATION_REJECTED: &str = "canaryrelease.dev/rejected";
+/// Annotation on the canary Deployment and its ReplicaSets: the labels laid over the template, as JSON.
+pub const ANNOTATION_OVERLAY: &str = "canaryrelease.dev/overlay";
+/// Annotation on a HorizontalPodAutoscaler whose scale-down is frozen: its `spec.behavior` before, as JSON.
+pub const ANNOTATION_BEHAVIOR: &str = "canaryrelease.dev/behavior-before";
+/// Annotation on the canary Deployment: the id of the release its template was made for.
+pub const ANNOTATION_MADE_FOR: &str = "canaryrelease.dev/made-for";
+/// `kubectl rollout restart` writes this into the template; a change of it alone is no release.
+pub const ANNOTATION_RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+/// The label the ReplicaSet controller adds to a template.
+pub const LABEL_TEMPLATE_HASH: &str = "pod-template-hash";
+/// Our finalizer on the CanaryRelease.
+pub const FINALIZER: &str = "canaryrelease.dev/finalizer";
+/// Our field manager. It must not begin with `kubectl`: GitOps tools take such fields away.
+pub const FIELD_MANAGER: &str = "canaryrelease-operator";
+/// The user the operator is known by where it is installed from `deploy/`.
+pub const OPERATOR_USER: &str = "system:serviceaccount:canaryrelease-system:canaryrelease-operator";
+
+/// Longest Service name and label value.
+const LIMIT: usize = 63;
+
+/// `<base><suffix>`, or, where that is longer than 63 characters, the base cut and given five
+/// characters of its hash, so that two long names never meet: `<cut>-<hash><suffix>`.
+#[must_use]
+pub fn derived(base: &str, suffix: &str) -> String {
+    if base.len().saturating_add(suffix.len()) <= LIMIT {
+        return format!("{base}{suffix}");
+    }
+    let room = LIMIT.saturating_sub(suffix.len()).saturating_sub(6);
+    let cut: String = base.chars().take(room).collect();
+    let digest = Sha256::digest(base.as_bytes());
+    let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>().chars().take(5).collect();
+    format!("{}-{hash}{suffix}", cut.trim_end_matches(['-', '.', '_']))
+}
+
+/// A label value that stands for an object's name.
+#[must_use]
+pub fn label_value(name: &str) -> String {
+    derived(name, "")
+}
+
+/// The name of the canary's Deployment or Service.
+#[must_use]
+pub fn canary(name: &str) -> String {
+    derived(name, "-canary")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_stay_as_they_are() {
+        assert_eq!(canary("web"), "web-canary");
+        assert_eq!(label_value("web"), "web");
+    }
+
+    #[test]
+    fn long_names_fit_and_stay_apart() {
+        let a = "a".repeat(63);
+        let b = format!("{}b", "a".repeat(62));
+        assert_eq!(canary(&a).len(), 63);
+        assert_ne!(canary(&a), canary(&b));
+        assert!(label_value(&"x".repeat(253)).len() <= 63);
+    }
+
+    #[test]
+    fn a_cut_never_leaves_a_dangling_separator() {
+        let base = format!("{}-{}", "a".repeat(49), "b".repeat(30));
+        assert!(!canary(&base).contains("--"));
+    }
+}

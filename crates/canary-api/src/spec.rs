@@ -1,0 +1,389 @@
+//! What a user asks for: `spec` of a CanaryRelease. It says what fits together by schema and CEL;
+//! it never says what the cluster holds (that is validation against live objects, in the core).
+
+use std::collections::BTreeMap;
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{CanaryReleaseStatus, Duration, Percent, Rate};
+
+/// Takes a Deployment live in stages of traffic, judged by gates at every tick, reverted by itself.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "canaryrelease.dev",
+    version = "v1alpha1",
+    kind = "CanaryRelease",
+    plural = "canaryreleases",
+    shortname = "crel",
+    namespaced,
+    status = "CanaryReleaseStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Target", type_ = "string", json_path = ".spec.target.name"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Stage", type_ = "string", json_path = ".status.stage"),
+    printcolumn(name = "Weight", type_ = "string", json_path = ".status.current.weight"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    selectable = ".spec.target.name"
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("self.gates.all(g, !has(g.relative) || g.relative.to != 'Baseline' || duration(self.baseline.duration) > duration('0s'))", "a gate relative to the Baseline needs baseline.duration above 0s"))]
+pub struct CanaryReleaseSpec {
+    /// The Deployment, in this namespace, whose changes are released in stages.
+    #[x_kube(validation = ("self == oldSelf", "the target can't be changed: delete this CanaryRelease and create one for the other Deployment"))]
+    pub target: Target,
+    /// Where the traffic is split, and how requests are counted.
+    pub traffic: Traffic,
+    /// One tick: how often gates are judged. 1s to 10m.
+    #[serde(default = "defaults::interval")]
+    #[x_kube(validation = ("duration(self) >= duration('1s') && duration(self) <= duration('10m')", "interval must be from 1s to 10m"))]
+    pub interval: Duration,
+    /// Weights and how long each is held, ascending; the last is 100%.
+    #[schemars(length(min = 1, max = 20))]
+    #[x_kube(
+        validation = ("self.map(s, double(s.weight.replace('%', ''))).isSorted() && self.all(a, self.exists_one(b, double(b.weight.replace('%', '')) == double(a.weight.replace('%', ''))))", "stage weights must ascend strictly, such as 1%, 5%, 25%, 100%"),
+        validation = ("double(self[size(self) - 1].weight.replace('%', '')) == 100.0", "the last stage must have weight 100%")
+    )]
+    pub stages: Vec<Stage>,
+    /// Rules on metrics; every one must allow a stage to end, and any one can end the release.
+    #[schemars(length(min = 1, max = 20))]
+    #[x_kube(validation = ("self.all(a, self.exists_one(b, b.name == a.name))", "gate names must be unique"))]
+    pub gates: Vec<Gate>,
+    /// Name of the metrics provider in the operator's configuration.
+    #[serde(default = "defaults::provider")]
+    #[schemars(length(min = 1, max = 63))]
+    pub provider: String,
+    /// What is measured on the stable version before any traffic moves.
+    #[serde(default)]
+    pub baseline: Baseline,
+    /// How long a side without weight keeps its pods, for requests under way.
+    #[serde(default = "defaults::drain")]
+    #[x_kube(validation = ("duration(self) <= duration('1h')", "drain must be at most 1h"))]
+    pub drain: Duration,
+    /// How long the gates watch on after promotion.
+    #[serde(default)]
+    #[x_kube(validation = ("duration(self) <= duration('168h')", "soak must be at most 168h"))]
+    pub soak: Duration,
+    /// How long pods may take to become ready before the release is reverted.
+    #[serde(default = "defaults::ready_deadline")]
+    #[x_kube(validation = ("duration(self) >= duration('5s') && duration(self) <= duration('24h')", "readyDeadline must be from 5s to 24h"))]
+    pub ready_deadline: Duration,
+    /// What happens when a gate has no verdict at the end of an extended stage.
+    #[serde(default)]
+    pub on_inconclusive: OnInconclusive,
+    /// What becomes of the target's template after a revert. Not given: Hold where a GitOps tool owns
+    /// the Deployment, else Restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_revert: Option<OnRevert>,
+    /// The canary's own objects.
+    #[serde(default)]
+    pub canary: Canary,
+}
+
+/// The Deployment under release.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Name of the Deployment.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Where the traffic is split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Traffic {
+    /// The stable Service, which the routes name and which selects the target's pods.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = ("self == oldSelf", "traffic.service can't be changed: delete this CanaryRelease and create a new one"))]
+    pub service: String,
+    /// The routes, in this namespace, that send traffic to the Service.
+    #[schemars(length(min = 1, max = 8))]
+    #[x_kube(validation = ("self == oldSelf", "traffic.routes can't be changed: delete this CanaryRelease and create a new one"))]
+    pub routes: Vec<Route>,
+    /// The counter of all requests.
+    pub requests: Requests,
+}
+
+/// A route that sends traffic to the stable Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The route's kind.
+    pub kind: RouteKind,
+    /// The route's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Kinds of route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RouteKind {
+    /// `gateway.networking.k8s.io` HTTPRoute.
+    #[serde(rename = "HTTPRoute")]
+    HttpRoute,
+}
+
+/// The counter of all requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Requests {
+    /// A counter selector such as `http_requests_total` or `http_requests_total{job="web"}`.
+    #[schemars(length(min = 1, max = 500))]
+    pub counter: String,
+}
+
+/// A weight held for a duration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Stage {
+    /// The canary's share of the traffic, in steps of 0.1%.
+    #[x_kube(validation = ("self.matches('^(100([.]0+)?|[0-9]{1,2}([.][0-9]0*)?)%$') && double(self.replace('%', '')) > 0.0", "a stage's weight is from 0.1% to 100%, in steps of 0.1%"))]
+    pub weight: Percent,
+    /// How long it is held at least.
+    #[x_kube(validation = ("duration(self) > duration('0s') && duration(self) <= duration('168h')", "a stage's duration is above 0s and at most 168h"))]
+    pub duration: Duration,
+    /// Whether a person must approve before the stage ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approval: bool,
+}
+
+/// What is measured on the stable version before any traffic moves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Baseline {
+    /// For how long. 0s: not at all.
+    #[serde(default = "defaults::baseline")]
+    #[x_kube(validation = ("duration(self) <= duration('24h')", "baseline.duration must be at most 24h"))]
+    pub duration: Duration,
+}
+
+impl Default for Baseline {
+    fn default() -> Self {
+        Self { duration: defaults::baseline() }
+    }
+}
+
+/// What happens when a gate has no verdict at the end of an extended stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnInconclusive {
+    /// The weight stays and a person decides.
+    #[default]
+    Pause,
+    /// The release is reverted; the candidate may be tried again with `retry`.
+    Revert,
+}
+
+/// What becomes of the target's template after a revert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnRevert {
+    /// It stays as it was written, paused, so that no tool sees a difference.
+    Hold,
+    /// The serving version's template is written back.
+    Restore,
+}
+
+/// The canary's own objects.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Canary {
+    /// Labels laid over the candidate's template, so that neither the stable Service nor the target
+    /// selects the canary's pods. Not given: one label that both use gets the suffix `-canary`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub labels: BTreeMap<String, String>,
+    /// Start although a NetworkPolicy that selects the target's pods does not select the canary's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_unselected: bool,
+}
+
+/// A rule on a metric: exactly one of `errorRate`, `latency`, `eventRate`, `relative`, `value`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("[has(self.errorRate), has(self.latency), has(self.eventRate), has(self.relative), has(self.value)].filter(x, x).size() == 1", "a gate has exactly one of errorRate, latency, eventRate, relative, value"))]
+pub struct Gate {
+    /// The gate's name, unique in this release.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = ("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "a gate's name is lower case letters, digits and '-'"))]
+    pub name: String,
+    /// The share of bad events among all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_rate: Option<ErrorRate>,
+    /// The share of requests slower than a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
+    /// Events per time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_rate: Option<EventRate>,
+    /// Events of the canary against those of the stable version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relative: Option<Relative>,
+    /// A gauge, or any PromQL scalar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    /// Requests of the canary below which the gate has no verdict at a stage's end.
+    #[serde(default = "defaults::min_requests")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub min_requests: u32,
+}
+
+/// At most this share of the events may be bad.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorRate {
+    /// Counter selector of the bad events.
+    #[schemars(length(min = 1, max = 500))]
+    pub bad: String,
+    /// Counter selector of all events.
+    #[schemars(length(min = 1, max = 500))]
+    pub total: String,
+    /// The largest share of bad events that is still good.
+    pub limit: Percent,
+}
+
+/// A quantile of the requests' durations must stay below a limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Latency {
+    /// Selector of the histogram, by its name without `_bucket`.
+    #[schemars(length(min = 1, max = 500))]
+    pub histogram: String,
+    /// The quantile, such as 95%.
+    #[x_kube(validation = ("double(self.replace('%', '')) > 0.0 && double(self.replace('%', '')) < 100.0", "quantile is above 0% and below 100%"))]
+    pub quantile: Percent,
+    /// The limit of the quantile.
+    pub limit: Duration,
+    /// Counter selector of failed requests, which count as slow however fast they failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 500))]
+    pub failed: Option<String>,
+}
+
+/// At most so many events per time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventRate {
+    /// Counter selector of the events.
+    #[schemars(length(min = 1, max = 500))]
+    pub counter: String,
+    /// The largest rate that is still good, such as 0.5/min.
+    pub limit: Rate,
+    /// Whether the limit is the whole service's, or its share for the canary.
+    #[serde(default)]
+    pub scope: Scope,
+}
+
+/// What a rate speaks of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Scope {
+    /// The canary: the limit is scaled by the share of requests that it took.
+    #[default]
+    Canary,
+    /// The whole service, both sides together.
+    Total,
+}
+
+/// Events of the canary, per request, against those of the stable version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Relative {
+    /// Counter selector of the events.
+    #[schemars(length(min = 1, max = 500))]
+    pub counter: String,
+    /// What is compared with.
+    #[serde(default)]
+    pub to: To,
+    /// How much more the canary may have, such as 10%.
+    pub margin: Percent,
+}
+
+/// What a relative gate compares with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum To {
+    /// The stable pods during the same time.
+    #[default]
+    Stable,
+    /// The stable pods before the release.
+    Baseline,
+}
+
+/// A number that PromQL gives must stay within limits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(deny_unknown_fields)]
+#[x_kube(validation = ("has(self.max) || has(self.min)", "a value gate needs max or min"))]
+pub struct Value {
+    /// PromQL; `$pods` stands for a regular expression of the canary's pods.
+    #[schemars(length(min = 1, max = 2000))]
+    pub query: String,
+    /// The largest value that is still good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// The smallest value that is still good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    /// The unit shown beside the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub unit: Option<String>,
+    /// Ticks in a row outside the limits that make a breach.
+    #[serde(default = "defaults::consecutive")]
+    #[schemars(range(min = 1, max = 100))]
+    pub consecutive: u32,
+}
+
+/// Defaults that the schema carries.
+mod defaults {
+    use crate::Duration;
+
+    pub(super) fn interval() -> Duration {
+        Duration::from_secs(10)
+    }
+    pub(super) fn provider() -> String {
+        "default".to_owned()
+    }
+    pub(super) fn drain() -> Duration {
+        Duration::from_secs(30)
+    }
+    pub(super) fn ready_deadline() -> Duration {
+        Duration::from_secs(600)
+    }
+    pub(super) fn baseline() -> Duration {
+        Duration::from_secs(300)
+    }
+    pub(super) fn min_requests() -> u32 {
+        50
+    }
+    pub(super) fn consecutive() -> u32 {
+        2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minimal_spec_reads_with_its_defaults() {
+        let spec: CanaryReleaseSpec = serde_norway::from_str(
+            "{target: {name: web}, traffic: {service: web, routes: [{kind: HTTPRoute, name: web}], requests: {counter: http_requests_total}}, \
+             stages: [{weight: 100%, duration: 1m}], gates: [{name: e, errorRate: {bad: b, total: t, limit: 1%}}]}",
+        )
+        .unwrap();
+        assert_eq!(spec.interval, Duration::from_secs(10));
+        assert_eq!(spec.drain, Duration::from_secs(30));
+        assert_eq!(spec.baseline.duration, Duration::from_secs(300));
+        assert_eq!(spec.gates[0].min_requests, 50);
+        assert_eq!(spec.soak, Duration::ZERO);
+    }
+
+    #[test]
+    fn the_definition_marks_a_new_object_as_not_looked_at() {
+        let crd = crate::crd();
+        let schema = crd.spec.versions[0].schema.clone().unwrap().open_api_v3_schema.unwrap();
+        let status = &schema.properties.unwrap()["status"];
+        assert_eq!(status.default.clone().unwrap().0, serde_json::json!({"observedGeneration": -1}));
+        assert!(status.properties.as_ref().unwrap().values().all(|field| field.default.is_none()));
+    }
+}

@@ -1,0 +1,353 @@
+//! What the operator says: `status` of a CanaryRelease. Written for whoever has only `kubectl
+//! describe`: values are text with units, and the fields a reader wants sort last, above the Events.
+//! It also holds, under `current` and `hold`, all that the operator needs to go on after a restart.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `status` of a CanaryRelease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CanaryReleaseStatus {
+    /// kstatus conditions (Ready, Reconciling, Stalled) and Completed.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The release under way, or the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current: Option<ReleaseStatus>,
+    /// Every gate, with value, limit and verdict, of the stage under way or last judged.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateStatus>,
+    /// The last releases, newest last, one line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<String>,
+    /// How the target is held, and which version serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
+    /// The last command that was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_command: Option<CommandStatus>,
+    /// What is going on, in a sentence.
+    pub message: String,
+    /// The generation of this object that the status speaks of; -1 before the first look.
+    pub observed_generation: i64,
+    /// Digest of the target's pod template that the status, and `outcome`, speak of.
+    pub observed_template: String,
+    /// How the release of that template ended: Promoted, RolledBack, Aborted, Superseded, Ungated,
+    /// Overridden. Empty while it is under way, and before the first release.
+    pub outcome: String,
+    /// Where the release stands, in a word.
+    pub phase: Phase,
+    /// The stage, such as `2/5`.
+    pub stage: String,
+    /// What a reader needs to know, one sentence a line, with what to do now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub summary: Vec<String>,
+}
+
+impl Default for CanaryReleaseStatus {
+    fn default() -> Self {
+        Self {
+            conditions: Vec::new(),
+            current: None,
+            gates: Vec::new(),
+            history: Vec::new(),
+            hold: None,
+            last_command: None,
+            message: String::new(),
+            observed_generation: -1,
+            observed_template: String::new(),
+            outcome: String::new(),
+            phase: Phase::default(),
+            stage: String::new(),
+            summary: Vec::new(),
+        }
+    }
+}
+
+/// Where a CanaryRelease stands, in a word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// Not yet armed; the message says what is missing.
+    #[default]
+    Pending,
+    /// Armed: the next change of the target's template starts a release.
+    Idle,
+    /// The stable version is measured before any traffic moves.
+    Baseline,
+    /// The canary is scaled up and gets ready.
+    Scaling,
+    /// The weight is written; the gateway takes it over.
+    Shifting,
+    /// The stage's gates are judged at every tick.
+    Baking,
+    /// A person, or an inconclusive gate, stopped the clock.
+    Paused,
+    /// The target takes over the candidate's template.
+    Promoting,
+    /// Promoted; the gates watch on.
+    Soaking,
+    /// Traffic goes back to stable.
+    Reverting,
+    /// The candidate is live.
+    Promoted,
+    /// The candidate was rejected; stable serves.
+    RolledBack,
+    /// A person ended the release; stable serves.
+    Aborted,
+    /// Being deleted: traffic goes to stable, then everything of ours is taken away.
+    Terminating,
+}
+
+impl Phase {
+    /// The word itself.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Idle => "Idle",
+            Self::Baseline => "Baseline",
+            Self::Scaling => "Scaling",
+            Self::Shifting => "Shifting",
+            Self::Baking => "Baking",
+            Self::Paused => "Paused",
+            Self::Promoting => "Promoting",
+            Self::Soaking => "Soaking",
+            Self::Reverting => "Reverting",
+            Self::Promoted => "Promoted",
+            Self::RolledBack => "RolledBack",
+            Self::Aborted => "Aborted",
+            Self::Terminating => "Terminating",
+        }
+    }
+}
+
+/// What a release is doing. The state machine; `phase` is derived from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Step {
+    /// Measure stable.
+    #[default]
+    Baseline,
+    /// Scale the canary for the stage.
+    Scale,
+    /// Write the stage's weight and wait for the gateway.
+    Shift,
+    /// Judge.
+    Bake,
+    /// Un-pause the target and wait until all its pods are the candidate's.
+    Roll,
+    /// Give the weight back to the stable Service, which now selects the candidate's pods.
+    HandBack,
+    /// Let the canary's requests end, then take it away.
+    Drain,
+    /// Watch after promotion.
+    Soak,
+    /// Weight to stable.
+    Revert,
+    /// Let the canary's requests end.
+    RevertDrain,
+    /// Canary to zero, target held or restored, route as it was.
+    RevertTarget,
+    /// Over; see `outcome`.
+    Done,
+}
+
+/// One release.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReleaseStatus {
+    /// Whether the stage's approval was given.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub approved: bool,
+    /// Counts of the stable side before the release, per gate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub baseline: Vec<Counted>,
+    /// Pods the canary should have.
+    pub canary_pods: i32,
+    /// The version that is released.
+    pub candidate: Version,
+    /// Counts of this stage, per gate and side, up to the last write of the status.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub counts: Vec<Counted>,
+    /// How often the canary lost its ready pods in this stage.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub flaps: u32,
+    /// Whether the stage was given its one extension.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub extended: bool,
+    /// `<name>-<n>`.
+    pub id: String,
+    /// Which release of this CanaryRelease it is, from 1.
+    pub number: i64,
+    /// Whether `promote` skipped stages: the record then says PARTIAL.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+    /// Set while the clock is stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
+    /// Why and how the release is reverted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revert: Option<RevertStatus>,
+    /// The version that serves.
+    pub stable: Version,
+    /// Index of the stage, from 0.
+    pub stage_index: i32,
+    /// When the release began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    /// What the release is doing.
+    pub step: Step,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_since: Option<Time>,
+    /// The most pods that the target wanted during this release.
+    pub target_pods: i32,
+    /// The canary's share of the traffic that is asked for, such as `5%`.
+    pub weight: String,
+    /// Since when the gates count: the stage's weight was asked for then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_since: Option<Time>,
+}
+
+/// A version of the target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Version {
+    /// Who changed the template to it, as admission saw it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub changed_by: String,
+    /// Digest of its pod template: a name, never a test.
+    pub digest: String,
+    /// Images of its containers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
+    /// Its ReplicaSet of the target, where it has one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub replica_set: String,
+}
+
+/// A stopped clock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Paused {
+    /// Who or what stopped it.
+    pub by: String,
+    /// A word: Command, Inconclusive, Unschedulable, QuotaExceeded, RouteNotAccepted, CanarySilent, StableTooSmall.
+    pub reason: String,
+    /// Since when.
+    pub since: Time,
+    /// Whether the traffic went back to stable meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_weight: bool,
+}
+
+/// Why and how a release is reverted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevertStatus {
+    /// When the reason was seen.
+    pub at: Time,
+    /// Who or what asked for it: `gate errors`, `user jane`, `canary`, ...
+    pub by: String,
+    /// When the canary's share of the traffic was seen at zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clear_at: Option<Time>,
+    /// The sentence that stands in events, conditions and the record.
+    pub message: String,
+    /// How the release ends: RolledBack, Aborted, Superseded.
+    pub outcome: String,
+    /// A word: GateBreached, CrashLoop, NotReady, Command, Superseded, Deleted, ...
+    pub reason: String,
+    /// Whether the template stays rejected until a person retries it.
+    pub rejects: bool,
+    /// Whether the target had begun to run the candidate, so that its template must be written back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rolled: bool,
+    /// The stage it happened at, such as `2/5`.
+    pub stage: String,
+}
+
+/// Counts of a gate on one side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Counted {
+    /// The gate, or `requests` for the traffic counter.
+    pub gate: String,
+    /// Bad or counted events.
+    pub k: f64,
+    /// All events, requests.
+    pub n: f64,
+    /// Time they were counted over, in seconds.
+    pub seconds: f64,
+    /// `canary` or `stable`.
+    pub side: String,
+    /// Ticks in a row outside the limits (value gates).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub streak: u32,
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+/// A gate as a reader wants it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GateStatus {
+    /// The gate's name.
+    pub gate: String,
+    /// Its limit, with unit.
+    pub limit: String,
+    /// What the value rests on, or why there is none.
+    pub rests_on: String,
+    /// The measured value, with unit.
+    pub value: String,
+    /// Pass, Breach, Inconclusive, NoData.
+    pub verdict: String,
+}
+
+/// How the target is held, and which version serves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HoldStatus {
+    /// Whether the target carries our label and the hold was proved to work.
+    pub armed: bool,
+    /// Whether the target was seen at zero pods: a change is then taken without a release.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub asleep: bool,
+    /// Objects of the namespace that select the target's pods and not the canary's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub canary_not_selected: Vec<String>,
+    /// The label that keeps canary pods apart, such as `app=web-canary`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub fence: String,
+    /// The state of the admission policies that the hold was proved with.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub proved_with: String,
+    /// Name of the ControllerRevision that keeps the serving template.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub serving_record: String,
+    /// The version that serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving: Option<Version>,
+    /// uid of the target.
+    pub target_uid: String,
+}
+
+/// A command that was taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandStatus {
+    /// When it was taken.
+    pub at: Time,
+    /// Who gave it, as admission stamped it.
+    pub by: String,
+    /// The annotation's text.
+    pub command: String,
+    /// Whether the annotation still has to be taken away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
+    /// What came of it.
+    pub result: String,
+}

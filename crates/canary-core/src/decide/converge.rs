@@ -1,0 +1,438 @@
+//! From the status and what is there to the writes, in the order in which they are safe: traffic away
+//! from a side before its pods, pods before traffic onto them. What a failed read would have to
+//! decide is left alone.
+
+use canary_api::{Step, names};
+use serde_json::{Value, json};
+
+use super::{arm, release, revert, tick::Tick};
+use crate::{
+    Effect, Kind, canary,
+    effect::TRAFFIC_BACK,
+    hpa,
+    object::{self, Patch},
+    observed::Fetched,
+    route::{self, Split},
+    serving, template,
+};
+
+pub(super) fn effects(tick: &mut Tick<'_>) {
+    if tick.in_release() {
+        of_release(tick);
+    } else {
+        at_rest(tick);
+    }
+}
+
+fn of_release(tick: &mut Tick<'_>) {
+    match tick.step() {
+        Step::Baseline => freeze(tick),
+        Step::Scale => {
+            if tick.weight() == 0 {
+                weights_down(tick);
+            } else {
+                weights(tick);
+            }
+            freeze(tick);
+            canary_up(tick);
+        }
+        // Capacity before weight.
+        Step::Shift | Step::Bake => {
+            canary_up(tick);
+            weights(tick);
+        }
+        Step::Roll => {
+            weights(tick);
+            roll(tick);
+        }
+        Step::HandBack => weights(tick),
+        Step::Drain => {
+            if tick.status.current.as_ref().is_some_and(|current| current.canary_pods == 0) {
+                clear_away(tick);
+                end_roll(tick);
+            }
+        }
+        Step::Soak => {
+            clear_away(tick);
+            keep_record(tick);
+        }
+        Step::Revert => {
+            weights_down(tick);
+            if tick
+                .status
+                .current
+                .as_ref()
+                .and_then(|current| current.revert.as_ref())
+                .is_some_and(|revert| revert.rolled)
+            {
+                restore(tick, true);
+            }
+        }
+        Step::RevertDrain => weights_down(tick),
+        Step::RevertTarget => {
+            clear_away(tick);
+            remember_rejection(tick);
+            if revert::restores(tick) {
+                restore(tick, false);
+            }
+        }
+        Step::Done => {}
+    }
+}
+
+/// Whether nothing of a release is left but the canary at zero: to be asked before it is called over.
+pub(super) fn tidy(tick: &Tick<'_>) -> bool {
+    let routes = tick.seen.routes.iter().all(|(_, fetched)| match fetched {
+        Fetched::Known(route) => tick.with_pair(|pair| route::undo(route, pair)).is_none(),
+        Fetched::Missing => true,
+        Fetched::Failed(_) => false,
+    });
+    let canary = match &tick.seen.canary {
+        Fetched::Known(_) => tick.canary().is_none_or(|canary| object::integer(canary, "/spec/replicas", 0) == 0),
+        Fetched::Missing => true,
+        Fetched::Failed(_) => false,
+    };
+    let scaler = match &tick.seen.autoscalers {
+        Fetched::Known(all) => all.iter().all(|hpa| hpa::thaw(hpa, tick.uid()).is_none()),
+        Fetched::Missing => true,
+        Fetched::Failed(_) => false,
+    };
+    routes && canary && scaler
+}
+
+/// Routes without our entry, canary at zero, autoscaler as it was.
+pub(super) fn clear_away(tick: &mut Tick<'_>) {
+    undo_routes(tick);
+    if let Some(canary) = tick.canary()
+        && object::integer(canary, "/spec/replicas", 0) != 0
+    {
+        let mut patch = Patch::guarded(canary);
+        patch.set("/spec/replicas", 0);
+        tick.patch(Kind::Deployment, canary, patch, "take the canary's pods away");
+    }
+    thaw(tick);
+}
+
+pub(super) fn undo_routes(tick: &mut Tick<'_>) {
+    for (name, fetched) in &tick.seen.routes {
+        let Fetched::Known(route) = fetched else { continue };
+        if let Some(patch) = tick.with_pair(|pair| route::undo(route, pair)) {
+            tick.effects.push(Effect::Patch {
+                kind: Kind::HttpRoute,
+                name: name.clone(),
+                patch,
+                why: "put the route back as it was",
+            });
+        }
+    }
+}
+
+pub(super) fn thaw(tick: &mut Tick<'_>) {
+    for hpa in tick.seen.autoscalers.list() {
+        if let Some(patch) = hpa::thaw(hpa, tick.uid()) {
+            tick.effects.push(Effect::Patch {
+                kind: Kind::HorizontalPodAutoscaler,
+                name: object::name(hpa).to_owned(),
+                patch,
+                why: "give scale-down back",
+            });
+        }
+    }
+}
+
+fn freeze(tick: &mut Tick<'_>) {
+    let Some(hpa) = hpa::of(tick.seen.autoscalers.list(), &tick.spec.target.name) else { return };
+    if let Some(patch) = hpa::freeze(hpa, tick.uid()) {
+        tick.effects.push(Effect::Patch {
+            kind: Kind::HorizontalPodAutoscaler,
+            name: object::name(hpa).to_owned(),
+            patch,
+            why: "freeze scale-down for the release",
+        });
+    }
+}
+
+/// Gives every route the weight that the status asks for.
+fn weights(tick: &mut Tick<'_>) {
+    let weight = tick.weight();
+    // What drifted was right in the tick before: the steps that change the weight are not drift.
+    let steady = matches!(tick.step(), Step::Bake | Step::Scale | Step::Roll)
+        && tick.before.current.as_ref().is_some_and(|before| {
+            tick.status.current.as_ref().is_some_and(|now| now.weight == before.weight && now.step == before.step)
+        });
+    for (name, fetched) in &tick.seen.routes {
+        let Fetched::Known(route) = fetched else { continue };
+        let Some(patch) = tick.with_pair(|pair| route::set(route, pair, weight)) else { continue };
+        if steady {
+            let found = match tick.with_pair(|pair| route::split(route, pair)) {
+                Split::Even(share) | Split::Uneven(share) => format!("{}%", f64::from(share) / 10.0),
+                _ => "no split".to_owned(),
+            };
+            let wanted = tick.status.current.as_ref().map_or_else(String::new, |current| current.weight.clone());
+            tick.warn("RouteDrifted", format!("someone changed HTTPRoute {name} ({found} where {wanted} is asked for): put back; to end the release give the command abort"));
+        }
+        tick.effects.push(Effect::Patch { kind: Kind::HttpRoute, name: name.clone(), patch, why: "set the weight" });
+    }
+}
+
+/// As [`weights`], but a route that was never split stays as it is.
+fn weights_down(tick: &mut Tick<'_>) {
+    let weight = tick.weight();
+    for (name, fetched) in &tick.seen.routes {
+        let Fetched::Known(route) = fetched else { continue };
+        if matches!(tick.with_pair(|pair| route::split(route, pair)), Split::Plain | Split::Absent) {
+            continue;
+        }
+        if let Some(patch) = tick.with_pair(|pair| route::set(route, pair, weight)) {
+            tick.effects.push(Effect::Patch { kind: Kind::HttpRoute, name: name.clone(), patch, why: TRAFFIC_BACK });
+        }
+    }
+}
+
+/// The canary's Deployment, Service and budget, with the pods that the stage needs.
+fn canary_up(tick: &mut Tick<'_>) {
+    let replicas = tick.status.current.as_ref().map_or(0, |current| current.canary_pods);
+    canary_deployment(tick, replicas);
+    canary_service(tick);
+    let (Some(target), Fetched::Known(budgets)) = (tick.target(), &tick.seen.budgets) else { return };
+    let name = names::canary(object::name(target));
+    if let Some(budget) = canary::budget(tick.owner(), budgets, target, &tick.overlay)
+        && !budgets.iter().any(|present| object::name(present) == name)
+    {
+        tick.effects.push(Effect::Create {
+            kind: Kind::PodDisruptionBudget,
+            object: budget,
+            why: "guard the canary's pods like the target's",
+        });
+    }
+}
+
+fn canary_deployment(tick: &mut Tick<'_>, replicas: i32) {
+    if !release::overlay_or_chosen(tick) || !tick.asks_for_candidate() {
+        return;
+    }
+    let Some(target) = tick.target() else { return };
+    let id = tick.status.current.as_ref().map_or_else(String::new, |current| current.id.clone());
+    let mut wanted = canary::deployment(tick.owner(), target, &tick.overlay, replicas);
+    if let Some(annotations) = wanted.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.insert(names::ANNOTATION_MADE_FOR.to_owned(), json!(id));
+    }
+    match &tick.seen.canary {
+        Fetched::Missing => {
+            tick.effects.push(Effect::Create { kind: Kind::Deployment, object: wanted, why: "start the canary" })
+        }
+        Fetched::Failed(_) => {}
+        Fetched::Known(_) => {
+            let Some(present) = tick.canary() else { return };
+            if present.pointer("/spec/selector") != wanted.pointer("/spec/selector") {
+                let (name, uid) = (object::name(present).to_owned(), object::uid(present).to_owned());
+                return tick.effects.push(Effect::Delete {
+                    kind: Kind::Deployment,
+                    name,
+                    uid,
+                    why: "its labels changed, which a Deployment can't",
+                });
+            }
+            let mut patch = Patch::guarded(present);
+            let overlay = json!(tick.overlay).to_string();
+            patch.set_entries(
+                present,
+                "annotations",
+                &[(names::ANNOTATION_MADE_FOR, &id), (names::ANNOTATION_OVERLAY, &overlay)],
+            );
+            if !template::same(serving::template_of(present), serving::template_of(&wanted)) {
+                patch.set("/spec/template", serving::template_of(&wanted).clone());
+            }
+            let now = object::integer(present, "/spec/replicas", 0);
+            // Raised within a release, never lowered; someone's hand that lowered it is put right.
+            if now < i64::from(replicas) {
+                patch.set("/spec/replicas", replicas);
+            }
+            tick.patch(Kind::Deployment, present, patch, "give the canary the candidate and the pods its weight needs");
+            lift_rejection(tick);
+        }
+    }
+}
+
+fn canary_service(tick: &mut Tick<'_>) {
+    let Some(stable) = tick.seen.service.known() else { return };
+    if tick.overlay.is_empty() {
+        return;
+    }
+    let wanted = canary::service(tick.owner(), stable, &tick.overlay);
+    match &tick.seen.canary_service {
+        Fetched::Missing => {
+            tick.effects.push(Effect::Create { kind: Kind::Service, object: wanted, why: "name the canary's pods" })
+        }
+        Fetched::Failed(_) => {}
+        Fetched::Known(present) => {
+            if object::annotation(present, names::ANNOTATION_UID) != Some(tick.uid()) {
+                return;
+            }
+            let mut patch = Patch::guarded(present);
+            if object::strings(present, "/spec/selector") != object::strings(&wanted, "/spec/selector") {
+                patch.set("/spec/selector", wanted.pointer("/spec/selector").cloned().unwrap_or_default());
+            }
+            tick.patch(Kind::Service, present, patch, "select the canary's pods and no others");
+        }
+    }
+}
+
+/// A release under way is of a template that is no longer rejected: `retry` lifted it.
+fn lift_rejection(tick: &mut Tick<'_>) {
+    let Some(set) = tick.target_template().and_then(|wanted| arm::rejected_set(tick, wanted)) else { return };
+    let mut patch = Patch::guarded(set);
+    patch.remove_entries(set, "annotations", &[names::ANNOTATION_REJECTED]);
+    tick.patch(Kind::ReplicaSet, set, patch, "lift the rejection");
+}
+
+/// Writes the verdict where the rejected template is kept: on the canary's ReplicaSet.
+fn remember_rejection(tick: &mut Tick<'_>) {
+    let Some(revert) = tick.status.current.as_ref().and_then(|current| current.revert.clone()) else { return };
+    if !revert.rejects || tick.deleting() {
+        return;
+    }
+    match revert::canary_set(tick) {
+        // Never scaled up: the Deployment at zero keeps the template all the same.
+        None => canary_deployment(tick, 0),
+        Some(set) if object::annotation(set, names::ANNOTATION_REJECTED).is_none() => {
+            let id = tick.status.current.as_ref().map_or_else(String::new, |current| current.id.clone());
+            let verdict: String = format!("{id}: {}: {}", revert.reason, revert.message).chars().take(500).collect();
+            let mut patch = Patch::guarded(set);
+            patch.set_entries(set, "annotations", &[(names::ANNOTATION_REJECTED, &verdict)]);
+            tick.patch(Kind::ReplicaSet, set, patch, "remember the rejected template");
+        }
+        Some(_) => {}
+    }
+}
+
+/// The operator itself rolls the target: un-paused, and marked so that nobody else changes it meanwhile.
+fn roll(tick: &mut Tick<'_>) {
+    let Some(target) = tick.target() else { return };
+    if !tick.asks_for_candidate() || !all_traffic_on_the_canary(tick) {
+        return;
+    }
+    let id = tick.status.current.as_ref().map_or_else(String::new, |current| current.id.clone());
+    let mut patch = Patch::guarded(target);
+    if object::truth(target, "/spec/paused") {
+        patch.remove("/spec/paused");
+    }
+    patch.set_entries(target, "annotations", &[(names::ANNOTATION_ROLLING, &id)]);
+    tick.patch(Kind::Deployment, target, patch, "let the target take the candidate over");
+}
+
+fn all_traffic_on_the_canary(tick: &Tick<'_>) -> bool {
+    tick.seen.routes.iter().all(|(_, fetched)| {
+        fetched
+            .known()
+            .is_some_and(|route| tick.with_pair(|pair| route::split(route, pair)) == Split::Even(route::WHOLE))
+    })
+}
+
+fn end_roll(tick: &mut Tick<'_>) {
+    let Some(target) = tick.target() else { return };
+    let mut patch = Patch::guarded(target);
+    patch.remove_entries(target, "annotations", &[names::ANNOTATION_ROLLING]);
+    tick.patch(Kind::Deployment, target, patch, "the target is rolled");
+}
+
+/// Writes the serving template back, un-paused, in one write.
+fn restore(tick: &mut Tick<'_>, rolling: bool) {
+    let (Some(target), Some(before)) = (tick.target(), revert::template_before(tick)) else { return };
+    let id = tick.status.current.as_ref().map_or_else(String::new, |current| current.id.clone());
+    let mut patch = Patch::guarded(target);
+    if !template::same(serving::template_of(target), &before) {
+        patch.set("/spec/template", before);
+    }
+    if object::truth(target, "/spec/paused") {
+        patch.remove("/spec/paused");
+    }
+    if rolling {
+        patch.set_entries(target, "annotations", &[(names::ANNOTATION_ROLLING, &id)]);
+    } else {
+        patch.remove_entries(target, "annotations", &[names::ANNOTATION_ROLLING, names::ANNOTATION_CHANGED_BY]);
+    }
+    tick.patch(Kind::Deployment, target, patch, "write the serving version's template back");
+}
+
+/// No release: the target labelled, un-paused where it asks for what serves, and nothing left over.
+fn at_rest(tick: &mut Tick<'_>) {
+    if tick.obstacle.as_ref().is_some_and(|obstacle| {
+        matches!(obstacle.reason, "TargetTaken" | "TargetUnreadable" | "TargetNotFound" | "InvalidSpec")
+    }) {
+        return;
+    }
+    clear_away(tick);
+    if tick.status.hold.as_ref().is_none_or(|hold| hold.serving.is_none()) {
+        return;
+    }
+    keep_record(tick);
+    let Some(target) = tick.target() else { return };
+    let mut patch = Patch::guarded(target);
+    patch.set_entries(target, "labels", &[(names::LABEL_RELEASE, &names::label_value(tick.name()))]);
+    patch.set_entries(target, "annotations", &[(names::ANNOTATION_UID, tick.uid())]);
+    patch.remove_entries(target, "annotations", &[names::ANNOTATION_ROLLING]);
+    // An override goes only once the status tells of it.
+    if tick.before.outcome == "Overridden" {
+        patch.remove_entries(target, "annotations", &[names::ANNOTATION_OVERRIDE, names::ANNOTATION_OVERRIDE_BY]);
+    }
+    un_pause(tick, target, &mut patch);
+    tick.patch(Kind::Deployment, target, patch, "arm the target, or end a hold that holds nothing");
+}
+
+/// Un-pauses a held target that has nothing to hold back: its template is the serving one, or it has no pods.
+fn un_pause(tick: &Tick<'_>, target: &Value, patch: &mut Patch) {
+    if !object::truth(target, "/spec/paused") || object::label(target, names::LABEL_RELEASE).is_none() {
+        return;
+    }
+    let Some(served) = tick.serving_template() else { return };
+    let same = template::same(&served, serving::template_of(target));
+    let no_pods = object::integer(target, "/spec/replicas", 1) == 0;
+    let asleep = tick.status.hold.as_ref().is_some_and(|hold| hold.asleep);
+    if !same && !no_pods {
+        return;
+    }
+    if !same && !asleep {
+        patch.set("/spec/template", served);
+    }
+    patch.remove("/spec/paused");
+}
+
+/// Keeps the serving version's template where neither history clean-up nor a hand can lose it.
+fn keep_record(tick: &mut Tick<'_>) {
+    let Fetched::Known(records) = &tick.seen.serving_records else { return };
+    let Some(name) = tick.status.hold.as_ref().map(|hold| hold.serving_record.clone()).filter(|name| !name.is_empty())
+    else {
+        return;
+    };
+    if records.iter().any(|record| object::name(record) == name) {
+        for record in records.iter().filter(|record| object::name(record) != name) {
+            let (name, uid) = (object::name(record).to_owned(), object::uid(record).to_owned());
+            tick.effects.push(Effect::Delete {
+                kind: Kind::ControllerRevision,
+                name,
+                uid,
+                why: "that version serves no more",
+            });
+        }
+        return;
+    }
+    let Some(template) = tick.serving_template() else { return };
+    let record = json!({
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": name,
+            "namespace": tick.namespace(),
+            "labels": {names::LABEL_OWNED_BY: names::label_value(tick.name())},
+            "annotations": {names::ANNOTATION_UID: tick.uid()},
+        },
+        "revision": tick.status.current.as_ref().map_or(0, |current| current.number),
+        "data": {"template": template},
+    });
+    tick.effects.push(Effect::Create {
+        kind: Kind::ControllerRevision,
+        object: record,
+        why: "keep the serving version's template",
+    });
+}

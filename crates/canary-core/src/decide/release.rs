@@ -1,0 +1,570 @@
+//! A release's way forward, step by step: baseline, then for each stage scale, shift, bake; then the
+//! target rolls, traffic is handed back, the canary drains. At every step a breach, a changed target
+//! or a canary that fails ends it, whatever the step waits for.
+
+use std::time::Duration;
+
+use canary_api::{OnInconclusive, Paused, Step, names};
+use serde_json::Value;
+
+use super::{arm, revert, tick::Tick};
+use crate::{
+    canary, gates,
+    gates::Verdict,
+    hpa, object,
+    observed::Fetched,
+    plan::pods_for,
+    pods,
+    route::{self, Split},
+    serving, template,
+};
+
+/// How long a gateway may take to accept a route's edit.
+const ACCEPT_DEADLINE: Duration = Duration::from_secs(60);
+/// How long after the edit the data plane is taken to have switched.
+const SWITCH: Duration = Duration::from_millis(2500);
+/// Lost readiness that is borne within one stage.
+const MOST_FLAPS: u32 = 3;
+
+pub(super) fn advance(tick: &mut Tick<'_>) {
+    if revert::reverting(tick) {
+        return revert::advance(tick);
+    }
+    // The breach first: it needs only the readings, and nothing may stand before it.
+    if carries_traffic(tick) {
+        arm::judge(tick);
+        if let Some(breach) = tick.judged.iter().find(|judged| judged.verdict == Verdict::Breach) {
+            let shown = breach.shown.clone();
+            return revert::breached(tick, &shown);
+        }
+    }
+    if target_left(tick) || canary_failed(tick) {
+        return;
+    }
+    count_pods(tick);
+    if tick.status.current.as_ref().is_some_and(|current| current.paused.is_some()) {
+        tick.wake(tick.spec.interval.std());
+        return;
+    }
+    match tick.step() {
+        Step::Baseline => baseline(tick),
+        Step::Scale => scale(tick),
+        Step::Shift => shift(tick),
+        Step::Bake => bake(tick),
+        Step::Roll => roll(tick),
+        Step::HandBack => hand_back(tick),
+        Step::Drain => drain(tick),
+        Step::Soak => soak(tick),
+        Step::Revert | Step::RevertDrain | Step::RevertTarget | Step::Done => {}
+    }
+}
+
+fn carries_traffic(tick: &Tick<'_>) -> bool {
+    tick.weight() > 0 || matches!(tick.step(), Step::Drain | Step::Soak)
+}
+
+/// Whether the target no longer asks for the candidate, so that the release ends.
+fn target_left(tick: &mut Tick<'_>) -> bool {
+    let target = match &tick.seen.target {
+        Fetched::Known(target) => target,
+        Fetched::Failed(why) => {
+            tick.waiting = Some(format!("Deployment {} could not be read: {why}", tick.spec.target.name));
+            tick.wake(tick.spec.interval.std());
+            return false;
+        }
+        Fetched::Missing => {
+            revert::begin(
+                tick,
+                revert::Cause::gone("TargetDeleted", format!("Deployment {} was deleted", tick.spec.target.name)),
+            );
+            return true;
+        }
+    };
+    if tick.status.hold.as_ref().is_some_and(|hold| hold.target_uid != object::uid(target)) {
+        revert::begin(
+            tick,
+            revert::Cause::gone(
+                "TargetReplaced",
+                format!("Deployment {} was deleted and created again", object::name(target)),
+            ),
+        );
+        return true;
+    }
+    if object::annotation(target, names::ANNOTATION_OVERRIDE).is_some() {
+        let by = object::annotation(target, names::ANNOTATION_OVERRIDE_BY).unwrap_or("someone unknown");
+        let reason = object::annotation(target, names::ANNOTATION_OVERRIDE).unwrap_or_default();
+        revert::begin(tick, revert::Cause::overridden(by, reason));
+        return true;
+    }
+    if object::integer(target, "/spec/replicas", 1) == 0 && !matches!(tick.step(), Step::Soak) {
+        revert::begin(
+            tick,
+            revert::Cause::gone(
+                "ScaledToZero",
+                format!(
+                    "Deployment {} was scaled to zero during the release: the serving version's template is written back, so that it is what comes back",
+                    object::name(target)
+                ),
+            ),
+        );
+        return true;
+    }
+    if tick.asks_for_candidate() {
+        return false;
+    }
+    let put_back = tick.serving_template().is_some_and(|served| template::same(&served, serving::template_of(target)));
+    let by = object::annotation(target, names::ANNOTATION_CHANGED_BY).unwrap_or("someone unknown").to_owned();
+    revert::begin(tick, revert::Cause::superseded(&by, put_back));
+    true
+}
+
+/// Whether the canary can't become or stay ready, so that the release ends or waits.
+fn canary_failed(tick: &mut Tick<'_>) -> bool {
+    if !matches!(tick.step(), Step::Scale | Step::Shift | Step::Bake) {
+        return false;
+    }
+    let Fetched::Known(all) = &tick.seen.canary_pods else { return false };
+    let needed = needed_now(tick);
+    let ready = all.iter().filter(|pod| pods::ready(pod)).count();
+    if tick.step() == Step::Scale {
+        return overdue(tick, all);
+    }
+    if i64::try_from(ready).unwrap_or(i64::MAX) >= needed || ready > 0 && tick.step() == Step::Shift {
+        return false;
+    }
+    if ready > 0 {
+        // Some capacity is left: the weight stays, the clock does not end the stage.
+        tick.waiting = Some(format!("{ready} of {needed} canary pods are ready"));
+        return false;
+    }
+    let trouble = pods::trouble(&all.iter().collect::<Vec<_>>());
+    let flaps = tick.status.current.as_ref().map_or(0, |current| current.flaps).saturating_add(1);
+    let why = trouble
+        .as_ref()
+        .map_or_else(|| "no pod of the canary is ready any more".to_owned(), |trouble| trouble.message.clone());
+    if flaps > MOST_FLAPS || trouble.as_ref().is_some_and(|trouble| trouble.reason == "CrashLoop") {
+        let reason = trouble.map_or("NotReady", |trouble| trouble.reason);
+        revert::begin(tick, revert::Cause::canary(reason, why, true));
+        return true;
+    }
+    tick.warn("CanaryNotReady", format!("{why}: traffic goes back to stable until the canary is ready again"));
+    tick.current().flaps = flaps;
+    tick.set_weight(0);
+    tick.enter(Step::Scale);
+    true
+}
+
+/// Whether the canary's pods took too long to become ready.
+fn overdue(tick: &mut Tick<'_>, all: &[Value]) -> bool {
+    if tick.in_step() < tick.spec.ready_deadline.std() {
+        return false;
+    }
+    let needed = needed_now(tick);
+    let ready = all.iter().filter(|pod| pods::ready(pod)).count();
+    if i64::try_from(ready).unwrap_or(i64::MAX) >= needed {
+        return false;
+    }
+    let quota = tick
+        .canary()
+        .map(|canary| object::condition_reason(canary, "/status/conditions", "ReplicaFailure"))
+        .unwrap_or_default();
+    match pods::trouble(&all.iter().collect::<Vec<_>>()) {
+        Some(trouble) if trouble.rejects => {
+            let text = format!("not ready within {}: {}", tick.spec.ready_deadline, trouble.message);
+            revert::begin(tick, revert::Cause::canary(trouble.reason, text, true));
+        }
+        Some(trouble) => {
+            stop(tick, "Unschedulable", format!("not ready within {}: {}", tick.spec.ready_deadline, trouble.message))
+        }
+        None if !quota.is_empty() => {
+            stop(tick, "QuotaExceeded", format!("the canary's pods could not be created: {quota}"))
+        }
+        None => stop(
+            tick,
+            "NotReady",
+            format!("{ready} of {needed} canary pods were ready within {}", tick.spec.ready_deadline),
+        ),
+    }
+    true
+}
+
+/// Stops the clock with traffic on stable; the candidate is not rejected.
+fn stop(tick: &mut Tick<'_>, reason: &str, why: String) {
+    let since = tick.time();
+    tick.warn(
+        "Paused",
+        format!(
+            "{why}; traffic is on stable, the candidate is not rejected: mend it and give the command resume, or abort"
+        ),
+    );
+    tick.set_weight(0);
+    tick.current().paused = Some(Paused { by: why, reason: reason.to_owned(), since, without_weight: true });
+}
+
+/// Keeps the most pods that the target wanted, and with it what the canary needs; never lowered.
+fn count_pods(tick: &mut Tick<'_>) {
+    let Some(target) = tick.target() else { return };
+    let wanted = i32::try_from(object::integer(target, "/spec/replicas", 1)).unwrap_or(i32::MAX);
+    if matches!(tick.step(), Step::Baseline | Step::Scale | Step::Shift | Step::Bake) {
+        let current = tick.current();
+        current.target_pods = current.target_pods.max(wanted);
+    }
+    if matches!(tick.step(), Step::Scale | Step::Shift | Step::Bake) {
+        let needed = i32::try_from(needed_for_stage(tick)).unwrap_or(i32::MAX);
+        let current = tick.current();
+        current.canary_pods = current.canary_pods.max(needed);
+    }
+}
+
+fn needed_for_stage(tick: &Tick<'_>) -> i64 {
+    let permille = tick.stage().map_or(0, |stage| stage.weight.permille());
+    pods_for(permille, tick.status.current.as_ref().map_or(1, |current| i64::from(current.target_pods)))
+}
+
+/// Ready pods that the step needs: for the next weight while scaling, else for the present one.
+fn needed_now(tick: &Tick<'_>) -> i64 {
+    needed_for_stage(tick)
+}
+
+fn baseline(tick: &mut Tick<'_>) {
+    tick.wake(tick.spec.interval.std());
+    let bad = tick.spec.gates.iter().filter_map(|gate| {
+        gates::judge_stable(gate, tick.seen.readings.iter().find(|reading| reading.gate == gate.name))
+    });
+    let judged: Vec<_> = bad.collect();
+    tick.status.gates = judged.iter().map(|judged| judged.shown.clone()).collect();
+    if let Some(breach) = judged.iter().find(|judged| judged.verdict == Verdict::Breach) {
+        let shown = breach.shown.clone();
+        let why = format!(
+            "the stable version itself breaks gate {}: {} where {} is allowed",
+            shown.gate, shown.value, shown.limit
+        );
+        return stop(tick, "StableInBreach", why);
+    }
+    let due = tick.spec.baseline.duration.std();
+    if tick.in_step() < due {
+        tick.wake(due.saturating_sub(tick.in_step()));
+        return;
+    }
+    let measured = |name: &str| {
+        let reading = tick.seen.readings.iter().find(|reading| reading.gate == name)?;
+        match reading.stable {
+            gates::Measure::Counted { n, k, seconds } => {
+                Some(canary_api::Counted { gate: name.to_owned(), side: "stable".to_owned(), n, k, seconds, streak: 0 })
+            }
+            _ => None,
+        }
+    };
+    let counts: Vec<_> = tick.spec.gates.iter().filter_map(|gate| measured(&gate.name)).collect();
+    tick.current().baseline = counts;
+    tick.current().counts.clear();
+    tick.enter(Step::Scale);
+    tick.wake(Duration::ZERO);
+}
+
+fn scale(tick: &mut Tick<'_>) {
+    tick.wake(Duration::from_secs(2));
+    let needed = needed_for_stage(tick);
+    if tick.unread("the canary's pods", &tick.seen.canary_pods) || tick.unread("the canary", &tick.seen.canary) {
+        return;
+    }
+    let ready = tick.seen.canary_pods.list().iter().filter(|pod| pods::ready(pod)).count();
+    let settled = tick.canary().is_some_and(|canary| {
+        object::integer(canary, "/status/observedGeneration", 0) >= object::integer(canary, "/metadata/generation", 1)
+            && object::integer(canary, "/status/updatedReplicas", 0) == object::integer(canary, "/status/replicas", -1)
+            && object::integer(canary, "/status/availableReplicas", 0) >= needed
+    });
+    if !settled || i64::try_from(ready).unwrap_or(i64::MAX) < needed || tick.seen.canary_service.known().is_none() {
+        let deadline = tick.spec.ready_deadline;
+        tick.waiting =
+            Some(format!("{ready} of {needed} canary pods are ready; the deadline is {deadline} after the step began"));
+        return;
+    }
+    if let Some(why) = stable_too_small(tick) {
+        tick.waiting = Some(why);
+        return;
+    }
+    let Some(stage) = tick.stage() else { return };
+    let (weight, now) = (stage.weight.permille(), tick.time());
+    tick.set_weight(weight);
+    tick.current().window_since = Some(now);
+    tick.current().counts.clear();
+    tick.enter(Step::Shift);
+    tick.note(
+        "StageStarted",
+        format!("stage {}: {} of the traffic for {}", tick.stage_text(), stage.weight, stage.duration),
+    );
+    tick.wake(Duration::ZERO);
+}
+
+/// Why traffic could not go back to stable at once, should it have to.
+fn stable_too_small(tick: &Tick<'_>) -> Option<String> {
+    let target = tick.target()?;
+    let recorded = i64::from(tick.status.current.as_ref()?.target_pods);
+    let wanted = object::integer(target, "/spec/replicas", 1);
+    if wanted < recorded {
+        let owner = hpa::of(tick.seen.autoscalers.list(), object::name(target)).map_or_else(
+            || scaled_by(target),
+            |hpa| {
+                format!(
+                    "HorizontalPodAutoscaler {} (its scale-down belongs to {})",
+                    object::name(hpa),
+                    hpa::owner(hpa).unwrap_or_else(|| "us".to_owned())
+                )
+            },
+        );
+        return Some(format!(
+            "Deployment {} was scaled from {recorded} to {wanted} pods by {owner}: no more traffic is moved until it has {recorded} again",
+            object::name(target)
+        ));
+    }
+    let ready = tick.seen.target_pods.known()?.iter().filter(|pod| pods::ready(pod)).count();
+    (i64::try_from(ready).unwrap_or(i64::MAX) < recorded)
+        .then(|| format!("{ready} of {recorded} stable pods are ready: no more traffic is moved until all are"))
+}
+
+fn scaled_by(target: &Value) -> String {
+    object::items(target, "/metadata/managedFields")
+        .filter(|entry| entry.pointer("/fieldsV1/f:spec/f:replicas").is_some())
+        .max_by_key(|entry| object::text(entry, "/time").to_owned())
+        .map_or_else(|| "someone".to_owned(), |entry| object::text(entry, "/manager").to_owned())
+}
+
+/// Whether every route has the weight and its gateways accepted it.
+pub(super) fn switched(tick: &Tick<'_>) -> Result<(), String> {
+    let weight = tick.weight();
+    for (name, fetched) in &tick.seen.routes {
+        let route = match fetched {
+            Fetched::Known(route) => route,
+            Fetched::Missing => return Err(format!("HTTPRoute {name} is gone")),
+            Fetched::Failed(why) => return Err(format!("HTTPRoute {name} could not be read: {why}")),
+        };
+        match tick.with_pair(|pair| route::split(route, pair)) {
+            Split::Even(share) if share == weight => route::accepted(route)?,
+            Split::Plain | Split::Absent if weight == 0 => {}
+            _ => return Err(format!("HTTPRoute {name} does not have weight {weight}/1000 yet")),
+        }
+    }
+    Ok(())
+}
+
+fn shift(tick: &mut Tick<'_>) {
+    tick.wake(Duration::from_millis(500));
+    if let Err(why) = switched(tick) {
+        if tick.in_step() > ACCEPT_DEADLINE {
+            return stop(tick, "RouteNotAccepted", why);
+        }
+        tick.waiting = Some(why);
+        return;
+    }
+    if tick.in_step() < SWITCH {
+        tick.wake(SWITCH.saturating_sub(tick.in_step()));
+        tick.waiting = Some("the gateway takes the weight over".to_owned());
+        return;
+    }
+    if tick.status.current.as_ref().is_some_and(|current| current.partial) {
+        return finish_stages(tick);
+    }
+    tick.current().extended = false;
+    tick.current().approved = false;
+    tick.enter(Step::Bake);
+    tick.wake(tick.spec.interval.std());
+}
+
+fn bake(tick: &mut Tick<'_>) {
+    tick.wake(tick.spec.interval.std());
+    let Some(stage) = tick.stage() else { return };
+    let extended = tick.status.current.as_ref().is_some_and(|current| current.extended);
+    let due = stage.duration.std().saturating_mul(if extended { 2 } else { 1 });
+    if tick.in_step() < due {
+        tick.wake(due.saturating_sub(tick.in_step()));
+        return;
+    }
+    let open: Vec<_> = tick
+        .judged
+        .iter()
+        .filter(|judged| judged.verdict != Verdict::Pass)
+        .map(|judged| format!("{} ({})", judged.shown.gate, judged.shown.verdict))
+        .collect();
+    if !open.is_empty() && !extended {
+        tick.current().extended = true;
+        tick.warn(
+            "StageExtended",
+            format!(
+                "stage {} goes on for at most {} more: no verdict from {}",
+                tick.stage_text(),
+                stage.duration,
+                open.join(", ")
+            ),
+        );
+        return;
+    }
+    if !open.is_empty() {
+        return inconclusive(tick, &open.join(", "));
+    }
+    if tick.waiting.is_some() {
+        return;
+    }
+    if let Err(why) = switched(tick) {
+        tick.waiting = Some(why);
+        return;
+    }
+    if stage.approval && !tick.status.current.as_ref().is_some_and(|current| current.approved) {
+        tick.waiting = Some(format!("stage {} has passed and waits for approval", tick.stage_text()));
+        return;
+    }
+    tick.note("StagePassed", format!("stage {}: every gate passed", tick.stage_text()));
+    let next = tick.status.current.as_ref().map_or(0, |current| current.stage_index).saturating_add(1);
+    if usize::try_from(next).unwrap_or(usize::MAX) >= tick.spec.stages.len() {
+        return finish_stages(tick);
+    }
+    tick.current().stage_index = next;
+    tick.current().flaps = 0;
+    tick.enter(Step::Scale);
+    count_pods(tick);
+    tick.wake(Duration::ZERO);
+}
+
+fn inconclusive(tick: &mut Tick<'_>, open: &str) {
+    let why = format!("stage {} ended without a verdict from {open}", tick.stage_text());
+    if tick.spec.on_inconclusive == OnInconclusive::Revert {
+        return revert::begin(tick, revert::Cause::inconclusive(why));
+    }
+    let since = tick.time();
+    tick.warn(
+        "Paused",
+        format!(
+            "{why}: the weight stays; give the command resume to judge the stage again, promote to go on, or abort"
+        ),
+    );
+    tick.current().paused = Some(Paused { by: why, reason: "Inconclusive".to_owned(), since, without_weight: false });
+}
+
+fn finish_stages(tick: &mut Tick<'_>) {
+    tick.enter(Step::Roll);
+    tick.note(
+        "Promoting",
+        format!(
+            "Deployment {} takes the candidate over; traffic stays on the canary's pods until it has",
+            tick.spec.target.name
+        ),
+    );
+    tick.wake(Duration::ZERO);
+}
+
+fn roll(tick: &mut Tick<'_>) {
+    tick.wake(Duration::from_secs(1));
+    let Some(target) = tick.target() else { return };
+    let started =
+        !object::truth(target, "/spec/paused") && object::annotation(target, names::ANNOTATION_ROLLING).is_some();
+    if !started || !serving::rolled_out(target) {
+        let reason = object::condition_reason(target, "/status/conditions", "Progressing");
+        if started && reason == "ProgressDeadlineExceeded" {
+            let why = format!(
+                "Deployment {} did not finish its rollout within its progressDeadlineSeconds",
+                object::name(target)
+            );
+            return revert::begin(tick, revert::Cause::canary("RolloutFailed", why, true));
+        }
+        let (done, all) =
+            (object::integer(target, "/status/updatedReplicas", 0), object::integer(target, "/spec/replicas", 1));
+        tick.waiting = Some(format!("{done} of {all} pods of Deployment {} run the candidate", object::name(target)));
+        return;
+    }
+    tick.set_weight(0);
+    tick.enter(Step::HandBack);
+    tick.wake(Duration::ZERO);
+}
+
+fn hand_back(tick: &mut Tick<'_>) {
+    tick.wake(Duration::from_millis(500));
+    if let Err(why) = switched(tick) {
+        tick.waiting = Some(why);
+        return;
+    }
+    if tick.in_step() < SWITCH {
+        tick.wake(SWITCH.saturating_sub(tick.in_step()));
+        return;
+    }
+    tick.enter(Step::Drain);
+}
+
+fn drain(tick: &mut Tick<'_>) {
+    let due = tick.spec.drain.std();
+    if tick.in_step() < due {
+        tick.wake(due.saturating_sub(tick.in_step()));
+        tick.waiting = Some(format!("the canary's requests end ({})", tick.spec.drain));
+        return;
+    }
+    tick.wake(Duration::from_millis(500));
+    tick.current().canary_pods = 0;
+    let Some(target) = tick.target() else { return };
+    if !super::converge::tidy(tick) || object::annotation(target, names::ANNOTATION_ROLLING).is_some() {
+        tick.waiting = Some("the canary is taken away and the routes are put back as they were".to_owned());
+        return;
+    }
+    take_over(tick, target);
+    if tick.spec.soak.millis() > 0 {
+        let now = tick.time();
+        tick.current().window_since = Some(now);
+        tick.current().counts.clear();
+        tick.enter(Step::Soak);
+        return;
+    }
+    promoted(tick);
+}
+
+/// The candidate is now what serves.
+fn take_over(tick: &mut Tick<'_>, target: &Value) {
+    let set = match serving::serving(tick.seen.replica_sets.list(), object::uid(target)) {
+        serving::Serving::One(set) => object::name(set).to_owned(),
+        _ => String::new(),
+    };
+    let mut version = tick.current().candidate.clone();
+    version.replica_set = set;
+    let short: String = version.digest.chars().skip("sha256:".len()).take(8).collect();
+    let record = names::derived(tick.name(), &format!("-serving-{short}"));
+    if let Some(hold) = &mut tick.status.hold {
+        hold.serving = Some(version);
+        hold.serving_record = record;
+    }
+}
+
+fn soak(tick: &mut Tick<'_>) {
+    tick.wake(tick.spec.interval.std());
+    let due = tick.spec.soak.std();
+    if tick.in_step() < due {
+        tick.wake(due.saturating_sub(tick.in_step()));
+        return;
+    }
+    promoted(tick);
+}
+
+fn promoted(tick: &mut Tick<'_>) {
+    let current = tick.current();
+    let how = if current.partial { " (PARTIAL: stages were skipped by command)" } else { "" };
+    let text = format!("{}: {} is live{how}", current.id, current.candidate.images.join(", "));
+    tick.note("Promoted", text.clone());
+    tick.enter(Step::Done);
+    tick.status.outcome = "Promoted".to_owned();
+    arm::remember(tick, format!("Promoted {text}"));
+    tick.wake(Duration::ZERO);
+}
+
+/// Labels of the canary, should they be needed before `arm` has looked.
+pub(super) fn overlay_or_chosen(tick: &mut Tick<'_>) -> bool {
+    if !tick.overlay.is_empty() {
+        return true;
+    }
+    let (Some(target), Some(service)) = (tick.target(), tick.seen.service.known()) else { return false };
+    match canary::overlay(target, service, &tick.spec.canary.labels) {
+        Ok(overlay) => {
+            tick.overlay = overlay;
+            true
+        }
+        Err(why) => {
+            tick.waiting = Some(why);
+            false
+        }
+    }
+}

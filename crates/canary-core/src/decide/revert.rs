@@ -1,0 +1,297 @@
+//! The way back: traffic first, then pods, then the target. The first write to anything but the
+//! CanaryRelease is the route, and it waits for nothing.
+
+use std::time::Duration;
+
+use canary_api::{GateStatus, OnRevert, RevertStatus, Step, names};
+use serde_json::Value;
+
+use super::{arm, release, tick::Tick};
+use crate::{object, observed::Fetched, route::WHOLE, serving, template};
+
+/// Why a release is reverted.
+#[derive(Debug, Clone)]
+pub(super) struct Cause {
+    reason: String,
+    message: String,
+    by: String,
+    outcome: &'static str,
+    rejects: bool,
+}
+
+impl Cause {
+    fn new(reason: &str, message: String, by: impl Into<String>, outcome: &'static str, rejects: bool) -> Self {
+        Self { reason: reason.to_owned(), message, by: by.into(), outcome, rejects }
+    }
+
+    pub(super) fn canary(reason: &str, message: String, rejects: bool) -> Self {
+        Self::new(reason, message, "canary", "RolledBack", rejects)
+    }
+
+    pub(super) fn gone(reason: &str, message: String) -> Self {
+        Self::new(reason, message, "target", "Aborted", false)
+    }
+
+    pub(super) fn overridden(by: &str, reason: &str) -> Self {
+        Self::new("Overridden", format!("{by} overrode the hold: {reason}"), format!("user {by}"), "Overridden", false)
+    }
+
+    pub(super) fn superseded(by: &str, put_back: bool) -> Self {
+        let what =
+            if put_back { "the serving version's template was written back" } else { "a newer template was written" };
+        Self::new("Superseded", format!("{what} by {by}"), format!("user {by}"), "Superseded", false)
+    }
+
+    pub(super) fn inconclusive(why: String) -> Self {
+        Self::new("Inconclusive", why, "gates", "RolledBack", true)
+    }
+
+    pub(super) fn command(by: &str) -> Self {
+        Self::new("Command", format!("aborted by {by}"), format!("user {by}"), "Aborted", true)
+    }
+
+    pub(super) fn deleted() -> Self {
+        Self::new("Deleted", "the CanaryRelease is being deleted".to_owned(), "deletion", "Aborted", false)
+    }
+}
+
+pub(super) fn reverting(tick: &Tick<'_>) -> bool {
+    matches!(tick.step(), Step::Revert | Step::RevertDrain | Step::RevertTarget)
+}
+
+/// A gate broke: the tick that sees it acts on it.
+pub(super) fn breached(tick: &mut Tick<'_>, gate: &GateStatus) {
+    let at = if tick.step() == Step::Soak {
+        "the soak after promotion".to_owned()
+    } else {
+        format!("stage {}", tick.stage_text())
+    };
+    let mut message =
+        format!("gate {}: {} where {} is allowed, at {at} ({})", gate.gate, gate.value, gate.limit, gate.rests_on);
+    let reason = if tick.weight() == WHOLE { "BreachWithoutControl" } else { "GateBreached" };
+    if reason == "BreachWithoutControl" {
+        message.push_str("; no stable side had traffic to compare with");
+    }
+    begin(tick, Cause::new(reason, message, format!("gate {}", gate.gate), "RolledBack", true));
+}
+
+/// Begins to revert, in this tick.
+pub(super) fn begin(tick: &mut Tick<'_>, cause: Cause) {
+    let rolled =
+        matches!(tick.step(), Step::Roll | Step::HandBack | Step::Drain | Step::Soak) && cause.outcome != "Overridden";
+    let (at, stage) = (tick.time(), tick.stage_text());
+    tick.warn("Reverting", format!("{}; traffic goes back to stable", cause.message));
+    let current = tick.current();
+    current.paused = None;
+    current.revert = Some(RevertStatus {
+        at,
+        by: cause.by,
+        clear_at: None,
+        message: cause.message,
+        outcome: cause.outcome.to_owned(),
+        reason: cause.reason,
+        rejects: cause.rejects,
+        rolled,
+        stage,
+    });
+    tick.enter(Step::Revert);
+    share_out(tick);
+    tick.wake(Duration::ZERO);
+}
+
+/// The weight on the way back: none, but for a target that already runs the candidate, which gets
+/// what its ready pods of the serving version can carry.
+fn share_out(tick: &mut Tick<'_>) {
+    let rolled =
+        tick.status.current.as_ref().and_then(|current| current.revert.as_ref()).is_some_and(|revert| revert.rolled);
+    let mut weight = 0;
+    if rolled && tick.weight() > 0 {
+        let whole = tick.status.current.as_ref().map_or(1, |current| i64::from(current.target_pods)).max(1);
+        let ready = serving_ready(tick).min(whole);
+        let carried = ready.saturating_mul(i64::from(WHOLE)).checked_div(whole).unwrap_or(0);
+        let left = WHOLE.saturating_sub(u32::try_from(carried).unwrap_or(WHOLE));
+        weight = left.min(tick.weight());
+    }
+    tick.set_weight(weight);
+}
+
+/// Ready pods of the version that served before.
+fn serving_ready(tick: &Tick<'_>) -> i64 {
+    let Some(target) = tick.target() else { return 0 };
+    let Some(served) = tick.status.current.as_ref().map(|current| current.stable.replica_set.clone()) else { return 0 };
+    let sets = serving::of(tick.seen.replica_sets.list(), object::uid(target));
+    let Some(old) = sets.iter().find(|set| object::name(set) == served) else { return 0 };
+    sets.iter()
+        .filter(|set| template::same(serving::template_of(set), serving::template_of(old)))
+        .map(|set| serving::ready(set))
+        .sum()
+}
+
+/// The template to write back: of the version that served when the release began.
+pub(super) fn template_before(tick: &Tick<'_>) -> Option<Value> {
+    let (target, current) = (tick.target()?, tick.status.current.as_ref()?);
+    let sets = serving::of(tick.seen.replica_sets.list(), object::uid(target));
+    let set = sets.into_iter().find(|set| object::name(set) == current.stable.replica_set);
+    match set {
+        Some(set) => Some(template::for_deployment(serving::template_of(set))),
+        None => tick.serving_template().filter(|template| template::digest(template) == current.stable.digest),
+    }
+}
+
+pub(super) fn advance(tick: &mut Tick<'_>) {
+    tick.wake(Duration::from_millis(500));
+    match tick.step() {
+        Step::Revert => traffic(tick),
+        Step::RevertDrain => drain(tick),
+        _ => target(tick),
+    }
+}
+
+fn traffic(tick: &mut Tick<'_>) {
+    share_out(tick);
+    let rolled =
+        tick.status.current.as_ref().and_then(|current| current.revert.as_ref()).is_some_and(|revert| revert.rolled);
+    let routes_gone = tick.seen.routes.iter().all(|(_, route)| route.missing());
+    if let Err(why) = release::switched(tick)
+        && !routes_gone
+    {
+        let gateway_is_silent = why.contains("gateway") && tick.in_step() > Duration::from_secs(30);
+        if !gateway_is_silent {
+            tick.waiting = Some(why);
+            return;
+        }
+    }
+    if rolled && !restored(tick) {
+        tick.waiting = Some(format!("Deployment {} goes back to the serving version", tick.spec.target.name));
+        return;
+    }
+    if tick.weight() > 0 {
+        return;
+    }
+    let now = tick.time();
+    if let Some(revert) = &mut tick.current().revert {
+        revert.clear_at = Some(now);
+    }
+    tick.enter(Step::RevertDrain);
+}
+
+/// Whether a target that ran the candidate runs the serving version again, all of it.
+fn restored(tick: &Tick<'_>) -> bool {
+    let (Some(target), Some(before)) = (tick.target(), template_before(tick)) else {
+        return tick.seen.target.missing();
+    };
+    template::same(serving::template_of(target), &before) && serving::rolled_out(target)
+}
+
+fn drain(tick: &mut Tick<'_>) {
+    let due = tick.spec.drain.std();
+    if tick.in_step() < due {
+        tick.wake(due.saturating_sub(tick.in_step()));
+        tick.waiting = Some(format!("the canary's requests end ({})", tick.spec.drain));
+        return;
+    }
+    tick.current().canary_pods = 0;
+    tick.enter(Step::RevertTarget);
+    tick.wake(Duration::ZERO);
+}
+
+fn target(tick: &mut Tick<'_>) {
+    let done = super::converge::tidy(tick) && remembered(tick) && target_is_as_wanted(tick);
+    if !done {
+        tick.waiting = Some(
+            "the canary is taken away, the routes are put back as they were, the target is held or restored".to_owned(),
+        );
+        return;
+    }
+    over(tick);
+}
+
+/// Whether the rejection is written down, where there is one.
+fn remembered(tick: &Tick<'_>) -> bool {
+    let rejects =
+        tick.status.current.as_ref().and_then(|current| current.revert.as_ref()).is_some_and(|revert| revert.rejects);
+    // Where the canary never ran it and the target no longer asks for it, nothing is left to remember it by.
+    let lost = canary_set(tick).is_none() && !tick.asks_for_candidate();
+    !rejects
+        || lost
+        || tick.deleting()
+        || canary_set(tick).is_some_and(|set| object::annotation(set, names::ANNOTATION_REJECTED).is_some())
+}
+
+/// The canary's ReplicaSet with the candidate's template.
+pub(super) fn canary_set<'a>(tick: &Tick<'a>) -> Option<&'a Value> {
+    let canary = tick.canary()?;
+    let current = tick.status.current.as_ref()?;
+    if object::annotation(canary, names::ANNOTATION_MADE_FOR) != Some(&current.id) {
+        return None;
+    }
+    serving::with_template(tick.seen.replica_sets.list(), object::uid(canary), serving::template_of(canary))
+}
+
+/// Hold or Restore, as asked for, or as the target's owner suggests.
+pub(super) fn mode(tick: &Tick<'_>) -> OnRevert {
+    let gitops = tick.target().is_some_and(owned_by_gitops);
+    tick.spec.on_revert.unwrap_or(if gitops { OnRevert::Hold } else { OnRevert::Restore })
+}
+
+fn owned_by_gitops(target: &Value) -> bool {
+    let marks = ["argocd.argoproj.io/", "kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/"];
+    let metadata = ["/metadata/annotations", "/metadata/labels"]
+        .into_iter()
+        .flat_map(|field| object::strings(target, field).into_keys());
+    metadata.into_iter().any(|key| marks.iter().any(|mark| key.starts_with(mark)))
+        || object::items(target, "/metadata/managedFields").any(|entry| {
+            matches!(object::text(entry, "/manager"), "argocd-controller" | "kustomize-controller" | "helm-controller")
+        })
+}
+
+/// Whether this revert writes the serving template back.
+pub(super) fn restores(tick: &Tick<'_>) -> bool {
+    let Some(revert) = tick.status.current.as_ref().and_then(|current| current.revert.as_ref()) else { return false };
+    if tick
+        .target()
+        .is_none_or(|target| tick.status.hold.as_ref().is_some_and(|hold| hold.target_uid != object::uid(target)))
+    {
+        return false;
+    }
+    match revert.outcome.as_str() {
+        "Superseded" | "Overridden" => false,
+        _ if revert.rolled || revert.reason == "ScaledToZero" => true,
+        _ if tick.deleting() => false,
+        _ => mode(tick) == OnRevert::Restore,
+    }
+}
+
+fn target_is_as_wanted(tick: &Tick<'_>) -> bool {
+    if !restores(tick) {
+        return true;
+    }
+    let (Some(target), Some(before)) = (tick.target(), template_before(tick)) else {
+        return matches!(tick.seen.target, Fetched::Missing);
+    };
+    template::same(serving::template_of(target), &before)
+        && !object::truth(target, "/spec/paused")
+        && object::annotation(target, names::ANNOTATION_ROLLING).is_none()
+}
+
+fn over(tick: &mut Tick<'_>) {
+    let Some(current) = tick.status.current.clone() else { return };
+    let Some(revert) = current.revert else { return };
+    let took = revert.clear_at.as_ref().map_or(0, |clear| clear.0.duration_since(revert.at.0).as_secs());
+    let text = format!("{}: {}; all traffic on stable {took}s after it was seen", current.id, revert.message);
+    tick.enter(Step::Done);
+    tick.status.outcome.clone_from(&revert.outcome);
+    match revert.outcome.as_str() {
+        "RolledBack" => tick.warn("RolledBack", text.clone()),
+        "Aborted" => tick.warn("Aborted", text.clone()),
+        "Overridden" => tick.warn("Overridden", text.clone()),
+        _ => tick.note("Superseded", text.clone()),
+    }
+    if revert.rolled
+        && let Some(hold) = &mut tick.status.hold
+    {
+        hold.serving = Some(current.stable);
+    }
+    arm::remember(tick, format!("{} {text}", revert.outcome));
+    tick.wake(Duration::ZERO);
+}

@@ -1,0 +1,228 @@
+//! Reading untyped Kubernetes objects. Nothing here fails: what is absent reads as empty or zero.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+/// `metadata.name`.
+#[must_use]
+pub fn name(object: &Value) -> &str {
+    text(object, "/metadata/name")
+}
+
+/// `metadata.uid`.
+#[must_use]
+pub fn uid(object: &Value) -> &str {
+    text(object, "/metadata/uid")
+}
+
+/// `metadata.resourceVersion`.
+#[must_use]
+pub fn resource_version(object: &Value) -> &str {
+    text(object, "/metadata/resourceVersion")
+}
+
+/// A string at a JSON pointer, or `""`.
+#[must_use]
+pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// An integer at a JSON pointer, or `otherwise`.
+#[must_use]
+pub fn integer(object: &Value, pointer: &str, otherwise: i64) -> i64 {
+    object.pointer(pointer).and_then(Value::as_i64).unwrap_or(otherwise)
+}
+
+/// A boolean at a JSON pointer, or `false`.
+#[must_use]
+pub fn truth(object: &Value, pointer: &str) -> bool {
+    object.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// The elements of an array at a JSON pointer.
+pub fn items<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
+    object.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// A map of strings at a JSON pointer.
+#[must_use]
+pub fn strings(object: &Value, pointer: &str) -> BTreeMap<String, String> {
+    let fields = object.pointer(pointer).and_then(Value::as_object);
+    fields.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+/// An annotation, where it is set.
+#[must_use]
+pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    object.pointer("/metadata/annotations")?.get(key)?.as_str()
+}
+
+/// A label, where it is set.
+#[must_use]
+pub fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    object.pointer("/metadata/labels")?.get(key)?.as_str()
+}
+
+/// Whether the object's controller is the one with this uid.
+#[must_use]
+pub fn controlled_by(object: &Value, owner: &str) -> bool {
+    !owner.is_empty()
+        && items(object, "/metadata/ownerReferences")
+            .any(|reference| truth(reference, "/controller") && text(reference, "/uid") == owner)
+}
+
+/// Whether the object is being deleted.
+#[must_use]
+pub fn deleting(object: &Value) -> bool {
+    !text(object, "/metadata/deletionTimestamp").is_empty()
+}
+
+/// A condition's status, such as `True`, or `""`.
+#[must_use]
+pub fn condition<'a>(object: &'a Value, pointer: &str, kind: &str) -> &'a str {
+    items(object, pointer)
+        .find(|condition| text(condition, "/type") == kind)
+        .map_or("", |condition| text(condition, "/status"))
+}
+
+/// A condition's reason, or `""`.
+#[must_use]
+pub fn condition_reason<'a>(object: &'a Value, pointer: &str, kind: &str) -> &'a str {
+    items(object, pointer)
+        .find(|condition| text(condition, "/type") == kind)
+        .map_or("", |condition| text(condition, "/reason"))
+}
+
+/// Whether a selector (`matchLabels` and `matchExpressions`) selects these labels.
+#[must_use]
+pub fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
+    let equal = strings(selector, "/matchLabels").iter().all(|(key, value)| labels.get(key) == Some(value));
+    equal
+        && items(selector, "/matchExpressions").all(|expression| {
+            let found = labels.get(text(expression, "/key"));
+            let listed = items(expression, "/values")
+                .any(|value| found.is_some_and(|label| Some(label.as_str()) == value.as_str()));
+            match text(expression, "/operator") {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => found.is_some(),
+                "DoesNotExist" => found.is_none(),
+                _ => false,
+            }
+        })
+}
+
+/// A key as one step of a JSON pointer.
+#[must_use]
+pub fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+/// A JSON patch that is refused with a conflict when the object changed or is another one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Patch(Vec<Value>);
+
+impl Patch {
+    /// A patch of exactly this object, as it was read.
+    #[must_use]
+    pub fn guarded(object: &Value) -> Self {
+        // `test` of the version answers 422 when stale, in the same words as a wrong path; `replace` answers 409.
+        Self(vec![
+            json!({"op": "test", "path": "/metadata/uid", "value": uid(object)}),
+            json!({"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version(object)}),
+        ])
+    }
+
+    /// Whether it would change anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.len() <= 2
+    }
+
+    /// Sets a field.
+    pub fn set(&mut self, path: &str, value: impl Into<Value>) -> &mut Self {
+        self.0.push(json!({"op": "add", "path": path, "value": value.into()}));
+        self
+    }
+
+    /// Takes a field away, which must be there.
+    pub fn remove(&mut self, path: &str) -> &mut Self {
+        self.0.push(json!({"op": "remove", "path": path}));
+        self
+    }
+
+    /// Refuses the patch unless the field is as given.
+    pub fn test(&mut self, path: &str, value: impl Into<Value>) -> &mut Self {
+        self.0.push(json!({"op": "test", "path": path, "value": value.into()}));
+        self
+    }
+
+    /// Sets entries of `metadata.labels` or `metadata.annotations` (`field`) that differ from the object's.
+    pub fn set_entries(&mut self, object: &Value, field: &str, entries: &[(&str, &str)]) -> &mut Self {
+        let base = format!("/metadata/{field}");
+        let present = strings(object, &base);
+        let changed: Vec<_> =
+            entries.iter().filter(|(key, value)| present.get(*key).map(String::as_str) != Some(*value)).collect();
+        let made = self.0.iter().any(|operation| text(operation, "/path") == base);
+        if !changed.is_empty() && object.pointer(&base).is_none() && !made {
+            self.set(&base, json!({}));
+        }
+        for (key, value) in changed {
+            self.set(&format!("{base}/{}", escape(key)), *value);
+        }
+        self
+    }
+
+    /// Takes entries of `metadata.labels` or `metadata.annotations` (`field`) away where the object has them.
+    pub fn remove_entries(&mut self, object: &Value, field: &str, keys: &[&str]) -> &mut Self {
+        let base = format!("/metadata/{field}");
+        for key in keys {
+            if object.pointer(&base).is_some_and(|entries| entries.get(*key).is_some()) {
+                self.remove(&format!("{base}/{}", escape(key)));
+            }
+        }
+        self
+    }
+
+    /// The operations.
+    #[must_use]
+    pub fn into_value(self) -> Value {
+        Value::Array(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_select_as_kubernetes_does() {
+        let labels: BTreeMap<_, _> = [("app".to_owned(), "web".to_owned())].into();
+        assert!(selects(&json!({}), &labels));
+        assert!(selects(&json!({"matchLabels": {"app": "web"}}), &labels));
+        assert!(!selects(&json!({"matchLabels": {"app": "api"}}), &labels));
+        for (operator, values, expected) in [
+            ("In", json!(["web"]), true),
+            ("NotIn", json!(["web"]), false),
+            ("Exists", json!([]), true),
+            ("DoesNotExist", json!([]), false),
+        ] {
+            let selector = json!({"matchExpressions": [{"key": "app", "operator": operator, "values": values}]});
+            assert_eq!(selects(&selector, &labels), expected, "{operator}");
+        }
+    }
+
+    #[test]
+    fn entries_are_set_only_where_they_differ() {
+        let object = json!({"metadata": {"uid": "u", "resourceVersion": "7", "labels": {"a": "1"}}});
+        let mut patch = Patch::guarded(&object);
+        patch.set_entries(&object, "labels", &[("a", "1")]);
+        patch.remove_entries(&object, "annotations", &["x"]);
+        assert!(patch.is_empty());
+        patch.set_entries(&object, "annotations", &[("a/b", "1")]);
+        let operations = patch.into_value();
+        assert_eq!(operations[2], json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
+        assert_eq!(operations[3]["path"], "/metadata/annotations/a~1b");
+    }
+}

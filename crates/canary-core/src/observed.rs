@@ -1,0 +1,108 @@
+//! What was seen of the cluster in one tick. A read that failed is told apart from an object that is
+//! not there: what depends on a failed read waits, nothing else does.
+
+use canary_api::CanaryRelease;
+use serde_json::Value;
+
+use crate::gates::Reading;
+
+/// The answer to one read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fetched<T> {
+    /// It is there.
+    Known(T),
+    /// It is not there.
+    Missing,
+    /// The read failed; why.
+    Failed(String),
+}
+
+impl<T> Fetched<T> {
+    /// The value, if it was read.
+    #[must_use]
+    pub const fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Missing | Self::Failed(_) => None,
+        }
+    }
+
+    /// Whether the object is surely not there.
+    #[must_use]
+    pub const fn missing(&self) -> bool {
+        matches!(self, Self::Missing)
+    }
+}
+
+impl<T> Fetched<Vec<T>> {
+    /// The elements of a list that was read; none otherwise.
+    #[must_use]
+    pub fn list(&self) -> &[T] {
+        self.known().map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Whether a changed template of the target comes back paused, tried by a dry run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// Not tried in this tick: the target is not labelled yet, or the policies are as they were proved.
+    NotTried,
+    /// It came back paused; the state of the policies it was tried with.
+    Works(String),
+    /// It did not, or could not be tried; why.
+    Fails(String),
+}
+
+/// Another CanaryRelease for the same target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rival {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its `metadata.creationTimestamp`.
+    pub created: String,
+}
+
+/// Everything a tick decides on, read live.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// The CanaryRelease itself.
+    pub release: CanaryRelease,
+    /// Others that name the same target.
+    pub rivals: Fetched<Vec<Rival>>,
+    /// The target.
+    pub target: Fetched<Value>,
+    /// The canary Deployment.
+    pub canary: Fetched<Value>,
+    /// The namespace's ReplicaSets of target and canary.
+    pub replica_sets: Fetched<Vec<Value>>,
+    /// Pods of the target.
+    pub target_pods: Fetched<Vec<Value>>,
+    /// Pods of the canary.
+    pub canary_pods: Fetched<Vec<Value>>,
+    /// The stable Service.
+    pub service: Fetched<Value>,
+    /// The canary Service.
+    pub canary_service: Fetched<Value>,
+    /// The routes, in the order of `spec.traffic.routes`.
+    pub routes: Vec<(String, Fetched<Value>)>,
+    /// The namespace's autoscalers.
+    pub autoscalers: Fetched<Vec<Value>>,
+    /// The namespace's PodDisruptionBudgets.
+    pub budgets: Fetched<Vec<Value>>,
+    /// The namespace's NetworkPolicies.
+    pub network_policies: Fetched<Vec<Value>>,
+    /// ControllerRevisions that we keep for this CanaryRelease.
+    pub serving_records: Fetched<Vec<Value>>,
+    /// Whether the hold works.
+    pub hold: Hold,
+    /// The state of the admission policies now: equal text, equal policies.
+    pub policies: String,
+    /// Why the metrics provider that the spec names can't be asked, if it can't.
+    pub provider_problem: Option<String>,
+    /// What the gates' metrics say since the stage's window began.
+    pub readings: Vec<Reading>,
+    /// The canary's share of the requests, as counted, where it was.
+    pub share: Option<f64>,
+}

@@ -1,0 +1,105 @@
+//! Why pods are not ready, and whose fault that is.
+
+use serde_json::Value;
+
+use crate::object;
+
+/// What keeps pods from being ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// A word for events and conditions.
+    pub reason: &'static str,
+    /// The pod, the container and what Kubernetes says.
+    pub message: String,
+    /// Whether it is the version's own fault, so that the candidate is rejected.
+    pub rejects: bool,
+}
+
+/// Whether a pod is ready and stays.
+#[must_use]
+pub fn ready(pod: &Value) -> bool {
+    !object::deleting(pod) && object::condition(pod, "/status/conditions", "Ready") == "True"
+}
+
+/// The worst trouble among the pods, the version's own faults first.
+#[must_use]
+pub fn trouble(pods: &[&Value]) -> Option<Trouble> {
+    let mut found: Vec<Trouble> = pods.iter().filter(|pod| !ready(pod)).filter_map(|pod| of_pod(pod)).collect();
+    found.sort_by_key(|trouble| !trouble.rejects);
+    found.into_iter().next()
+}
+
+fn of_pod(pod: &Value) -> Option<Trouble> {
+    let statuses = ["/status/initContainerStatuses", "/status/containerStatuses"];
+    let containers =
+        statuses.iter().flat_map(|list| object::items(pod, list)).filter(|status| !object::truth(status, "/ready"));
+    for status in containers {
+        if let Some((reason, what)) = of_container(status) {
+            return Some(Trouble {
+                reason,
+                message: format!("pod {}, container {}: {what}", object::name(pod), object::text(status, "/name")),
+                rejects: true,
+            });
+        }
+    }
+    if object::condition(pod, "/status/conditions", "PodScheduled") == "False" {
+        let why = object::items(pod, "/status/conditions").find(|c| object::text(c, "/type") == "PodScheduled");
+        let why = why.map_or("", |condition| object::text(condition, "/message"));
+        return Some(Trouble {
+            reason: "Unschedulable",
+            message: format!("pod {}: {why}", object::name(pod)),
+            rejects: false,
+        });
+    }
+    None
+}
+
+/// What a container that is not ready suffers from. A container that merely starts has no trouble yet.
+fn of_container(status: &Value) -> Option<(&'static str, String)> {
+    let waiting = object::text(status, "/state/waiting/reason");
+    let detail = object::text(status, "/state/waiting/message");
+    let restarts = object::integer(status, "/restartCount", 0);
+    match waiting {
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
+            Some(("ImageUnavailable", format!("{waiting}: {detail}")))
+        }
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+            Some(("ConfigInvalid", format!("{waiting}: {detail}")))
+        }
+        "CrashLoopBackOff" => Some(("CrashLoop", format!("CrashLoopBackOff after {restarts} restarts"))),
+        _ if restarts > 0 => Some((
+            "CrashLoop",
+            format!(
+                "restarted {restarts} times, last exit code {}",
+                object::integer(status, "/lastState/terminated/exitCode", -1)
+            ),
+        )),
+        _ if status.pointer("/state/running").is_some() => {
+            Some(("ProbeFailing", "runs and is not ready: its readiness or startup probe does not pass".to_owned()))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_crash_rejects_and_a_full_node_does_not() {
+        let crash = json!({"metadata": {"name": "p"}, "status": {"containerStatuses": [{"name": "app", "ready": false, "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}});
+        let full = json!({"metadata": {"name": "q"}, "status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]}});
+        let worst = trouble(&[&full, &crash]).unwrap();
+        assert_eq!((worst.reason, worst.rejects), ("CrashLoop", true));
+        let only = trouble(&[&full]).unwrap();
+        assert_eq!((only.reason, only.rejects), ("Unschedulable", false));
+        assert!(only.message.contains("0/1 nodes"));
+    }
+
+    #[test]
+    fn a_ready_pod_has_no_trouble() {
+        let pod = json!({"metadata": {"name": "p"}, "status": {"conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [{"name": "app", "ready": true, "restartCount": 2}]}});
+        assert_eq!(trouble(&[&pod]), None);
+    }
+}

@@ -1,0 +1,278 @@
+//! One tick of one release, a straight line: observe, decide, apply, record. The intent is in the
+//! status, by compare-and-swap, before any effect; only giving traffic back to stable is done even
+//! where the status can't be written.
+
+mod api;
+mod apply;
+mod measure;
+mod observe;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use canary_api::{CanaryRelease, CanaryReleaseStatus, Phase};
+use canary_core::{Decision, Effect, Fetched, Kind, decide};
+use canary_metrics::{ConfigError, MetricSource, Prometheus, ProviderConfig};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::{sync::watch, time::Instant};
+
+use self::{api::CallError, measure::Ledger};
+use crate::{
+    events::{EventSink, EventType, Note},
+    metrics::Metrics,
+    operator::Parts,
+    watches::PolicyGeneration,
+    workers::{Failure, Next, ObjectKey, Ticker},
+};
+
+/// Figures in the status are refreshed at most this often.
+const REFRESH: Duration = Duration::from_secs(60);
+/// After a write, how soon to look at what came of it where nothing wakes us.
+const FOLLOW_UP: Duration = Duration::from_millis(300);
+/// After a conflict.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Metrics providers by name, as the admin configured them.
+pub type Providers = BTreeMap<String, Arc<dyn MetricSource>>;
+
+/// Clients of the providers that the configuration names.
+///
+/// # Errors
+/// A provider whose configuration can't be used.
+pub fn providers(configured: &[ProviderConfig]) -> Result<Providers, ConfigError> {
+    let mut providers = Providers::new();
+    for config in configured {
+        let source: Arc<dyn MetricSource> = Arc::new(Prometheus::new(config.clone())?);
+        providers.insert(config.name.clone(), source);
+    }
+    Ok(providers)
+}
+
+/// Drives releases.
+pub struct ReleaseTicker {
+    client: Client,
+    events: EventSink,
+    providers: Providers,
+    policies: watch::Receiver<PolicyGeneration>,
+    metrics: Metrics,
+    memory: Mutex<HashMap<ObjectKey, Memory>>,
+}
+
+/// What is kept of one object between ticks; all of it may be lost.
+#[derive(Debug, Default)]
+struct Memory {
+    ledger: Option<Ledger>,
+    written: Option<Instant>,
+}
+
+impl ReleaseTicker {
+    /// A ticker on a cluster.
+    #[must_use]
+    pub fn new(parts: Parts, providers: Providers) -> Self {
+        let Parts { client, events, policy_generation, metrics, .. } = parts;
+        Self { client, events, providers, policies: policy_generation, metrics, memory: Mutex::default() }
+    }
+
+    fn recall(&self, key: &ObjectKey) -> Memory {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default()
+    }
+
+    fn keep(&self, key: &ObjectKey, memory: Memory) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), memory);
+    }
+
+    async fn run(&self, key: &ObjectKey, memory: &mut Memory) -> Next {
+        let folder = api::folder(Kind::CanaryRelease, &key.namespace);
+        let raw = match api::get(&self.client, folder, &key.name).await {
+            Fetched::Known(raw) => raw,
+            Fetched::Missing => {
+                self.metrics.forget(key);
+                return Next::Gone;
+            }
+            Fetched::Failed(why) => {
+                tracing::warn!("the CanaryRelease could not be read: {why}");
+                return Next::Failed(Failure { step: "observe", category: "unavailable" });
+            }
+        };
+        let release: CanaryRelease = match serde_json::from_value(raw.clone()) {
+            Ok(release) => release,
+            Err(error) => return self.undecodable(key, &raw, &error.to_string()).await,
+        };
+        let policies = self.policies.borrow().0.clone();
+        let mut observed = observe::cluster(&self.client, release, &policies).await;
+        let source = self.source(&observed.release);
+        observed.provider_problem = source.as_ref().err().cloned();
+        let now = Timestamp::now();
+        measure::gates(&mut memory.ledger, source, &mut observed, now).await;
+        let decision = decide(&observed, Timestamp::now());
+        self.carry_out(key, &raw, memory, &decision).await
+    }
+
+    fn source(&self, release: &CanaryRelease) -> Result<&dyn MetricSource, String> {
+        let name = &release.spec.provider;
+        let known = || {
+            if self.providers.is_empty() {
+                "none".to_owned()
+            } else {
+                self.providers.keys().cloned().collect::<Vec<_>>().join(", ")
+            }
+        };
+        let source = self.providers.get(name).map(AsRef::as_ref);
+        source.ok_or_else(|| format!("the operator has no metrics provider {name:?} (it has: {}): correct spec.provider, or add it to the operator's configuration", known()))
+    }
+
+    async fn carry_out(&self, key: &ObjectKey, raw: &Value, memory: &mut Memory, decision: &Decision) -> Next {
+        let stale = memory.written.is_none_or(|written| written.elapsed() >= REFRESH);
+        let differs = raw.get("status").is_none_or(|status| *status != json!(decision.status));
+        let write = decision.decisive || (differs && stale && in_motion(&decision.status));
+        if write {
+            let mut object = raw.clone();
+            if let Some(fields) = object.as_object_mut() {
+                fields.insert("status".to_owned(), json!(decision.status));
+            }
+            match api::put_status(&self.client, api::folder(Kind::CanaryRelease, &key.namespace), &object).await {
+                Ok(written) => {
+                    memory.written = Some(Instant::now());
+                    self.tell(key, &written, raw, decision);
+                }
+                Err(CallError::Conflict { .. }) => return again(decision),
+                Err(CallError::Gone { .. }) => return Next::WakeAfter(AGAIN),
+                Err(error) => return self.despite(key, decision, &error).await,
+            }
+        }
+        if let Err(error) = apply::effects(&self.client, &key.namespace, &decision.effects).await {
+            return self.ended("apply", decision, &error);
+        }
+        if decision.gone && decision.effects.is_empty() {
+            return Next::Idle;
+        }
+        next(decision)
+    }
+
+    /// The status could not be written: traffic goes back to stable all the same, and nothing else is done.
+    async fn despite(&self, key: &ObjectKey, decision: &Decision, error: &CallError) -> Next {
+        let back: Vec<Effect> = decision.effects.iter().filter(|effect| effect.gives_traffic_back()).cloned().collect();
+        if !back.is_empty()
+            && let Err(second) = apply::effects(&self.client, &key.namespace, &back).await
+        {
+            tracing::warn!("traffic could not be given back: {second}");
+        }
+        self.ended("record", decision, error)
+    }
+
+    fn ended(&self, step: &'static str, decision: &Decision, error: &CallError) -> Next {
+        match error {
+            CallError::Conflict { .. } | CallError::Gone { .. } => {
+                tracing::info!("{error}; decided afresh");
+                again(decision)
+            }
+            _ => {
+                tracing::warn!("{error}");
+                Next::Failed(Failure { step, category: error.category() })
+            }
+        }
+    }
+
+    /// Events and metrics, once the status says the same.
+    fn tell(&self, key: &ObjectKey, written: &Value, before: &Value, decision: &Decision) {
+        let text = |pointer: &str| Some(canary_core::object::text(written, pointer).to_owned());
+        for note in &decision.notes {
+            tracing::info!(reason = note.reason, "{}", note.text);
+            let regarding = ObjectReference {
+                api_version: text("/apiVersion"),
+                kind: text("/kind"),
+                namespace: Some(key.namespace.clone()),
+                name: Some(key.name.clone()),
+                uid: text("/metadata/uid"),
+                resource_version: text("/metadata/resourceVersion"),
+                field_path: None,
+            };
+            let type_ = if note.warning { EventType::Warning } else { EventType::Normal };
+            self.events.publish(&Note {
+                regarding,
+                type_,
+                reason: note.reason.to_owned(),
+                action: decision.status.phase.as_str().to_owned(),
+                note: note.text.clone(),
+            });
+        }
+        self.metrics.phase(key, decision.status.phase.as_str());
+        for gate in &decision.status.gates {
+            self.metrics.verdict(&gate.gate, &gate.verdict);
+        }
+        let outcome = decision.status.outcome.as_str();
+        if !outcome.is_empty() && canary_core::object::text(before, "/status/outcome") != outcome {
+            self.metrics.release_ended(outcome);
+        }
+    }
+
+    /// An object that this build can't read harms itself only: said on the object, where its status can be written.
+    async fn undecodable(&self, key: &ObjectKey, raw: &Value, why: &str) -> Next {
+        let message = format!("this operator can't read the object: {why}; correct it, or upgrade the operator");
+        tracing::warn!("{message}");
+        if canary_core::object::text(raw, "/status/message") == message {
+            return Next::Idle;
+        }
+        let mut object = raw.clone();
+        let status = object.as_object_mut().map(|fields| fields.entry("status").or_insert_with(|| json!({})));
+        if let Some(fields) = status.and_then(Value::as_object_mut) {
+            let now = Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string();
+            let condition = |kind: &str, truth: &str| json!({"type": kind, "status": truth, "reason": "Undecodable", "message": message, "lastTransitionTime": now});
+            fields.insert("message".to_owned(), json!(message));
+            fields.insert("phase".to_owned(), json!(Phase::Pending));
+            fields.insert(
+                "conditions".to_owned(),
+                json!([condition("Ready", "False"), condition("Reconciling", "False"), condition("Stalled", "True")]),
+            );
+        }
+        match api::put_status(&self.client, api::folder(Kind::CanaryRelease, &key.namespace), &object).await {
+            Ok(_) => Next::Idle,
+            Err(error) => {
+                tracing::warn!("{error}");
+                Next::Failed(Failure { step: "observe", category: "undecodable" })
+            }
+        }
+    }
+}
+
+fn in_motion(status: &CanaryReleaseStatus) -> bool {
+    status.current.as_ref().is_some_and(|current| current.step != canary_api::Step::Done)
+}
+
+fn reverting(decision: &Decision) -> bool {
+    decision.status.phase == Phase::Reverting
+}
+
+fn again(decision: &Decision) -> Next {
+    if reverting(decision) { Next::Urgent(AGAIN) } else { Next::WakeAfter(AGAIN) }
+}
+
+fn next(decision: &Decision) -> Next {
+    let follow_up = (!decision.effects.is_empty()).then_some(FOLLOW_UP);
+    let after = match (decision.wake_after, follow_up) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    match after {
+        Some(after) if reverting(decision) => Next::Urgent(after),
+        Some(after) => Next::WakeAfter(after),
+        None => Next::Idle,
+    }
+}
+
+impl Ticker for ReleaseTicker {
+    async fn tick(&self, key: ObjectKey) -> Next {
+        let mut memory = self.recall(&key);
+        let next = self.run(&key, &mut memory).await;
+        if next != Next::Gone {
+            self.keep(&key, memory);
+        }
+        next
+    }
+}

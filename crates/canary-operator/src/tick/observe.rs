@@ -1,0 +1,178 @@
+//! Reads, live, all that one tick decides on. It decides only what there is to read; a read that
+//! fails is passed on as such.
+
+use canary_api::{CanaryRelease, Step, names};
+use canary_core::{
+    Fetched, Kind, Observed,
+    object::{self, Patch},
+    observed::{Hold, Rival},
+};
+use futures::future::join_all;
+use kube::Client;
+use serde_json::{Value, json};
+
+use super::api;
+
+/// All but the metrics.
+pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &str) -> Observed {
+    let namespace = release.metadata.namespace.clone().unwrap_or_default();
+    let spec = &release.spec;
+    let read = |kind: Kind, name: String| {
+        let folder = api::folder(kind, &namespace);
+        async move { api::get(client, folder, &name).await }
+    };
+    let owned = std::collections::BTreeMap::from([(
+        names::LABEL_OWNED_BY.to_owned(),
+        names::label_value(release.metadata.name.as_deref().unwrap_or_default()),
+    )]);
+    let owned = api::label_selector(&owned);
+    let active = in_release(&release);
+    let same_target = api::field_selector("spec.target.name", &spec.target.name);
+    let rivals = async {
+        if active {
+            Fetched::Missing
+        } else {
+            api::list(client, api::folder(Kind::CanaryRelease, &namespace), &same_target).await
+        }
+    };
+    let network_policies = async {
+        if active { Fetched::Missing } else { api::list(client, api::network_policies(&namespace), "").await }
+    };
+    let routes = join_all(
+        spec.traffic
+            .routes
+            .iter()
+            .map(|route| async { (route.name.clone(), read(Kind::HttpRoute, route.name.clone()).await) }),
+    );
+    let (
+        target,
+        canary,
+        service,
+        canary_service,
+        routes,
+        rivals,
+        network_policies,
+        autoscalers,
+        budgets,
+        serving_records,
+    ) = futures::join!(
+        read(Kind::Deployment, spec.target.name.clone()),
+        read(Kind::Deployment, names::canary(&spec.target.name)),
+        read(Kind::Service, spec.traffic.service.clone()),
+        read(Kind::Service, names::canary(&spec.traffic.service)),
+        routes,
+        rivals,
+        network_policies,
+        api::list(client, api::folder(Kind::HorizontalPodAutoscaler, &namespace), ""),
+        api::list(client, api::folder(Kind::PodDisruptionBudget, &namespace), ""),
+        api::list(client, api::folder(Kind::ControllerRevision, &namespace), &owned),
+    );
+    let ((target_sets, target_pods), (canary_sets, canary_pods), hold) = futures::join!(
+        sets_and_pods(client, &namespace, &target),
+        sets_and_pods(client, &namespace, &canary),
+        prove(client, &release, &target, policies)
+    );
+    let rivals = match rivals {
+        Fetched::Known(found) => Fetched::Known(found.iter().map(rival).collect()),
+        Fetched::Missing => Fetched::Missing,
+        Fetched::Failed(why) => Fetched::Failed(why),
+    };
+    Observed {
+        release,
+        rivals,
+        target,
+        canary,
+        replica_sets: both(target_sets, canary_sets),
+        target_pods,
+        canary_pods,
+        service,
+        canary_service,
+        routes,
+        autoscalers,
+        budgets,
+        network_policies,
+        serving_records,
+        hold,
+        policies: policies.to_owned(),
+        provider_problem: None,
+        readings: Vec::new(),
+        share: None,
+    }
+}
+
+pub(super) fn in_release(release: &CanaryRelease) -> bool {
+    release.status.as_ref().and_then(|status| status.current.as_ref()).is_some_and(|current| current.step != Step::Done)
+}
+
+fn rival(object: &Value) -> Rival {
+    let text = |pointer: &str| object::text(object, pointer).to_owned();
+    Rival { name: text("/metadata/name"), uid: text("/metadata/uid"), created: text("/metadata/creationTimestamp") }
+}
+
+/// ReplicaSets and pods that a Deployment's selector selects; of the pods, those of its ReplicaSets.
+async fn sets_and_pods(
+    client: &Client,
+    namespace: &str,
+    deployment: &Fetched<Value>,
+) -> (Fetched<Vec<Value>>, Fetched<Vec<Value>>) {
+    let deployment = match deployment {
+        Fetched::Known(deployment) => deployment,
+        Fetched::Missing => return (Fetched::Known(Vec::new()), Fetched::Known(Vec::new())),
+        Fetched::Failed(why) => return (Fetched::Failed(why.clone()), Fetched::Failed(why.clone())),
+    };
+    let labels = object::strings(deployment, "/spec/selector/matchLabels");
+    let query = if labels.is_empty() { String::new() } else { api::label_selector(&labels) };
+    let (sets, pods) = futures::join!(
+        api::list(client, api::folder(Kind::ReplicaSet, namespace), &query),
+        api::list(client, api::pods(namespace), &query)
+    );
+    let own = |set: &Value| object::controlled_by(set, object::uid(deployment));
+    let uids: Vec<String> = sets.list().iter().filter(|set| own(set)).map(|set| object::uid(set).to_owned()).collect();
+    let pods = match (&sets, pods) {
+        (Fetched::Failed(why), _) => Fetched::Failed(why.clone()),
+        (_, Fetched::Known(pods)) => Fetched::Known(
+            pods.into_iter().filter(|pod| uids.iter().any(|uid| object::controlled_by(pod, uid))).collect(),
+        ),
+        (_, other) => other,
+    };
+    (sets, pods)
+}
+
+fn both(a: Fetched<Vec<Value>>, b: Fetched<Vec<Value>>) -> Fetched<Vec<Value>> {
+    match (a, b) {
+        (Fetched::Failed(why), _) | (_, Fetched::Failed(why)) => Fetched::Failed(why),
+        (a, b) => Fetched::Known(a.list().iter().chain(b.list()).cloned().collect()),
+    }
+}
+
+/// Tries by a dry run whether a changed template of the target comes back paused; only where that is
+/// not known for the policies of now.
+async fn prove(client: &Client, release: &CanaryRelease, target: &Fetched<Value>, policies: &str) -> Hold {
+    let hold = release.status.as_ref().and_then(|status| status.hold.as_ref());
+    let proved = hold.is_some_and(|hold| hold.armed && hold.proved_with == policies);
+    let Some(target) = target.known() else { return Hold::NotTried };
+    let labelled = object::label(target, names::LABEL_RELEASE).is_some()
+        && object::annotation(target, names::ANNOTATION_UID) == release.metadata.uid.as_deref();
+    let overridden = object::annotation(target, names::ANNOTATION_OVERRIDE).is_some()
+        || object::annotation(target, names::ANNOTATION_ROLLING).is_some();
+    if proved || !labelled || overridden || in_release(release) || release.metadata.deletion_timestamp.is_some() {
+        return Hold::NotTried;
+    }
+    let mut patch = Patch::guarded(target);
+    if object::truth(target, "/spec/paused") {
+        patch.remove("/spec/paused");
+    }
+    let annotations = "/spec/template/metadata/annotations";
+    if target.pointer(annotations).is_none() {
+        patch.set(annotations, json!({}));
+    }
+    patch.set(&format!("{annotations}/canaryrelease.dev~1proof"), "of the hold");
+    let folder = api::folder(Kind::Deployment, release.metadata.namespace.as_deref().unwrap_or_default());
+    match api::patch(client, folder, object::name(target), &patch.into_value(), true).await {
+        Ok(answer) if object::truth(&answer, "/spec/paused") => Hold::Works(policies.to_owned()),
+        Ok(_) => Hold::Fails("a dry run of a changed template did not come back paused".to_owned()),
+        // The object moved on between the read and the dry run: the next tick tries again.
+        Err(api::CallError::Conflict { .. } | api::CallError::Gone { .. }) => Hold::NotTried,
+        Err(error) => Hold::Fails(error.to_string()),
+    }
+}
