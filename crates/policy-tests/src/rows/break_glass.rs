@@ -109,6 +109,7 @@ pub(super) fn rows() -> Vec<Row> {
                 case.annotate(ANNA, "deployment", &[&override_arg()]).accepted()?;
                 let target = format!("deployment/{}", case.name);
                 case.kubectl(JOE, &["rollout", "resume", &target]).refused(&["held by CanaryRelease"])?;
+                case.kubectl(ARGO, &["rollout", "resume", &target]).refused(&["held by CanaryRelease"])?;
                 held_for(&case.sync(ARGO, &case.manifest(3)).object()?, ARGO)?;
                 case.kubectl(ANNA, &["rollout", "resume", &target]).accepted()?;
                 held_for(&case.sync(ARGO, &case.manifest(4)).object()?, ARGO)
