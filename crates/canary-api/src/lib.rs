@@ -28,6 +28,7 @@ pub fn crd() -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let root = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
         let Some(root) = root else { continue };
+        plain_formats(root);
         root.description = Some("Takes a Deployment live in stages of traffic and reverts it by itself.".to_owned());
         if let Some(status) = root.properties.as_mut().and_then(|fields| fields.get_mut("status")) {
             drop_defaults(status);
@@ -35,6 +36,20 @@ pub fn crd() -> CustomResourceDefinition {
         }
     }
     crd
+}
+
+/// Formats that only Rust knows are taken away: the API server warns of each.
+fn plain_formats(schema: &mut JSONSchemaProps) {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaPropsOrArray as Items;
+    if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
+        schema.format = None;
+    }
+    for field in schema.properties.iter_mut().flat_map(|fields| fields.values_mut()) {
+        plain_formats(field);
+    }
+    if let Some(Items::Schema(item)) = &mut schema.items {
+        plain_formats(item);
+    }
 }
 
 fn drop_defaults(schema: &mut JSONSchemaProps) {

@@ -386,4 +386,14 @@ mod tests {
         assert_eq!(status.default.clone().unwrap().0, serde_json::json!({"observedGeneration": -1}));
         assert!(status.properties.as_ref().unwrap().values().all(|field| field.default.is_none()));
     }
+
+    /// YAML 1.1 reads these as true and false, wherever they stand unquoted.
+    #[test]
+    fn no_field_has_a_name_that_yaml_reads_as_a_boolean() {
+        let text = serde_norway::to_string(&crate::crd()).unwrap();
+        for line in text.lines() {
+            let key = line.trim_start().trim_start_matches("- ").split(':').next().unwrap_or_default().to_lowercase();
+            assert!(!["y", "n", "yes", "no", "on", "off"].contains(&key.as_str()), "{line}");
+        }
+    }
 }

@@ -274,9 +274,12 @@ pub struct RevertStatus {
 pub struct Counted {
     /// The gate, or `requests` for the traffic counter.
     pub gate: String,
-    /// Bad or counted events.
+    /// Bad or counted events. (Not named k: see `n`.)
+    #[serde(rename = "events")]
     pub k: f64,
-    /// All events, requests.
+    /// All events, requests. (A field named n would be read as false where the definition is applied
+    /// as YAML 1.1, as kubectl does, and then be dropped.)
+    #[serde(rename = "requests")]
     pub n: f64,
     /// Time they were counted over, in seconds.
     pub seconds: f64,

@@ -115,6 +115,7 @@ pub(super) async fn gates(
         }
     };
     if !ledger.as_mut().is_some_and(|ledger| ledger.follow(current, window)) {
+        tracing::debug!(release = current.id, window = %window, sums = current.counts.len(), "counting begins anew");
         *ledger = Some(Ledger::new(current, window, now, source.scrape_interval()));
     }
     let Some(ledger) = ledger.as_mut() else { return };
@@ -262,6 +263,7 @@ async fn ask(ledger: &mut Ledger, source: &dyn MetricSource, observed: &Observed
         };
         readings.push(Reading { gate: gate.name.clone(), canary, stable, baseline });
     }
+    tracing::debug!(?readings, "gates read");
     ledger.share = share(canary.requests(), stable.requests());
     ledger.readings = readings;
 }
@@ -433,4 +435,100 @@ fn streak(streaks: &mut BTreeMap<String, u32>, gate: &Gate, answer: &Result<f64,
     let streak = streaks.entry(gate.name.clone()).or_default();
     *streak = if outside { streak.saturating_add(1) } else { 0 };
     Measure::Number { value, streak: *streak }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use canary_core::{Fetched, observed::Hold};
+    use canary_counters::{Sample, Series};
+    use canary_metrics::fake::FakeSource;
+    use serde_json::json;
+
+    fn release(step: &str, window: &str) -> CanaryRelease {
+        serde_json::from_value(json!({
+            "apiVersion": "canaryrelease.dev/v1alpha1", "kind": "CanaryRelease",
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {
+                "target": {"name": "web"}, "interval": "2s",
+                "traffic": {"service": "web", "routes": [{"kind": "HTTPRoute", "name": "web"}], "requests": {"counter": "requests_total"}},
+                "stages": [{"weight": "100%", "duration": "10s"}],
+                "gates": [{"name": "errors", "errorRate": {"bad": "bad_total", "total": "requests_total", "limit": "1%"}}],
+            },
+            "status": {"current": {"id": "web-1", "step": step, "stageIndex": 0, "windowSince": window}},
+        }))
+        .unwrap()
+    }
+
+    fn observed(release: CanaryRelease) -> Observed {
+        let pod = |name: &str| json!({"metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}});
+        Observed {
+            release,
+            rivals: Fetched::Missing,
+            target: Fetched::Missing,
+            canary: Fetched::Missing,
+            replica_sets: Fetched::Missing,
+            target_pods: Fetched::Known(vec![pod("s")]),
+            canary_pods: Fetched::Known(vec![pod("c")]),
+            service: Fetched::Missing,
+            canary_service: Fetched::Missing,
+            routes: Vec::new(),
+            autoscalers: Fetched::Missing,
+            budgets: Fetched::Missing,
+            network_policies: Fetched::Missing,
+            serving_records: Fetched::Missing,
+            hold: Hold::NotTried,
+            policies: String::new(),
+            provider_problem: None,
+            readings: Vec::new(),
+            share: None,
+        }
+    }
+
+    /// A counter of one pod, sampled each second, that rises by `rate` from second 0 of the minute on.
+    fn series(pod: &str, rate: f64, until: i64) -> Series {
+        let zero = "2026-01-01T01:00:00Z".parse::<Timestamp>().unwrap().as_millisecond();
+        let samples = (0..=until).map(|second| Sample { at_ms: zero + second * 1000, value: rate * second as f64 }).collect();
+        Series { labels: [("pod".to_owned(), pod.to_owned()), ("code".to_owned(), "200".to_owned())].into(), samples }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        format!("2026-01-01T01:00:{second:02}Z").parse().unwrap()
+    }
+
+    async fn tick(ledger: &mut Option<Ledger>, release: CanaryRelease, second: i64) -> (Measure, Measure) {
+        let source = FakeSource::new();
+        source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 1.0, second)]));
+        source.set_counter("bad_total", Ok(Vec::new()));
+        let mut observed = observed(release);
+        gates(ledger, Ok(&source), &mut observed, at(second)).await;
+        let reading = observed.readings.remove(0);
+        (reading.canary, reading.stable)
+    }
+
+    #[tokio::test]
+    async fn each_window_counts_from_its_own_beginning_on_both_sides() {
+        let mut ledger = None;
+        let since = "2026-01-01T01:00:10Z";
+        let (canary, stable) = tick(&mut ledger, release("Baseline", since), 20).await;
+        assert_eq!(canary, Measure::Counted { n: 10.0, k: 0.0, seconds: 10.0 });
+        assert_eq!(stable, Measure::Counted { n: 100.0, k: 0.0, seconds: 10.0 });
+        let next = "2026-01-01T01:00:22Z";
+        let (canary, _) = tick(&mut ledger, release("Shift", next), 24).await;
+        assert_eq!(canary, Measure::Counted { n: 2.0, k: 0.0, seconds: 2.0 });
+        let (canary, _) = tick(&mut ledger, release("Bake", next), 30).await;
+        assert_eq!(canary, Measure::Counted { n: 8.0, k: 0.0, seconds: 8.0 });
+    }
+
+    #[tokio::test]
+    async fn after_a_restart_the_sums_of_the_status_are_gone_on_from() {
+        let mut restarted = release("Bake", "2026-01-01T01:00:10Z");
+        let sums = Counted { gate: "errors".into(), side: "canary".into(), n: 7.0, k: 1.0, seconds: 9.0, streak: 0 };
+        restarted.status.as_mut().unwrap().current.as_mut().unwrap().counts = vec![sums];
+        let mut ledger = None;
+        let (canary, _) = tick(&mut ledger, restarted.clone(), 20).await;
+        assert_eq!(canary, Measure::NoData("requests_total counted nothing yet".into()));
+        let (canary, _) = tick(&mut ledger, restarted, 25).await;
+        assert_eq!(canary, Measure::Counted { n: 12.0, k: 1.0, seconds: 15.0 });
+    }
 }
