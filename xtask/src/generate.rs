@@ -2,15 +2,12 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use anyhow::{Context as _, Result, bail};
 
-/// The checkout that this program was built in.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
-}
+use crate::programs::root;
 
 /// Every generated file, with what should stand in it.
 fn files() -> Result<Vec<(PathBuf, String)>> {

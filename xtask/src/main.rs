@@ -1,13 +1,24 @@
 //! The project's own commands.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod checks;
 mod generate;
+mod inside;
+mod outside;
+mod programs;
 
-/// CanaryRelease: build, try and prove it.
+/// CanaryRelease: build, try and prove it
+///
+/// `demo` shows what it does, `test` says whether a change is good, `proof` and `bench` make the pages
+/// in docs/. All of them run on a lab: a real Kubernetes that is built from pinned modules into a cache
+/// once (about 14 minutes), lives in namespaces of its own and leaves nothing behind. The lab needs
+/// Linux, root, Go and gcc; without them, `demo --context NAME` uses a cluster of yours.
 #[derive(Parser)]
-#[command(name = "cargo xtask")]
+#[command(name = "cargo xtask", max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -15,16 +26,88 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write the generated files: crds/.
+    /// Write the generated files: crds/
     Gen {
-        /// Change nothing; fail when a file is not what would be written.
+        /// Change nothing; fail when a file is not what would be written
         #[arg(long)]
         check: bool,
     },
+    /// Play one good release to 100 % and one bad one that is reverted, on a real Kubernetes
+    ///
+    /// Builds what is missing, starts the lab, installs the operator from deploy/, and shows stage, weight,
+    /// gates and the share of traffic as a client measures it. The cluster stays up; the last lines say
+    /// how to look around in it and how to stop it.
+    Demo {
+        /// Take the cluster down again; exit 0 only if both releases ended as they should
+        #[arg(long)]
+        once: bool,
+        #[command(flatten)]
+        place: outside::Place,
+    },
+    /// All that a change must pass: format, clippy, tests, generated files, policies, quick scenarios
+    ///
+    /// The last line counts what passed and what failed; the exit code is 0 only if nothing failed.
+    Test {
+        #[command(flatten)]
+        play: outside::Play,
+    },
+    /// Play every scenario of crates/e2e, with the client's view of each
+    Proof {
+        /// Write docs/proof.md
+        #[arg(long)]
+        write: bool,
+        #[command(flatten)]
+        play: outside::Play,
+    },
+    /// Measure: time and bad answers from fault to revert, API writes, memory
+    ///
+    /// 100 requests/s, canary at 5 %, scrape and tick 5 s, the canary turning 50 % bad while it runs.
+    Bench {
+        /// Releases of each kind
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// Seconds for which the idle operator is watched
+        #[arg(long, default_value_t = 600)]
+        idle: u64,
+        /// Write docs/bench.md
+        #[arg(long)]
+        write: bool,
+        #[command(flatten)]
+        place: outside::Place,
+    },
+    /// Start, look at and stop labs by hand: `cargo xtask lab --help`
+    #[command(disable_help_flag = true)]
+    Lab {
+        /// Arguments of the command `lab`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+    /// The part that runs inside a lab's network
+    #[command(hide = true)]
+    Inside(inside::Arguments),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Gen { check } => generate::run(check),
+fn main() -> ExitCode {
+    lab::hook();
+    match run(Arguments::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all went well; what could not be tried at all is an error.
+fn run(command: Command) -> Result<bool> {
+    match command {
+        Command::Gen { check } => generate::run(check).map(|()| true),
+        Command::Demo { once, place } => outside::demo(once, &place),
+        Command::Test { play } => checks::test(&play),
+        Command::Proof { write, play } => outside::proof(write, &play),
+        Command::Bench { runs, idle, write, place } => outside::bench(runs, idle, write, &place),
+        Command::Lab { arguments } => outside::lab(&arguments),
+        Command::Inside(arguments) => inside::run(arguments),
     }
 }

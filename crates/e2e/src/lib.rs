@@ -7,8 +7,12 @@
 #![deny(missing_docs)]
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
+pub mod bench;
 pub mod cluster;
+pub mod demo;
 pub mod history;
+pub mod live;
+pub mod report;
 pub mod run;
 pub mod scenarios;
 pub mod scene;

@@ -249,7 +249,16 @@ impl Scene {
     /// # Errors
     /// If it fails.
     pub async fn set_image(&mut self, version: &str) -> Result<()> {
-        let target = format!("deployment/{}", self.target());
+        let target = self.target();
+        self.set_image_of(&target, version).await
+    }
+
+    /// `kubectl set image` of a Deployment's first container.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub async fn set_image_of(&mut self, deployment: &str, version: &str) -> Result<()> {
+        let target = format!("deployment/{deployment}");
         let pair = format!("shop={}", image(version));
         self.kubectl(&["set", "image", &target, &pair]).await.map(drop)
     }

@@ -142,12 +142,17 @@ impl World {
     /// # Errors
     /// With what `kubectl` said, or what the operator's Deployment says after two minutes.
     pub async fn install(&self) -> Result<()> {
+        let before = self.cluster.get(Kind::Deployment, SYSTEM, OPERATOR).await?;
         self.apply_files(&self.install.root.join("crds"), |_| true).await?;
         self.apply_files(&self.install.root.join("deploy"), |object| {
             object["kind"] != "ConfigMap" && object["kind"] != "Deployment"
         })
         .await?;
         self.cluster.apply(&[&self.config()]).await?;
+        if before.is_some() {
+            // The image has the same name and may be another one.
+            self.cluster.run(&["rollout", "restart", "deployment", OPERATOR, "-n", SYSTEM], None).await?;
+        }
         self.start_operator().await
     }
 

@@ -1,0 +1,206 @@
+//! `cargo xtask test`: everything that a change must pass, the cheap first. What fails is shown with
+//! the end of what it said; all the rest is tried all the same, and the last line counts.
+
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use policy_tests::server::ApiServer;
+
+use crate::outside::{self, Play, Wanted};
+use crate::{generate, programs};
+
+/// Lines of a failed command that are shown.
+const SHOWN: usize = 80;
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.passed = self.passed.saturating_add(other.passed);
+        self.failed = self.failed.saturating_add(other.failed);
+    }
+
+    fn one(good: bool) -> Self {
+        Self { passed: u64::from(good), failed: u64::from(!good) }
+    }
+}
+
+/// Set in the copy of this program that runs the tests.
+const COPY: &str = "CANARYRELEASE_XTASK_COPY";
+
+pub(crate) fn test(play: &Play) -> Result<bool> {
+    let Some(copy) = std::env::var_os(COPY) else { return as_copy() };
+    let good = all(play);
+    // Only a file of a temporary directory would be left.
+    let _ = fs::remove_file(copy);
+    good
+}
+
+/// `cargo test` may write this very program anew while it runs, and the lab is started by path.
+fn as_copy() -> Result<bool> {
+    use std::os::unix::process::CommandExt as _;
+    let copy = std::env::temp_dir().join(format!("canaryrelease-xtask-{}", std::process::id()));
+    fs::copy("/proc/self/exe", &copy).with_context(|| format!("copy this program to {}", copy.display()))?;
+    Err(Command::new(&copy).args(std::env::args_os().skip(1)).env(COPY, &copy).exec()).context("start the copy of this program")
+}
+
+fn all(play: &Play) -> Result<bool> {
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    // Go builds the lab while Rust compiles; the policies are tried as soon as it is there.
+    let with_lab = play.place.context.is_none() && lab::check_host().map_err(|error| println!("no lab on this machine: {error}")).is_ok();
+    let policies = with_lab.then(|| std::thread::spawn(policies));
+
+    tally.add(check("format", || command(programs::cargo().args(["fmt", "--all", "--check"]))));
+    tally.add(check("generated files", || Ok(generate::run(true).err().map(|error| format!("{error:#}")))));
+    tally.add(check("the core needs no cluster", core_is_pure));
+    tally.add(check("clippy", || {
+        command(programs::cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    }));
+    tally.add(unit_tests());
+    if Command::new("cargo-deny").arg("--version").output().is_ok_and(|output| output.status.success()) && programs::root().join("deny.toml").exists() {
+        tally.add(check("licences and advisories", || command(programs::cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))));
+    }
+    let built = programs::build();
+    if let Some(policies) = policies {
+        tally.add(policies.join().unwrap_or_else(|_| Tally::one(false)));
+    }
+    match built {
+        Err(error) => {
+            println!("FAIL build: {error:#}");
+            tally.failed = tally.failed.saturating_add(1);
+        }
+        Ok(built) if with_lab || play.place.context.is_some() => tally.add(scenarios(built, play)?),
+        Ok(_) => {
+            println!("FAIL scenarios: they need the lab, or --context");
+            tally.failed = tally.failed.saturating_add(1);
+        }
+    }
+    println!("{} passed, {} failed, {:.0} s", tally.passed, tally.failed, started.elapsed().as_secs_f64());
+    Ok(tally.failed == 0)
+}
+
+/// Runs one check: `None` is good, else what is wrong.
+fn check(name: &str, work: impl FnOnce() -> Result<Option<String>>) -> Tally {
+    let started = Instant::now();
+    println!("{name} ...");
+    let wrong = work().unwrap_or_else(|error| Some(format!("{error:#}")));
+    let mark = if wrong.is_none() { "ok  " } else { "FAIL" };
+    println!("{mark} {name} {:.1} s", started.elapsed().as_secs_f64());
+    if let Some(wrong) = &wrong {
+        println!("{wrong}");
+    }
+    Tally::one(wrong.is_none())
+}
+
+fn command(command: &mut Command) -> Result<Option<String>> {
+    let output = command.output().context("start it")?;
+    Ok((!output.status.success()).then(|| tail(&format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))))
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(SHOWN);
+    lines.get(from..).unwrap_or_default().join("\n")
+}
+
+/// The core decides without I/O, so nothing that does I/O may be among its dependencies.
+fn core_is_pure() -> Result<Option<String>> {
+    let output = programs::cargo().args(["tree", "--package", "canary-core", "--edges", "normal", "--prefix", "none"]).output().context("cargo tree")?;
+    if !output.status.success() {
+        return Ok(Some(tail(&String::from_utf8_lossy(&output.stderr))));
+    }
+    let tree = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found: Vec<&str> = ["kube-client", "kube-runtime", "tokio", "hyper", "reqwest"]
+        .into_iter()
+        .filter(|forbidden| tree.lines().any(|line| line.split_whitespace().next() == Some(forbidden)))
+        .collect();
+    Ok((!found.is_empty()).then(|| format!("canary-core depends on {}: it must decide without I/O", found.join(", "))))
+}
+
+/// Unit and property tests, counted one by one.
+fn unit_tests() -> Tally {
+    let started = Instant::now();
+    println!("unit and property tests ...");
+    let output = match programs::cargo().args(["test", "--quiet", "--workspace", "--no-fail-fast"]).output() {
+        Ok(output) => output,
+        Err(error) => {
+            println!("FAIL cargo test: {error}");
+            return Tally::one(false);
+        }
+    };
+    let out = String::from_utf8_lossy(&output.stdout);
+    let number = |line: &str, word: &str| {
+        let words: Vec<&str> = line.split([' ', ';', '.']).filter(|part| !part.is_empty()).collect();
+        words.windows(2).find(|pair| pair.get(1) == Some(&word)).and_then(|pair| pair.first()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let mut tally = Tally::default();
+    for line in out.lines().filter(|line| line.starts_with("test result:")) {
+        tally.add(Tally { passed: number(line, "passed"), failed: number(line, "failed") });
+    }
+    if !output.status.success() {
+        // A test that does not compile fails too.
+        tally.failed = tally.failed.max(1);
+        println!("{}\n{}", tail(&out), tail(&String::from_utf8_lossy(&output.stderr)));
+    }
+    let mark = if tally.failed == 0 { "ok  " } else { "FAIL" };
+    println!("{mark} unit and property tests: {} passed, {} failed, {:.1} s", tally.passed, tally.failed, started.elapsed().as_secs_f64());
+    tally
+}
+
+/// Builds the lab and tries every rule of the admission policies on an API server of their own.
+fn policies() -> Tally {
+    let tried = || -> Result<Tally> {
+        let binaries = lab::build(&mut |step| {
+            if step.state != lab::ProgressState::Present {
+                println!("{step}");
+            }
+        })?;
+        let folder = binaries.path("kube-apiserver").and_then(std::path::Path::parent).context("the lab has no kube-apiserver")?;
+        let started = Instant::now();
+        let server = ApiServer::start(folder)?;
+        let report = policy_tests::run_alone(&server.kubeconfig(), &folder.join("kubectl"))?;
+        let failed = report.failures().count();
+        let passed = report.outcomes.len().saturating_sub(failed);
+        if !report.passed() {
+            for outcome in report.failures() {
+                println!("FAIL policy: {} ({}): {:?}", outcome.promise, outcome.what, outcome.seen);
+            }
+        }
+        println!("{} admission policies: {passed} rows passed, {failed} failed, {:.1} s", if report.passed() { "ok  " } else { "FAIL" }, started.elapsed().as_secs_f64());
+        Ok(Tally { passed: u64::try_from(passed)?, failed: u64::try_from(failed)? })
+    };
+    tried().unwrap_or_else(|error| {
+        println!("FAIL admission policies: {error:#}");
+        Tally::one(false)
+    })
+}
+
+fn scenarios(built: programs::Programs, play: &Play) -> Result<Tally> {
+    let ground = outside::start(built, &play.place, &Wanted { name: &outside::own_name("test"), scrape_seconds: 1, detached: play.keep })?;
+    let count = std::env::temp_dir().join(format!("canaryrelease-test-{}", std::process::id()));
+    let mut arguments: Vec<std::ffi::OsString> = vec!["scenarios".into(), "--quick".into(), "--count".into(), count.clone().into()];
+    arguments.extend(play.arguments());
+    let good = ground.inside(1, &arguments);
+    let counted = fs::read_to_string(&count).unwrap_or_default();
+    let _ = fs::remove_file(&count);
+    let numbers: Vec<u64> = counted.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+    let good = match good {
+        Ok(good) => good,
+        Err(error) => {
+            println!("FAIL scenarios: {error:#}");
+            false
+        }
+    };
+    outside::leave(ground, play.keep && !good)?;
+    Ok(match numbers.as_slice() {
+        [passed, failed] => Tally { passed: *passed, failed: *failed },
+        _ => Tally::one(false),
+    })
+}

@@ -1,0 +1,167 @@
+//! The part that runs where the cluster is reachable: it installs the operator and plays.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use e2e::report::Made;
+use e2e::run::{Options, Played, play};
+use e2e::setup::Entrance;
+use e2e::world::{Install, World};
+use e2e::{bench, demo, report, scenarios};
+use lab::Lab;
+
+use crate::programs::root;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[arg(long)]
+    lab: Option<String>,
+    #[arg(long)]
+    context: Option<String>,
+    #[arg(long, default_value = "")]
+    gateway: String,
+    #[arg(long, default_value = "")]
+    url: String,
+    #[arg(long, default_value = lab::PROMETHEUS)]
+    prometheus: String,
+    #[arg(long)]
+    operator: PathBuf,
+    #[arg(long)]
+    shop: PathBuf,
+    #[arg(long, default_value_t = 1)]
+    scrape_seconds: u64,
+    #[command(subcommand)]
+    act: Act,
+}
+
+#[derive(Debug, Subcommand)]
+enum Act {
+    Demo,
+    Scenarios {
+        #[arg(long)]
+        quick: bool,
+        #[arg(long)]
+        only: Vec<String>,
+        #[arg(long, default_value_t = 3)]
+        jobs: usize,
+        #[arg(long)]
+        steps: bool,
+        #[arg(long)]
+        keep: bool,
+        /// Where the page goes
+        #[arg(long)]
+        write: Option<PathBuf>,
+        /// Where "passed failed" goes, as two numbers
+        #[arg(long)]
+        count: Option<PathBuf>,
+    },
+    Bench {
+        #[arg(long)]
+        runs: usize,
+        #[arg(long)]
+        idle: u64,
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<bool> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?.block_on(act(arguments))
+}
+
+async fn act(arguments: Arguments) -> Result<bool> {
+    let install = Install {
+        root: root(),
+        operator: arguments.operator,
+        shop: arguments.shop,
+        scrape_interval: Duration::from_secs(arguments.scrape_seconds),
+        prometheus: arguments.prometheus,
+    };
+    let world = match (&arguments.lab, &arguments.context) {
+        (Some(lab), _) => World::in_lab(Lab::find(lab)?, install).await?,
+        (None, Some(context)) => {
+            let (namespace, name) = arguments.gateway.split_once('/').context("--gateway is NAMESPACE/NAME")?;
+            let entrance = Entrance { namespace: namespace.to_owned(), name: name.to_owned(), url: arguments.url };
+            World::in_context(context, entrance, install).await?
+        }
+        (None, None) => bail!("this needs --lab or --context"),
+    };
+    let started = Instant::now();
+    println!("install the operator ...");
+    world.import_images()?;
+    world.install().await?;
+    println!("install the operator: {:.1} s", started.elapsed().as_secs_f64());
+    match arguments.act {
+        Act::Demo => demo::play(&world).await.map(|()| true),
+        Act::Scenarios { quick, only, jobs, steps, keep, write, count } => {
+            let chosen: Vec<_> = scenarios::all()
+                .into_iter()
+                .filter(|scenario| !quick || scenario.quick)
+                .filter(|scenario| only.is_empty() || only.iter().any(|text| scenario.name.contains(text.as_str())))
+                .collect();
+            if chosen.is_empty() {
+                bail!("no scenario is called so; there are: {}", scenarios::all().iter().map(|one| one.name).collect::<Vec<_>>().join(", "));
+            }
+            println!("{} scenarios, {jobs} at a time", chosen.len());
+            let mut played = play(&world, &chosen, Options { jobs, talk: steps, keep }, tell).await;
+            played.sort_by_key(|one| chosen.iter().position(|scenario| scenario.name == one.scenario.name));
+            let failed = played.iter().filter(|one| !one.passed()).count();
+            let passed = played.len().saturating_sub(failed);
+            for one in played.iter().filter(|one| !one.passed()) {
+                println!("{}: {}", one.scenario.name, one.failure.as_ref().map_or("", |(why, _)| why.as_str()));
+            }
+            println!("scenarios: {passed} passed, {failed} failed, {:.0} s", started.elapsed().as_secs_f64());
+            if let Some(file) = count {
+                fs::write(file, format!("{passed} {failed}"))?;
+            }
+            if let Some(file) = write {
+                save(&file, &report::proof(&played, &made("cargo xtask proof --write")))?;
+            }
+            Ok(failed == 0)
+        }
+        Act::Bench { runs, idle, write } => {
+            let options = bench::Options { runs, idle: Duration::from_secs(idle) };
+            let figures = bench::measure(&world, options, |line| println!("{line}")).await?;
+            let page = figures.page(&made(&format!("cargo xtask bench --runs {runs} --idle {idle}")));
+            println!("\n{page}");
+            if let Some(file) = write {
+                save(&file, &page)?;
+            }
+            Ok(true)
+        }
+    }
+}
+
+fn tell(played: &Played) {
+    println!("{}", played.line());
+    if let Some((why, story)) = &played.failure {
+        println!("  {why}\n{story}");
+    }
+}
+
+fn save(file: &std::path::Path, page: &str) -> Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(file, page).with_context(|| format!("writing {}", file.display()))?;
+    println!("wrote {}", file.display());
+    Ok(())
+}
+
+fn made(command: &str) -> Made {
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).current_dir(root()).output().ok();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    };
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    Made {
+        command: command.to_owned(),
+        commit: said("git", &["rev-parse", "--short", "HEAD"]),
+        date: said("date", &["-u", "+%Y-%m-%d"]),
+        machine: format!("{cores} cores, Linux {}", said("uname", &["-r"])),
+    }
+}

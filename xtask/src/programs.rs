@@ -1,0 +1,56 @@
+//! Programs of this workspace that the lab needs: where they are, and how they are built.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+/// The checkout that this program was built in.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// The same cargo that runs us, in the checkout.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Says what begins, and when it is done; for a person who waits.
+pub(crate) fn timed<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    println!("{what} ...");
+    let started = Instant::now();
+    let done = work().with_context(|| what.to_owned())?;
+    println!("{what}: {:.1} s", started.elapsed().as_secs_f64());
+    Ok(done)
+}
+
+/// What a scenario needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    pub(crate) operator: PathBuf,
+    pub(crate) shop: PathBuf,
+}
+
+/// Builds them, optimized, as they would be released.
+pub(crate) fn build() -> Result<Programs> {
+    timed("build the operator and the demo shop", || {
+        let mut command = cargo();
+        command.args(["build", "--release", "--package", "canary-operator", "--package", "lab-app", "--package", "lab", "--bins"]);
+        // Warnings and errors are cargo's to show; its list of crates is a good progress display.
+        if !command.status().context("start cargo")?.success() {
+            bail!("cargo build failed");
+        }
+        let folder = target()?.join("release");
+        Ok(Programs { operator: folder.join("canary-operator"), shop: folder.join("shop") })
+    })
+}
+
+/// Cargo's target directory.
+fn target() -> Result<PathBuf> {
+    let output = cargo().args(["metadata", "--format-version=1", "--no-deps"]).output().context("start cargo")?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    metadata.pointer("/target_directory").and_then(serde_json::Value::as_str).map(PathBuf::from).context("cargo metadata names no target directory")
+}
