@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{CanaryReleaseStatus, Duration, Percent, Rate};
 
 /// Takes a Deployment live in stages of traffic, judged by gates at every tick, reverted by itself.
+#[allow(clippy::duplicated_attributes)] // each printcolumn has a type and a path of its own
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "canaryrelease.dev",

@@ -482,7 +482,7 @@ mod tests {
         fn more_errors_never_look_better(k in 0u32..200, n in 200u32..5000) {
             let rank = |verdict| match verdict { Verdict::Pass => 0, Verdict::NoData | Verdict::Inconclusive => 1, Verdict::Breach => 2 };
             let a = verdict(&errors(), counted(f64::from(k), f64::from(n)));
-            let b = verdict(&errors(), counted(f64::from(k + 1), f64::from(n)));
+            let b = verdict(&errors(), counted(f64::from(k) + 1.0, f64::from(n)));
             prop_assert!(rank(b) >= rank(a));
         }
     }

@@ -1,7 +1,10 @@
 //! The split on a route: what it says now, and the edits that set it, keep it and undo it. Only our
 //! entry, the stable entries' weights, our label and annotations are ever touched.
 
-use canary_api::names::{ANNOTATION_SPLIT, ANNOTATION_UID, ANNOTATION_WEIGHTS, LABEL_RELEASE, label_value};
+use canary_api::names::{
+    ANNOTATION_OVERRIDE, ANNOTATION_OVERRIDE_BY, ANNOTATION_SPLIT, ANNOTATION_UID, ANNOTATION_WEIGHTS, LABEL_RELEASE,
+    label_value,
+};
 use serde_json::{Value, json};
 
 use crate::object::{self, Patch};
@@ -172,13 +175,19 @@ pub fn undo(route: &Value, pair: &Pair<'_>) -> Option<Value> {
         }
     }
     patch.remove_entries(route, "labels", &[LABEL_RELEASE]);
-    patch.remove_entries(route, "annotations", &[ANNOTATION_SPLIT, ANNOTATION_WEIGHTS, ANNOTATION_UID]);
+    patch.remove_entries(
+        route,
+        "annotations",
+        &[ANNOTATION_SPLIT, ANNOTATION_WEIGHTS, ANNOTATION_UID, ANNOTATION_OVERRIDE, ANNOTATION_OVERRIDE_BY],
+    );
     Some(patch.into_value())
 }
 
 /// Whether every gateway the route names has taken its present form over, as far as its status tells.
 /// It proves nothing about the data plane.
-#[must_use]
+///
+/// # Errors
+/// Says which gateway has not.
 pub fn accepted(route: &Value) -> Result<(), String> {
     let generation = object::integer(route, "/metadata/generation", 0);
     let mut parents = object::items(route, "/status/parents").peekable();

@@ -33,10 +33,23 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
     if tick.status.hold.as_ref().is_none_or(|hold| hold.serving.is_none()) && !take_stock(tick, target) {
         return;
     }
-    if !prove(tick, target) {
+    if prove(tick, target) {
+        return look_for_candidate(tick, target);
+    }
+    notice_ungated(tick, target);
+}
+
+/// A hold that does not work does not hide what got through it.
+fn notice_ungated(tick: &mut Tick<'_>, target: &Value) {
+    let held =
+        object::truth(target, "/spec/paused") || object::annotation(target, names::ANNOTATION_OVERRIDE).is_some();
+    let Some(served) = tick.serving_template().filter(|_| !held) else { return };
+    if template::same(&served, serving::template_of(target)) {
         return;
     }
-    look_for_candidate(tick, target);
+    let obstacle = tick.obstacle.take();
+    ungated(tick, target, "Ungated");
+    tick.obstacle = obstacle.or(tick.obstacle.take());
 }
 
 /// The target, where it was read and is there.
@@ -334,7 +347,8 @@ fn prove(tick: &mut Tick<'_>, target: &Value) -> bool {
             }
             true
         }
-        Hold::NotTried if hold.armed && hold.proved_with == policies => true,
+        // Right after a start the policies are not known yet: the proof stands until they are.
+        Hold::NotTried if hold.armed && (hold.proved_with == policies || policies.is_empty()) => true,
         Hold::NotTried => {
             tick.obstacle("ProvingHold", "the hold is being proved", false);
             tick.wake(Duration::from_millis(200));
@@ -343,7 +357,7 @@ fn prove(tick: &mut Tick<'_>, target: &Value) -> bool {
         Hold::Fails(why) => {
             hold.armed = false;
             hold.proved_with = String::new();
-            tick.obstacle("HoldNotInstalled", format!("a changed template of Deployment {} would roll out at once ({why}): install the admission policies with `kubectl apply -f deploy/policies/`", tick.spec.target.name), true);
+            tick.obstacle("HoldNotInstalled", format!("a changed template of Deployment {} would roll out at once ({why}): install the admission policies with `kubectl apply -f deploy/`", tick.spec.target.name), true);
             false
         }
     }
@@ -366,6 +380,8 @@ fn look_for_candidate(tick: &mut Tick<'_>, target: &Value) {
     match (held, same) {
         (false, true) => at_rest(tick, target),
         (false, false) => ungated(tick, target, "Ungated"),
+        // A person's own pause: nothing waits behind it.
+        (true, true) if object::annotation(target, names::ANNOTATION_CHANGED_BY).is_none() => at_rest(tick, target),
         // Converge un-pauses: the serving template was put back, which costs no pod.
         (true, true) => put_back(tick, wanted),
         (true, false) => held_back(tick, target, wanted),

@@ -317,6 +317,8 @@ fn roll(tick: &mut Tick<'_>) {
     if object::truth(target, "/spec/paused") {
         patch.remove("/spec/paused");
     }
+    // The stamp means that we hold it, and that ends here.
+    patch.remove_entries(target, "annotations", &[names::ANNOTATION_CHANGED_BY]);
     patch.set_entries(target, "annotations", &[(names::ANNOTATION_ROLLING, &id)]);
     tick.patch(Kind::Deployment, target, patch, "let the target take the candidate over");
 }
@@ -347,10 +349,11 @@ fn restore(tick: &mut Tick<'_>, rolling: bool) {
     if object::truth(target, "/spec/paused") {
         patch.remove("/spec/paused");
     }
+    patch.remove_entries(target, "annotations", &[names::ANNOTATION_CHANGED_BY]);
     if rolling {
         patch.set_entries(target, "annotations", &[(names::ANNOTATION_ROLLING, &id)]);
     } else {
-        patch.remove_entries(target, "annotations", &[names::ANNOTATION_ROLLING, names::ANNOTATION_CHANGED_BY]);
+        patch.remove_entries(target, "annotations", &[names::ANNOTATION_ROLLING]);
     }
     tick.patch(Kind::Deployment, target, patch, "write the serving version's template back");
 }
@@ -372,9 +375,15 @@ fn at_rest(tick: &mut Tick<'_>) {
     patch.set_entries(target, "labels", &[(names::LABEL_RELEASE, &names::label_value(tick.name()))]);
     patch.set_entries(target, "annotations", &[(names::ANNOTATION_UID, tick.uid())]);
     patch.remove_entries(target, "annotations", &[names::ANNOTATION_ROLLING]);
-    // An override goes only once the status tells of it.
-    if tick.before.outcome == "Overridden" {
+    // An override goes once the status tells of it and the target is un-paused; one that was left over
+    // from before we came goes at once.
+    let arming = object::label(target, names::LABEL_RELEASE).is_none();
+    let used = tick.before.outcome == "Overridden" && !object::truth(target, "/spec/paused");
+    if used || arming {
         patch.remove_entries(target, "annotations", &[names::ANNOTATION_OVERRIDE, names::ANNOTATION_OVERRIDE_BY]);
+    }
+    if !object::truth(target, "/spec/paused") {
+        patch.remove_entries(target, "annotations", &[names::ANNOTATION_CHANGED_BY]);
     }
     un_pause(tick, target, &mut patch);
     tick.patch(Kind::Deployment, target, patch, "arm the target, or end a hold that holds nothing");
@@ -382,7 +391,11 @@ fn at_rest(tick: &mut Tick<'_>) {
 
 /// Un-pauses a held target that has nothing to hold back: its template is the serving one, or it has no pods.
 fn un_pause(tick: &Tick<'_>, target: &Value, patch: &mut Patch) {
-    if !object::truth(target, "/spec/paused") || object::label(target, names::LABEL_RELEASE).is_none() {
+    // Without the stamp the pause is a person's own, and theirs to end; an override is theirs as well.
+    let ours = object::annotation(target, names::ANNOTATION_CHANGED_BY).is_some()
+        && object::label(target, names::LABEL_RELEASE).is_some();
+    let overridden = object::annotation(target, names::ANNOTATION_OVERRIDE).is_some();
+    if !object::truth(target, "/spec/paused") || !ours || overridden {
         return;
     }
     let Some(served) = tick.serving_template() else { return };
@@ -396,6 +409,7 @@ fn un_pause(tick: &Tick<'_>, target: &Value, patch: &mut Patch) {
         patch.set("/spec/template", served);
     }
     patch.remove("/spec/paused");
+    patch.remove_entries(target, "annotations", &[names::ANNOTATION_CHANGED_BY]);
 }
 
 /// Keeps the serving version's template where neither history clean-up nor a hand can lose it.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use canary_api::{OnInconclusive, Paused, Step, names};
+use canary_api::{GateStatus, OnInconclusive, Paused, Step, names};
 use serde_json::Value;
 
 use super::{arm, revert, tick::Tick};
@@ -35,7 +35,7 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
         arm::judge(tick);
         if let Some(breach) = tick.judged.iter().find(|judged| judged.verdict == Verdict::Breach) {
             let shown = breach.shown.clone();
-            return revert::breached(tick, &shown);
+            return act_on(tick, &shown);
         }
     }
     if target_left(tick) || canary_failed(tick) {
@@ -56,6 +56,26 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
         Step::Drain => drain(tick),
         Step::Soak => soak(tick),
         Step::Revert | Step::RevertDrain | Step::RevertTarget | Step::Done => {}
+    }
+}
+
+/// A breach reverts, unless the stable side breaks the same limit at the same time: then nothing is
+/// known about the candidate, and traffic waits on stable for a person.
+fn act_on(tick: &mut Tick<'_>, breach: &GateStatus) {
+    let gate = tick.spec.gates.iter().find(|gate| gate.name == breach.gate);
+    let reading = tick.seen.readings.iter().find(|reading| reading.gate == breach.gate);
+    let stable =
+        gate.and_then(|gate| gates::judge_stable(gate, reading)).filter(|judged| judged.verdict == Verdict::Breach);
+    let early = matches!(tick.step(), Step::Scale | Step::Shift | Step::Bake) && tick.weight() < route::WHOLE;
+    match stable {
+        Some(stable) if early => {
+            let why = format!(
+                "gate {}: {} on the candidate and {} on stable, where {} is allowed: both sides are bad",
+                breach.gate, breach.value, stable.shown.value, breach.limit
+            );
+            stop(tick, "Confounded", why);
+        }
+        _ => revert::breached(tick, breach),
     }
 }
 
@@ -96,6 +116,18 @@ fn target_left(tick: &mut Tick<'_>) -> bool {
         revert::begin(tick, revert::Cause::overridden(by, reason));
         return true;
     }
+    let edited = tick
+        .seen
+        .routes
+        .iter()
+        .filter_map(|(_, route)| route.known())
+        .find(|route| object::annotation(route, names::ANNOTATION_OVERRIDE).is_some());
+    if let Some(route) = edited {
+        let by = object::annotation(route, names::ANNOTATION_OVERRIDE_BY).unwrap_or("someone unknown");
+        let reason = object::annotation(route, names::ANNOTATION_OVERRIDE).unwrap_or_default();
+        revert::begin(tick, revert::Cause::overridden(by, reason));
+        return true;
+    }
     if object::integer(target, "/spec/replicas", 1) == 0 && !matches!(tick.step(), Step::Soak) {
         revert::begin(
             tick,
@@ -120,7 +152,7 @@ fn target_left(tick: &mut Tick<'_>) -> bool {
 
 /// Whether the canary can't become or stay ready, so that the release ends or waits.
 fn canary_failed(tick: &mut Tick<'_>) -> bool {
-    if !matches!(tick.step(), Step::Scale | Step::Shift | Step::Bake) {
+    if !matches!(tick.step(), Step::Scale | Step::Shift | Step::Bake | Step::Roll) {
         return false;
     }
     let Fetched::Known(all) = &tick.seen.canary_pods else { return false };
@@ -129,7 +161,7 @@ fn canary_failed(tick: &mut Tick<'_>) -> bool {
     if tick.step() == Step::Scale {
         return overdue(tick, all);
     }
-    if i64::try_from(ready).unwrap_or(i64::MAX) >= needed || ready > 0 && tick.step() == Step::Shift {
+    if i64::try_from(ready).unwrap_or(i64::MAX) >= needed || (ready > 0 && tick.step() != Step::Bake) {
         return false;
     }
     if ready > 0 {
@@ -142,7 +174,10 @@ fn canary_failed(tick: &mut Tick<'_>) -> bool {
     let why = trouble
         .as_ref()
         .map_or_else(|| "no pod of the canary is ready any more".to_owned(), |trouble| trouble.message.clone());
-    if flaps > MOST_FLAPS || trouble.as_ref().is_some_and(|trouble| trouble.reason == "CrashLoop") {
+    if flaps > MOST_FLAPS
+        || tick.step() == Step::Roll
+        || trouble.as_ref().is_some_and(|trouble| trouble.reason == "CrashLoop")
+    {
         let reason = trouble.map_or("NotReady", |trouble| trouble.reason);
         revert::begin(tick, revert::Cause::canary(reason, why, true));
         return true;

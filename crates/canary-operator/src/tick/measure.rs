@@ -488,7 +488,12 @@ mod tests {
     /// A counter of one pod, sampled each second, that rises by `rate` from second 0 of the minute on.
     fn series(pod: &str, rate: f64, until: i64) -> Series {
         let zero = "2026-01-01T01:00:00Z".parse::<Timestamp>().unwrap().as_millisecond();
-        let samples = (0..=until).map(|second| Sample { at_ms: zero + second * 1000, value: rate * second as f64 }).collect();
+        let samples = (0..=until)
+            .map(|second| Sample {
+                at_ms: zero.saturating_add(second.saturating_mul(1000)),
+                value: rate * second as f64,
+            })
+            .collect();
         Series { labels: [("pod".to_owned(), pod.to_owned()), ("code".to_owned(), "200".to_owned())].into(), samples }
     }
 

@@ -155,7 +155,13 @@ async fn prove(client: &Client, release: &CanaryRelease, target: &Fetched<Value>
         && object::annotation(target, names::ANNOTATION_UID) == release.metadata.uid.as_deref();
     let overridden = object::annotation(target, names::ANNOTATION_OVERRIDE).is_some()
         || object::annotation(target, names::ANNOTATION_ROLLING).is_some();
-    if proved || !labelled || overridden || in_release(release) || release.metadata.deletion_timestamp.is_some() {
+    if proved
+        || policies.is_empty()
+        || !labelled
+        || overridden
+        || in_release(release)
+        || release.metadata.deletion_timestamp.is_some()
+    {
         return Hold::NotTried;
     }
     let mut patch = Patch::guarded(target);
