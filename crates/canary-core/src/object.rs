@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use canary_api::names::FIELD_MANAGER;
 use serde_json::{Value, json};
 
 /// `metadata.name`.
@@ -192,6 +193,25 @@ impl Patch {
     }
 }
 
+/// The edit that gives up our ownership of the object's `spec`, or `None` where we own nothing of it.
+/// What we wrote and took back would else be ours for good, and the next apply of a tool that does
+/// not force would be refused with a conflict. It must be a write of its own: one that changes
+/// fields makes us their owner again.
+#[must_use]
+pub fn disown(object: &Value) -> Option<Patch> {
+    let entries = object.pointer("/metadata/managedFields")?.as_array()?;
+    let ours = |entry: &Value| text(entry, "/manager") == FIELD_MANAGER && entry.pointer("/fieldsV1/f:spec").is_some();
+    if !entries.iter().any(ours) {
+        return None;
+    }
+    let others: Vec<Value> = entries.iter().filter(|entry| !ours(entry)).cloned().collect();
+    // An empty list changes nothing; one empty entry takes all away.
+    let left = if others.is_empty() { json!([{}]) } else { json!(others) };
+    let mut patch = Patch::guarded(object);
+    patch.0.push(json!({"op": "replace", "path": "/metadata/managedFields", "value": left}));
+    Some(patch)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +231,19 @@ mod tests {
             let selector = json!({"matchExpressions": [{"key": "app", "operator": operator, "values": values}]});
             assert_eq!(selects(&selector, &labels), expected, "{operator}");
         }
+    }
+
+    #[test]
+    fn ownership_of_a_spec_is_given_up_and_others_keep_theirs() {
+        let entry = |manager: &str, fields: Value| json!({"manager": manager, "fieldsV1": fields});
+        let git = entry("git", json!({"f:spec": {"f:rules": {}}}));
+        let mark = entry(FIELD_MANAGER, json!({"f:metadata": {"f:labels": {}}}));
+        let ours = entry(FIELD_MANAGER, json!({"f:spec": {"f:rules": {}}}));
+        let with =
+            |entries: Vec<&Value>| json!({"metadata": {"uid": "u", "resourceVersion": "1", "managedFields": entries}});
+        let patch = disown(&with(vec![&git, &ours, &mark])).unwrap().into_value();
+        assert_eq!(patch[2]["value"], json!([git, mark]));
+        assert_eq!(disown(&with(vec![&git, &mark])), None);
     }
 
     #[test]

@@ -532,6 +532,7 @@ pub(super) fn start(tick: &mut Tick<'_>, target: &Value, wanted: &Value) {
         ..ReleaseStatus::default()
     });
     tick.enter(step);
+    super::release::count_pods(tick);
     tick.wake(Duration::ZERO);
 }
 

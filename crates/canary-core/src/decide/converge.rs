@@ -387,6 +387,23 @@ fn at_rest(tick: &mut Tick<'_>) {
     }
     un_pause(tick, target, &mut patch);
     tick.patch(Kind::Deployment, target, patch, "arm the target, or end a hold that holds nothing");
+    if tick.effects.is_empty() {
+        disown(tick, target);
+    }
+}
+
+/// What was edited for a release and put back belongs to whoever owned it before.
+fn disown(tick: &mut Tick<'_>, target: &Value) {
+    const WHY: &str = "give up ownership of what was put back";
+    let routes = tick.seen.routes.iter().filter_map(|(_, route)| Some((Kind::HttpRoute, route.known()?)));
+    let scaler =
+        hpa::of(tick.seen.autoscalers.list(), object::name(target)).map(|hpa| (Kind::HorizontalPodAutoscaler, hpa));
+    let all: Vec<_> = routes.chain(scaler).chain([(Kind::Deployment, target)]).collect();
+    for (kind, object) in all {
+        if let Some(patch) = object::disown(object) {
+            tick.patch(kind, object, patch, WHY);
+        }
+    }
 }
 
 /// Un-pauses a held target that has nothing to hold back: its template is the serving one, or it has no pods.

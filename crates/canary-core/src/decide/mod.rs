@@ -28,8 +28,10 @@ use tick::Tick;
 pub struct Decision {
     /// The status to write, by compare-and-swap, before any effect.
     pub status: CanaryReleaseStatus,
-    /// Whether the status differs in more than figures, so that it must be written now.
+    /// Whether the status differs in more than figures and sentences, so that it must be written now.
     pub decisive: bool,
+    /// Whether its sentences differ: to be written soon, but not at each change while something is waited for.
+    pub words: bool,
     /// The writes, in order; the first that fails ends the tick.
     pub effects: Vec<Effect>,
     /// What to tell as Events, once the status is written.

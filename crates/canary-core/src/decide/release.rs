@@ -237,7 +237,7 @@ fn stop(tick: &mut Tick<'_>, reason: &str, why: String) {
 }
 
 /// Keeps the most pods that the target wanted, and with it what the canary needs; never lowered.
-fn count_pods(tick: &mut Tick<'_>) {
+pub(super) fn count_pods(tick: &mut Tick<'_>) {
     let Some(target) = tick.target() else { return };
     let wanted = i32::try_from(object::integer(target, "/spec/replicas", 1)).unwrap_or(i32::MAX);
     if matches!(tick.step(), Step::Baseline | Step::Scale | Step::Shift | Step::Bake) {
@@ -294,6 +294,7 @@ fn baseline(tick: &mut Tick<'_>) {
     tick.current().baseline = counts;
     tick.current().counts.clear();
     tick.enter(Step::Scale);
+    count_pods(tick);
     tick.wake(Duration::ZERO);
 }
 

@@ -64,6 +64,10 @@ fn message_at_length(tick: &Tick<'_>) -> String {
     if let Some(obstacle) = &tick.obstacle {
         return obstacle.message.clone();
     }
+    if tick.deleting() && !tick.in_release() {
+        let waiting = tick.waiting.as_ref().map_or_else(String::new, |why| format!("; {why}"));
+        return format!("being deleted: traffic is on stable, what is ours is taken away{waiting}");
+    }
     let Some(current) = tick.status.current.as_ref() else {
         return format!(
             "Deployment {} is held: the next change of its template starts a release",

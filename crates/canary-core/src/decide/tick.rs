@@ -297,16 +297,10 @@ impl<'a> Tick<'a> {
     }
 
     pub(super) fn finish(self) -> Decision {
-        let figures = |status: &CanaryReleaseStatus| {
-            let mut status = status.clone();
-            status.gates.clear();
-            if let Some(current) = &mut status.current {
-                current.counts.clear();
-            }
-            status
-        };
+        let words = self.status.message != self.before.message || self.status.summary != self.before.summary;
         Decision {
-            decisive: figures(&self.status) != figures(&self.before),
+            decisive: bones(&self.status) != bones(&self.before),
+            words,
             status: self.status,
             effects: self.effects,
             notes: self.notes,
@@ -314,4 +308,19 @@ impl<'a> Tick<'a> {
             gone: self.gone,
         }
     }
+}
+
+/// A status without figures and sentences: what must be written at once where it changes.
+fn bones(status: &CanaryReleaseStatus) -> CanaryReleaseStatus {
+    let mut status = status.clone();
+    status.gates.clear();
+    status.message.clear();
+    status.summary.clear();
+    for condition in &mut status.conditions {
+        condition.message.clear();
+    }
+    if let Some(current) = &mut status.current {
+        current.counts.clear();
+    }
+    status
 }

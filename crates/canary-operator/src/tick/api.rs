@@ -124,7 +124,10 @@ pub(super) async fn get(client: &Client, folder: Option<String>, name: &str) -> 
     match send(client, Method::GET, format!("{folder}/{name}"), None, Vec::new(), name.to_owned()).await {
         Ok(object) => Fetched::Known(object),
         Err(CallError::Gone { .. }) => Fetched::Missing,
-        Err(error) => Fetched::Failed(error.to_string()),
+        Err(error) => {
+            tracing::warn!("{error}");
+            Fetched::Failed(error.to_string())
+        }
     }
 }
 
@@ -138,7 +141,10 @@ pub(super) async fn list(client: &Client, folder: Option<String>, query: &str) -
             _ => Fetched::Failed("the answer is not a list".to_owned()),
         },
         Err(CallError::Gone { .. }) => Fetched::Known(Vec::new()),
-        Err(error) => Fetched::Failed(error.to_string()),
+        Err(error) => {
+            tracing::warn!("{error}");
+            Fetched::Failed(error.to_string())
+        }
     }
 }
 

@@ -33,6 +33,8 @@ use crate::{
 
 /// Figures in the status are refreshed at most this often.
 const REFRESH: Duration = Duration::from_secs(60);
+/// Sentences about what is waited for, at most this often.
+const REWORD: Duration = Duration::from_secs(5);
 /// After a write, how soon to look at what came of it where nothing wakes us.
 const FOLLOW_UP: Duration = Duration::from_millis(300);
 /// After a conflict.
@@ -128,9 +130,12 @@ impl ReleaseTicker {
     }
 
     async fn carry_out(&self, key: &ObjectKey, raw: &Value, memory: &mut Memory, decision: &Decision) -> Next {
-        let stale = memory.written.is_none_or(|written| written.elapsed() >= REFRESH);
+        let older = |age: Duration| memory.written.is_none_or(|written| written.elapsed() >= age);
+        let stale = older(REFRESH);
+        // The last word must stand: nothing would come back to write it.
+        let words = decision.words && (older(REWORD) || decision.wake_after.is_none());
         let differs = raw.get("status").is_none_or(|status| *status != json!(decision.status));
-        let write = decision.decisive || (differs && stale && in_motion(&decision.status));
+        let write = decision.decisive || words || (differs && stale && in_motion(&decision.status));
         if write {
             let mut object = raw.clone();
             if let Some(fields) = object.as_object_mut() {
