@@ -414,6 +414,22 @@ impl Scene {
         Ok(())
     }
 
+    /// Waits until a version has given no answer for so long: after an edit that nobody announces, a
+    /// gateway takes up to two seconds.
+    ///
+    /// # Errors
+    /// If it still answers after a minute.
+    pub async fn no_answer_by_soon(&mut self, version: &str, window: Duration) -> Result<()> {
+        let end = Instant::now() + SOON;
+        loop {
+            match self.no_answer_by(version, window).await {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > end => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Watches for so long that no status is as asked.
     ///
     /// # Errors
