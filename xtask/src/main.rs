@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod checks;
+mod fields;
 mod generate;
 mod inside;
 mod outside;
@@ -26,7 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write the generated files: crds/
+    /// Write the generated files: crds/, docs/fields.md
     Gen {
         /// Change nothing; fail when a file is not what would be written
         #[arg(long)]

@@ -37,7 +37,7 @@ pub struct CanaryReleaseSpec {
     pub target: Target,
     /// Where the traffic is split, and how requests are counted.
     pub traffic: Traffic,
-    /// One tick: how often gates are judged. 1s to 10m.
+    /// One tick: how often the gates are asked and judged.
     #[serde(default = "defaults::interval")]
     #[x_kube(validation = ("duration(self) >= duration('1s') && duration(self) <= duration('10m')", "interval must be from 1s to 10m"))]
     pub interval: Duration,
@@ -59,23 +59,26 @@ pub struct CanaryReleaseSpec {
     /// What is measured on the stable version before any traffic moves.
     #[serde(default)]
     pub baseline: Baseline,
-    /// How long a side without weight keeps its pods, for requests under way.
+    /// How long a side that lost its weight keeps its pods, for requests under way.
     #[serde(default = "defaults::drain")]
     #[x_kube(validation = ("duration(self) <= duration('1h')", "drain must be at most 1h"))]
     pub drain: Duration,
-    /// How long the gates watch on after promotion.
+    /// How long the gates watch the target's pods on after promotion; a breach then writes the version
+    /// before back. 0s: not at all.
     #[serde(default)]
     #[x_kube(validation = ("duration(self) <= duration('168h')", "soak must be at most 168h"))]
     pub soak: Duration,
-    /// How long pods may take to become ready before the release is reverted.
+    /// How long the canary's pods may take to become ready at each stage. After that a fault of the
+    /// candidate (crash, image, configuration, probe) reverts the release; anything else pauses it
+    /// with the traffic on stable.
     #[serde(default = "defaults::ready_deadline")]
     #[x_kube(validation = ("duration(self) >= duration('5s') && duration(self) <= duration('24h')", "readyDeadline must be from 5s to 24h"))]
     pub ready_deadline: Duration,
-    /// What happens when a gate has no verdict at the end of an extended stage.
+    /// What happens when a gate has no verdict at the end of an extended stage. Pause: the weight stays
+    /// and a person decides. Revert: the release is reverted and the candidate rejected.
     #[serde(default)]
     pub on_inconclusive: OnInconclusive,
-    /// What becomes of the target's template after a revert. Not given: Hold where a GitOps tool owns
-    /// the Deployment, else Restore.
+    /// What becomes of the target's template after a revert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_revert: Option<OnRevert>,
     /// The canary's own objects.
@@ -104,7 +107,7 @@ pub struct Traffic {
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(validation = ("self == oldSelf", "traffic.routes can't be changed: delete this CanaryRelease and create a new one"))]
     pub routes: Vec<Route>,
-    /// The counter of all requests.
+    /// How requests are counted.
     pub requests: Requests,
 }
 
@@ -114,7 +117,7 @@ pub struct Traffic {
 pub struct Route {
     /// The route's kind.
     pub kind: RouteKind,
-    /// The route's name.
+    /// The route's name, in this namespace.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
@@ -131,7 +134,8 @@ pub enum RouteKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Requests {
-    /// A counter selector such as `http_requests_total` or `http_requests_total{job="web"}`.
+    /// Counter selector of all requests, such as `http_requests_total` or
+    /// `http_requests_total{job="web"}`: for the canary's share and for gates that compare by request.
     #[schemars(length(min = 1, max = 500))]
     pub counter: String,
 }
@@ -143,10 +147,11 @@ pub struct Stage {
     /// The canary's share of the traffic, in steps of 0.1%.
     #[x_kube(validation = ("self.matches('^(100([.]0+)?|[0-9]{1,2}([.][0-9]0*)?)%$') && double(self.replace('%', '')) > 0.0", "a stage's weight is from 0.1% to 100%, in steps of 0.1%"))]
     pub weight: Percent,
-    /// How long it is held at least.
+    /// How long it is held at least, from when the gateway has taken the weight over. Where a gate has no
+    /// verdict at its end, once as long again.
     #[x_kube(validation = ("duration(self) > duration('0s') && duration(self) <= duration('168h')", "a stage's duration is above 0s and at most 168h"))]
     pub duration: Duration,
-    /// Whether a person must approve before the stage ends.
+    /// Whether a person must give the command `approve` before the stage ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub approval: bool,
 }
@@ -155,7 +160,7 @@ pub struct Stage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Baseline {
-    /// For how long. 0s: not at all.
+    /// For how long. 0s: not at all; then no gate may compare with the Baseline.
     #[serde(default = "defaults::baseline")]
     #[x_kube(validation = ("duration(self) <= duration('24h')", "baseline.duration must be at most 24h"))]
     pub duration: Duration,
@@ -173,11 +178,13 @@ pub enum OnInconclusive {
     /// The weight stays and a person decides.
     #[default]
     Pause,
-    /// The release is reverted; the candidate may be tried again with `retry`.
+    /// The release is reverted and the candidate rejected; `retry` lifts that.
     Revert,
 }
 
-/// What becomes of the target's template after a revert.
+/// What becomes of the target's template after a revert. Hold: it stays as it was written, paused, so
+/// that no tool sees a difference. Restore: the serving version's template is written back. Not given:
+/// Hold where Argo CD or Flux owns the Deployment, else Restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnRevert {
     /// It stays as it was written, paused, so that no tool sees a difference.
@@ -205,26 +212,27 @@ pub struct Canary {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = ("[has(self.errorRate), has(self.latency), has(self.eventRate), has(self.relative), has(self.value)].filter(x, x).size() == 1", "a gate has exactly one of errorRate, latency, eventRate, relative, value"))]
 pub struct Gate {
-    /// The gate's name, unique in this release.
+    /// The gate's name, unique in this CanaryRelease.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = ("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "a gate's name is lower case letters, digits and '-'"))]
     pub name: String,
-    /// The share of bad events among all.
+    /// The share of bad events among all, against a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_rate: Option<ErrorRate>,
-    /// The share of requests slower than a limit.
+    /// A quantile of the requests' durations against a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
-    /// Events per time.
+    /// Events per time, against a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_rate: Option<EventRate>,
-    /// Events of the canary against those of the stable version.
+    /// Events per request of the canary against those of the stable version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relative: Option<Relative>,
-    /// A gauge, or any PromQL scalar.
+    /// A number that PromQL gives, against limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
-    /// Requests of the canary below which the gate has no verdict at a stage's end.
+    /// Requests of the canary below which `errorRate`, `latency` and `relative` have no verdict; they may
+    /// still find a breach.
     #[serde(default = "defaults::min_requests")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub min_requests: u32,
@@ -254,7 +262,7 @@ pub struct Latency {
     /// The quantile, such as 95%.
     #[x_kube(validation = ("double(self.replace('%', '')) > 0.0 && double(self.replace('%', '')) < 100.0", "quantile is above 0% and below 100%"))]
     pub quantile: Percent,
-    /// The limit of the quantile.
+    /// The limit of the quantile. Judged at the histogram's lowest bucket boundary at or above it.
     pub limit: Duration,
     /// Counter selector of failed requests, which count as slow however fast they failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -271,7 +279,8 @@ pub struct EventRate {
     pub counter: String,
     /// The largest rate that is still good, such as 0.5/min.
     pub limit: Rate,
-    /// Whether the limit is the whole service's, or its share for the canary.
+    /// Canary: the canary's events against the limit times its share of the requests. Total: both sides'
+    /// events against the whole limit.
     #[serde(default)]
     pub scope: Scope,
 }
@@ -293,10 +302,11 @@ pub struct Relative {
     /// Counter selector of the events.
     #[schemars(length(min = 1, max = 500))]
     pub counter: String,
-    /// What is compared with.
+    /// What is compared with. Stable: the stable pods during the same time, which a stage of 100% can't
+    /// (the gate is left out there). Baseline: the stable pods before the release.
     #[serde(default)]
     pub to: To,
-    /// How much more the canary may have, such as 10%.
+    /// How much more than the other side the canary may have, such as 10%.
     pub margin: Percent,
 }
 
@@ -315,7 +325,8 @@ pub enum To {
 #[serde(deny_unknown_fields)]
 #[x_kube(validation = ("has(self.max) || has(self.min)", "a value gate needs max or min"))]
 pub struct Value {
-    /// PromQL; `$pods` stands for a regular expression of the canary's pods.
+    /// PromQL that gives one number, or one for each pod, of which the worst counts. `$pods` stands for a
+    /// regular expression of the canary's pods; the namespace is added to every selector.
     #[schemars(length(min = 1, max = 2000))]
     pub query: String,
     /// The largest value that is still good.
@@ -324,7 +335,7 @@ pub struct Value {
     /// The smallest value that is still good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<f64>,
-    /// The unit shown beside the value.
+    /// The unit that is shown after the value, such as `s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub unit: Option<String>,

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `status` of a CanaryRelease.
+/// What the operator says: where the release stands, what was measured, what to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CanaryReleaseStatus {
@@ -19,7 +19,7 @@ pub struct CanaryReleaseStatus {
     /// Every gate, with value, limit and verdict, of the stage under way or last judged.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<GateStatus>,
-    /// The last releases, newest last, one line each.
+    /// How the last ten releases ended, newest last, one line each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<String>,
     /// How the target is held, and which version serves.
@@ -167,7 +167,7 @@ pub struct ReleaseStatus {
     pub canary_pods: i32,
     /// The version that is released.
     pub candidate: Version,
-    /// Counts of this stage, per gate and side, up to the last write of the status.
+    /// Counts since `windowSince`, per gate and side, up to the last write of the status.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub counts: Vec<Counted>,
     /// How often the canary lost its ready pods in this stage.
@@ -176,11 +176,11 @@ pub struct ReleaseStatus {
     /// Whether the stage was given its one extension.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub extended: bool,
-    /// `<name>-<n>`.
+    /// `<name>-<number>`; commands name it.
     pub id: String,
     /// Which release of this CanaryRelease it is, from 1.
     pub number: i64,
-    /// Whether `promote` skipped stages: the record then says PARTIAL.
+    /// Whether the command `promote` skipped stages; the history then says PARTIAL.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
     /// Set while the clock is stopped.
@@ -189,7 +189,7 @@ pub struct ReleaseStatus {
     /// Why and how the release is reverted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revert: Option<RevertStatus>,
-    /// The version that serves.
+    /// The version that served when the release began.
     pub stable: Version,
     /// Index of the stage, from 0.
     pub stage_index: i32,
@@ -198,7 +198,7 @@ pub struct ReleaseStatus {
     pub started: Option<Time>,
     /// What the release is doing.
     pub step: Step,
-    /// Since when.
+    /// Since when it does that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_since: Option<Time>,
     /// The most pods that the target wanted during this release.
@@ -233,7 +233,8 @@ pub struct Version {
 pub struct Paused {
     /// Who or what stopped it.
     pub by: String,
-    /// A word: Command, Inconclusive, Unschedulable, QuotaExceeded, RouteNotAccepted, CanarySilent, StableTooSmall.
+    /// A word: Command, Inconclusive, Unschedulable, QuotaExceeded, NotReady, RouteNotAccepted,
+    /// StableInBreach, Confounded.
     pub reason: String,
     /// Since when.
     pub since: Time,
@@ -250,12 +251,12 @@ pub struct RevertStatus {
     pub at: Time,
     /// Who or what asked for it: `gate errors`, `user jane`, `canary`, ...
     pub by: String,
-    /// When the canary's share of the traffic was seen at zero.
+    /// When the routes were seen to give the candidate nothing any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clear_at: Option<Time>,
-    /// The sentence that stands in events, conditions and the record.
+    /// The sentence that stands in Events, conditions and the history.
     pub message: String,
-    /// How the release ends: RolledBack, Aborted, Superseded.
+    /// How the release ends: RolledBack, Aborted, Superseded, Overridden.
     pub outcome: String,
     /// A word: GateBreached, CrashLoop, NotReady, Command, Superseded, Deleted, ...
     pub reason: String,
@@ -272,13 +273,13 @@ pub struct RevertStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Counted {
-    /// The gate, or `requests` for the traffic counter.
+    /// The gate's name.
     pub gate: String,
-    /// Bad or counted events. (Not named k: see `n`.)
+    /// Bad or counted events.
     #[serde(rename = "events")]
     pub k: f64,
-    /// All events, requests. (A field named n would be read as false where the definition is applied
-    /// as YAML 1.1, as kubectl does, and then be dropped.)
+    /// All events, or requests.
+    // Named n it would be read as false where the definition is applied as YAML 1.1, and be dropped.
     #[serde(rename = "requests")]
     pub n: f64,
     /// Time they were counted over, in seconds.
@@ -304,7 +305,7 @@ pub struct GateStatus {
     pub limit: String,
     /// What the value rests on, or why there is none.
     pub rests_on: String,
-    /// The measured value, with unit.
+    /// The measured value, with unit; `none` where there is none.
     pub value: String,
     /// Pass, Breach, Inconclusive, NoData.
     pub verdict: String,
@@ -316,16 +317,17 @@ pub struct GateStatus {
 pub struct HoldStatus {
     /// Whether the target carries our label and the hold was proved to work.
     pub armed: bool,
-    /// Whether the target was seen at zero pods: a change is then taken without a release.
+    /// Whether the target was seen at zero pods with nothing held: a change is then taken without a
+    /// release.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub asleep: bool,
-    /// Objects of the namespace that select the target's pods and not the canary's.
+    /// NetworkPolicies that select the target's pods, or name them as peer, and not the canary's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub canary_not_selected: Vec<String>,
     /// The label that keeps canary pods apart, such as `app=web-canary`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub fence: String,
-    /// The state of the admission policies that the hold was proved with.
+    /// A name for the state of the admission policies that the hold was proved with.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub proved_with: String,
     /// Name of the ControllerRevision that keeps the serving template.
