@@ -47,14 +47,16 @@ fn as_copy() -> Result<bool> {
     use std::os::unix::process::CommandExt as _;
     let copy = std::env::temp_dir().join(format!("canaryrelease-xtask-{}", std::process::id()));
     fs::copy("/proc/self/exe", &copy).with_context(|| format!("copy this program to {}", copy.display()))?;
-    Err(Command::new(&copy).args(std::env::args_os().skip(1)).env(COPY, &copy).exec()).context("start the copy of this program")
+    Err(Command::new(&copy).args(std::env::args_os().skip(1)).env(COPY, &copy).exec())
+        .context("start the copy of this program")
 }
 
 fn all(play: &Play) -> Result<bool> {
     let started = Instant::now();
     let mut tally = Tally::default();
     // Go builds the lab while Rust compiles; the policies are tried as soon as it is there.
-    let with_lab = play.place.context.is_none() && lab::check_host().map_err(|error| println!("no lab on this machine: {error}")).is_ok();
+    let with_lab = play.place.context.is_none()
+        && lab::check_host().map_err(|error| println!("no lab on this machine: {error}")).is_ok();
     let policies = with_lab.then(|| std::thread::spawn(policies));
 
     tally.add(check("format", || command(programs::cargo().args(["fmt", "--all", "--check"]))));
@@ -64,8 +66,12 @@ fn all(play: &Play) -> Result<bool> {
         command(programs::cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     }));
     tally.add(unit_tests());
-    if Command::new("cargo-deny").arg("--version").output().is_ok_and(|output| output.status.success()) && programs::root().join("deny.toml").exists() {
-        tally.add(check("licences and advisories", || command(programs::cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))));
+    if Command::new("cargo-deny").arg("--version").output().is_ok_and(|output| output.status.success())
+        && programs::root().join("deny.toml").exists()
+    {
+        tally.add(check("licences and advisories", || {
+            command(programs::cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))
+        }));
     }
     let built = programs::build();
     if let Some(policies) = policies {
@@ -101,7 +107,9 @@ fn check(name: &str, work: impl FnOnce() -> Result<Option<String>>) -> Tally {
 
 fn command(command: &mut Command) -> Result<Option<String>> {
     let output = command.output().context("start it")?;
-    Ok((!output.status.success()).then(|| tail(&format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))))
+    Ok((!output.status.success()).then(|| {
+        tail(&format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    }))
 }
 
 fn tail(text: &str) -> String {
@@ -112,7 +120,10 @@ fn tail(text: &str) -> String {
 
 /// The core decides without I/O, so nothing that does I/O may be among its dependencies.
 fn core_is_pure() -> Result<Option<String>> {
-    let output = programs::cargo().args(["tree", "--package", "canary-core", "--edges", "normal", "--prefix", "none"]).output().context("cargo tree")?;
+    let output = programs::cargo()
+        .args(["tree", "--package", "canary-core", "--edges", "normal", "--prefix", "none"])
+        .output()
+        .context("cargo tree")?;
     if !output.status.success() {
         return Ok(Some(tail(&String::from_utf8_lossy(&output.stderr))));
     }
@@ -138,7 +149,11 @@ fn unit_tests() -> Tally {
     let out = String::from_utf8_lossy(&output.stdout);
     let number = |line: &str, word: &str| {
         let words: Vec<&str> = line.split([' ', ';', '.']).filter(|part| !part.is_empty()).collect();
-        words.windows(2).find(|pair| pair.get(1) == Some(&word)).and_then(|pair| pair.first()?.parse::<u64>().ok()).unwrap_or(0)
+        words
+            .windows(2)
+            .find(|pair| pair.get(1) == Some(&word))
+            .and_then(|pair| pair.first()?.parse::<u64>().ok())
+            .unwrap_or(0)
     };
     let mut tally = Tally::default();
     for line in out.lines().filter(|line| line.starts_with("test result:")) {
@@ -150,7 +165,12 @@ fn unit_tests() -> Tally {
         println!("{}\n{}", tail(&out), tail(&String::from_utf8_lossy(&output.stderr)));
     }
     let mark = if tally.failed == 0 { "ok  " } else { "FAIL" };
-    println!("{mark} unit and property tests: {} passed, {} failed, {:.1} s", tally.passed, tally.failed, started.elapsed().as_secs_f64());
+    println!(
+        "{mark} unit and property tests: {} passed, {} failed, {:.1} s",
+        tally.passed,
+        tally.failed,
+        started.elapsed().as_secs_f64()
+    );
     tally
 }
 
@@ -162,7 +182,10 @@ fn policies() -> Tally {
                 println!("{step}");
             }
         })?;
-        let folder = binaries.path("kube-apiserver").and_then(std::path::Path::parent).context("the lab has no kube-apiserver")?;
+        let folder = binaries
+            .path("kube-apiserver")
+            .and_then(std::path::Path::parent)
+            .context("the lab has no kube-apiserver")?;
         let started = Instant::now();
         let server = ApiServer::start(folder)?;
         let report = policy_tests::run_alone(&server.kubeconfig(), &folder.join("kubectl"))?;
@@ -173,7 +196,11 @@ fn policies() -> Tally {
                 println!("FAIL policy: {} ({}): {:?}", outcome.promise, outcome.what, outcome.seen);
             }
         }
-        println!("{} admission policies: {passed} rows passed, {failed} failed, {:.1} s", if report.passed() { "ok  " } else { "FAIL" }, started.elapsed().as_secs_f64());
+        println!(
+            "{} admission policies: {passed} rows passed, {failed} failed, {:.1} s",
+            if report.passed() { "ok  " } else { "FAIL" },
+            started.elapsed().as_secs_f64()
+        );
         Ok(Tally { passed: u64::try_from(passed)?, failed: u64::try_from(failed)? })
     };
     tried().unwrap_or_else(|error| {
@@ -183,9 +210,14 @@ fn policies() -> Tally {
 }
 
 fn scenarios(built: programs::Programs, play: &Play) -> Result<Tally> {
-    let ground = outside::start(built, &play.place, &Wanted { name: &outside::own_name("test"), scrape_seconds: 1, detached: play.keep })?;
+    let ground = outside::start(
+        built,
+        &play.place,
+        &Wanted { name: &outside::own_name("test"), scrape_seconds: 1, detached: play.keep },
+    )?;
     let count = std::env::temp_dir().join(format!("canaryrelease-test-{}", std::process::id()));
-    let mut arguments: Vec<std::ffi::OsString> = vec!["scenarios".into(), "--quick".into(), "--count".into(), count.clone().into()];
+    let mut arguments: Vec<std::ffi::OsString> =
+        vec!["scenarios".into(), "--quick".into(), "--count".into(), count.clone().into()];
     arguments.extend(play.arguments());
     let good = ground.inside(1, &arguments);
     let counted = fs::read_to_string(&count).unwrap_or_default();

@@ -104,7 +104,10 @@ async fn act(arguments: Arguments) -> Result<bool> {
                 .filter(|scenario| only.is_empty() || only.iter().any(|text| scenario.name.contains(text.as_str())))
                 .collect();
             if chosen.is_empty() {
-                bail!("no scenario is called so; there are: {}", scenarios::all().iter().map(|one| one.name).collect::<Vec<_>>().join(", "));
+                bail!(
+                    "no scenario is called so; there are: {}",
+                    scenarios::all().iter().map(|one| one.name).collect::<Vec<_>>().join(", ")
+                );
             }
             println!("{} scenarios, {jobs} at a time", chosen.len());
             let mut played = play(&world, &chosen, Options { jobs, talk: steps, keep }, tell).await;

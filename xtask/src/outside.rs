@@ -159,7 +159,16 @@ impl Ground {
             }
             (None, Some(context)) => {
                 let gateway = self.place.gateway.as_deref().context("--context needs --gateway NAMESPACE/NAME")?;
-                command.args(["--context", context, "--gateway", gateway, "--url", &self.place.url, "--prometheus", &self.place.prometheus]);
+                command.args([
+                    "--context",
+                    context,
+                    "--gateway",
+                    gateway,
+                    "--url",
+                    &self.place.url,
+                    "--prometheus",
+                    &self.place.prometheus,
+                ]);
             }
             (None, None) => bail!("neither a lab nor a context"),
         }
@@ -191,14 +200,19 @@ pub(crate) fn demo(once: bool, place: &Place) -> Result<bool> {
     let good = ground.inside(1, &["demo".into()])?;
     if once {
         ground.end()?;
-        println!("{}", if good { "Both releases ended as they should." } else { "A release did not end as it should." });
+        println!(
+            "{}",
+            if good { "Both releases ended as they should." } else { "A release did not end as it should." }
+        );
         return Ok(good);
     }
     match (ground.name(), &place.context) {
         (Some(name), _) => {
             println!("\nThe cluster is still up. To look around and to stop it:");
             println!("  cargo xtask lab kubectl {name} -- get canaryreleases -A");
-            println!("  cargo xtask lab kubectl {name} -- -n demo-good set image deployment/orders shop=docker.io/lab/shop:v3");
+            println!(
+                "  cargo xtask lab kubectl {name} -- -n demo-good set image deployment/orders shop=docker.io/lab/shop:v3"
+            );
             println!("  cargo xtask lab kubectl {name} -- -n demo-good get canaryrelease orders -w");
             println!("  cargo xtask lab down {name}");
         }
@@ -229,7 +243,8 @@ pub(crate) fn bench(runs: usize, idle: u64, write: bool, place: &Place) -> Resul
         bail!("the figures need a lab: its audit log and its processes");
     }
     let ground = prepare(place, &Wanted { name: &own_name("bench"), scrape_seconds: 5, detached: false })?;
-    let mut arguments: Vec<OsString> = ["bench", "--runs", &runs.to_string(), "--idle", &idle.to_string()].map(OsString::from).to_vec();
+    let mut arguments: Vec<OsString> =
+        ["bench", "--runs", &runs.to_string(), "--idle", &idle.to_string()].map(OsString::from).to_vec();
     if write {
         arguments.extend(["--write".into(), programs::root().join("docs/bench.md").into()]);
     }

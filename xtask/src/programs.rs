@@ -38,7 +38,17 @@ pub(crate) struct Programs {
 pub(crate) fn build() -> Result<Programs> {
     timed("build the operator and the demo shop", || {
         let mut command = cargo();
-        command.args(["build", "--release", "--package", "canary-operator", "--package", "lab-app", "--package", "lab", "--bins"]);
+        command.args([
+            "build",
+            "--release",
+            "--package",
+            "canary-operator",
+            "--package",
+            "lab-app",
+            "--package",
+            "lab",
+            "--bins",
+        ]);
         // Warnings and errors are cargo's to show; its list of crates is a good progress display.
         if !command.status().context("start cargo")?.success() {
             bail!("cargo build failed");
@@ -52,5 +62,9 @@ pub(crate) fn build() -> Result<Programs> {
 fn target() -> Result<PathBuf> {
     let output = cargo().args(["metadata", "--format-version=1", "--no-deps"]).output().context("start cargo")?;
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
-    metadata.pointer("/target_directory").and_then(serde_json::Value::as_str).map(PathBuf::from).context("cargo metadata names no target directory")
+    metadata
+        .pointer("/target_directory")
+        .and_then(serde_json::Value::as_str)
+        .map(PathBuf::from)
+        .context("cargo metadata names no target directory")
 }

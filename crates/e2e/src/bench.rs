@@ -74,7 +74,14 @@ pub async fn measure(world: &Arc<World>, options: Options, mut tell: impl FnMut(
     tell(&format!("resident memory with no CanaryRelease: {} kB", figures.idle_memory));
     for run in 0..options.runs {
         let one = reverted(world, run).await?;
-        tell(&format!("reverted {}: {:.1} s, {} bad answers, {:?}, {} kB", run + 1, seconds(one.fault_ms), one.bad, one.writes, one.memory));
+        tell(&format!(
+            "reverted {}: {:.1} s, {} bad answers, {:?}, {} kB",
+            run + 1,
+            seconds(one.fault_ms),
+            one.bad,
+            one.writes,
+            one.memory
+        ));
         figures.reverted.push(one);
     }
     for run in 0..options.runs {
@@ -99,7 +106,8 @@ pub async fn measure(world: &Arc<World>, options: Options, mut tell: impl FnMut(
 
 /// 100 requests/s, canary at 5 %, scrape and tick 5 s.
 fn setup(scene: &Scene) -> Setup {
-    let mut setup = scene.plain().replicas(4).rate(100.0).spec("interval", "5s").stages(&[("5%", "300s"), ("100%", "30s")]);
+    let mut setup =
+        scene.plain().replicas(4).rate(100.0).spec("interval", "5s").stages(&[("5%", "300s"), ("100%", "30s")]);
     setup.deployment["spec"]["template"]["metadata"]["annotations"]["prometheus.io/interval"] = "5s".into();
     for gate in setup.release["spec"]["gates"].as_array_mut().into_iter().flatten() {
         gate["minRequests"] = 20.into();
@@ -123,7 +131,12 @@ async fn reverted(world: &Arc<World>, run: usize) -> Result<Reverted> {
         let ended = scene.until("ended RolledBack", Duration::from_secs(1), |seen| seen.ended("RolledBack")).await;
         match ended {
             Ok(_) => break Ok(()),
-            Err(error) if scene.latest().is_some_and(|seen| seen.number() == 1) && scene.client().at.unix_ms > fault + 120_000 => break Err(error),
+            Err(error)
+                if scene.latest().is_some_and(|seen| seen.number() == 1)
+                    && scene.client().at.unix_ms > fault + 120_000 =>
+            {
+                break Err(error);
+            }
             Err(_) => {}
         }
     };
@@ -213,7 +226,8 @@ impl Figures {
              answers half of its requests with 500. Writes are counted in the API server's audit log by the operator's user.\n\n",
         );
         let times: Vec<u64> = self.reverted.iter().map(|one| one.fault_ms).collect();
-        let _ = writeln!(page, "| figure | median | runs | aim | others, at 10 s intervals |\n|---|---:|---|---:|---:|");
+        let _ =
+            writeln!(page, "| figure | median | runs | aim | others, at 10 s intervals |\n|---|---:|---|---:|---:|");
         let list = |values: Vec<String>| values.join(", ");
         let _ = writeln!(
             page,
@@ -222,7 +236,12 @@ impl Figures {
             list(times.iter().map(|ms| format!("{:.1}", seconds(*ms))).collect())
         );
         let bad = self.reverted.iter().map(|one| one.bad);
-        let _ = writeln!(page, "| bad answers served | {} | {} | 15 | 30, 65 |", median(bad.clone()), list(bad.map(|bad| bad.to_string()).collect()));
+        let _ = writeln!(
+            page,
+            "| bad answers served | {} | {} | 15 | 30, 65 |",
+            median(bad.clone()),
+            list(bad.map(|bad| bad.to_string()).collect())
+        );
         let objects = self.reverted.iter().map(|one| count(one.writes.objects));
         let _ = writeln!(
             page,
@@ -231,7 +250,12 @@ impl Figures {
             list(objects.map(|writes| writes.to_string()).collect())
         );
         let events = self.reverted.iter().map(|one| count(one.writes.events));
-        let _ = writeln!(page, "| Events, reverted release | {} | {} | | |", median(events.clone()), list(events.map(|writes| writes.to_string()).collect()));
+        let _ = writeln!(
+            page,
+            "| Events, reverted release | {} | {} | | |",
+            median(events.clone()),
+            list(events.map(|writes| writes.to_string()).collect())
+        );
         let objects = self.promoted.iter().map(|one| count(one.objects));
         let _ = writeln!(
             page,
@@ -240,7 +264,12 @@ impl Figures {
             list(objects.map(|writes| writes.to_string()).collect())
         );
         let events = self.promoted.iter().map(|one| count(one.events));
-        let _ = writeln!(page, "| Events, promoted release | {} | {} | | |", median(events.clone()), list(events.map(|writes| writes.to_string()).collect()));
+        let _ = writeln!(
+            page,
+            "| Events, promoted release | {} | {} | | |",
+            median(events.clone()),
+            list(events.map(|writes| writes.to_string()).collect())
+        );
         let memory = self.reverted.iter().map(|one| one.memory);
         let _ = writeln!(
             page,
@@ -248,7 +277,13 @@ impl Figures {
             median(memory.clone()) / 1024,
             list(memory.map(|kb| kb.to_string()).collect())
         );
-        let _ = writeln!(page, "| resident memory idle, before and after | {} MB | {} kB, {} kB | 20 MB | 60 MB |", self.idle_memory / 1024, self.idle_memory, self.rest_memory);
+        let _ = writeln!(
+            page,
+            "| resident memory idle, before and after | {} MB | {} kB, {} kB | 20 MB | 60 MB |",
+            self.idle_memory / 1024,
+            self.idle_memory,
+            self.rest_memory
+        );
         let _ = writeln!(
             page,
             "| writes in {} idle seconds (without Events and lease) | {} | Events {}, lease {} | 0 | |",

@@ -24,7 +24,9 @@ pub async fn play(world: &Arc<World>) -> Result<()> {
     let first = live::show(&good, "orders", ("v1", "v2"), DEADLINE).await?;
 
     let mut bad = open(world, "demo-bad", "payments").await?;
-    println!("\nA bad release, half of its answers are 500: kubectl -n demo-bad set image deployment/payments shop=docker.io/lab/shop:bad\n");
+    println!(
+        "\nA bad release, half of its answers are 500: kubectl -n demo-bad set image deployment/payments shop=docker.io/lab/shop:bad\n"
+    );
     bad.set_image_of("payments", "bad").await?;
     let second = live::show(&bad, "payments", ("v1", "bad"), DEADLINE).await?;
 

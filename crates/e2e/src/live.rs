@@ -52,7 +52,11 @@ pub async fn show(scene: &Scene, title: &str, versions: (&str, &str), deadline: 
             } else {
                 let line = format!("{} {} {}", seen.phase(), text(&seen.object, "/status/stage"), seen.weight());
                 if line != said || said_at.elapsed() > QUIET {
-                    println!("{:5.0} s  {title}: {line}; {client}; {}", started.elapsed().as_secs_f64(), gates(seen).join("; "));
+                    println!(
+                        "{:5.0} s  {title}: {line}; {client}; {}",
+                        started.elapsed().as_secs_f64(),
+                        gates(seen).join("; ")
+                    );
                     said = line;
                     said_at = Instant::now();
                 }
@@ -71,7 +75,15 @@ pub async fn show(scene: &Scene, title: &str, versions: (&str, &str), deadline: 
 
 fn gates(seen: &Seen) -> Vec<String> {
     let gates = seen.object.pointer("/status/gates").and_then(Value::as_array);
-    let shown = |gate: &Value| format!("{} {}: {} of {}", text(gate, "/gate"), text(gate, "/verdict"), text(gate, "/value"), text(gate, "/limit"));
+    let shown = |gate: &Value| {
+        format!(
+            "{} {}: {} of {}",
+            text(gate, "/gate"),
+            text(gate, "/verdict"),
+            text(gate, "/value"),
+            text(gate, "/limit")
+        )
+    };
     gates.into_iter().flatten().map(shown).collect()
 }
 

@@ -42,7 +42,8 @@ pub fn proof(played: &[Played], made: &Made) -> String {
     );
     page.push_str("| scenario | promise | result | seconds | bad answers | answers by version and status |\n|---|---|---|---:|---:|---|\n");
     for one in played {
-        let result = one.failure.as_ref().map_or_else(|| "kept".to_owned(), |(why, _)| format!("**broken**: {}", cell(why)));
+        let result =
+            one.failure.as_ref().map_or_else(|| "kept".to_owned(), |(why, _)| format!("**broken**: {}", cell(why)));
         let _ = writeln!(
             page,
             "| {} | {} | {result} | {:.0} | {} | {} |",

@@ -19,12 +19,29 @@ pub async fn abort_needs_the_verb_and_records_the_name(scene: &mut Scene) -> Res
     grant(scene, "writer", &["get", "list", "patch", "update"]).await?;
     let lab = scene.world.lab()?;
     let joe = Cluster::by_file(&lab.kubeconfig_for("joe", &[])?, &lab.dir().join("bin/kubectl")).await?;
-    let abort = ["--namespace", namespace.as_str(), "annotate", "canaryrelease", "shop", "canaryrelease.dev/command=abort", "--overwrite"];
+    let abort = [
+        "--namespace",
+        namespace.as_str(),
+        "annotate",
+        "canaryrelease",
+        "shop",
+        "canaryrelease.dev/command=abort",
+        "--overwrite",
+    ];
     let refused = joe.kubectl(&abort, None).await?;
-    ensure!(!refused.ok() && refused.err.contains("joe may not abort") && refused.err.contains("verb"), "not refused as it must be: {}{}", refused.out, refused.err);
+    ensure!(
+        !refused.ok() && refused.err.contains("joe may not abort") && refused.err.contains("verb"),
+        "not refused as it must be: {}{}",
+        refused.out,
+        refused.err
+    );
     scene.step("joe's abort is refused");
     scene.from_now();
-    scene.never("aborted all the same", Duration::from_secs(3), |seen| seen.phase() == "Reverting" || seen.outcome() == "Aborted").await?;
+    scene
+        .never("aborted all the same", Duration::from_secs(3), |seen| {
+            seen.phase() == "Reverting" || seen.outcome() == "Aborted"
+        })
+        .await?;
     grant(scene, "aborter", &["abort"]).await?;
     let end = tokio::time::Instant::now() + SOON;
     while !joe.kubectl(&abort, None).await?.ok() {
@@ -35,8 +52,15 @@ pub async fn abort_needs_the_verb_and_records_the_name(scene: &mut Scene) -> Res
     let seen = scene.ended("Aborted").await?;
     ensure!(seen.message().contains("joe"), "the message does not name joe: {}", seen.message());
     let release = scene.kubectl(&["describe", "canaryrelease", "shop"]).await?;
-    ensure!(text(&seen.object, "/status/lastCommand/by") == "joe" && release.contains("joe"), "the record does not name joe");
-    scene.until("the annotation is taken away", SOON, |seen| seen.object.pointer("/metadata/annotations/canaryrelease.dev~1command").is_none()).await?;
+    ensure!(
+        text(&seen.object, "/status/lastCommand/by") == "joe" && release.contains("joe"),
+        "the record does not name joe"
+    );
+    scene
+        .until("the annotation is taken away", SOON, |seen| {
+            seen.object.pointer("/metadata/annotations/canaryrelease.dev~1command").is_none()
+        })
+        .await?;
     stable_serves(scene, "v1").await?;
     scene.no_bad_answers()
 }
@@ -63,13 +87,17 @@ pub async fn approve_pause_resume_promote_and_retry(scene: &mut Scene) -> Result
     setup.release["spec"]["stages"][0]["approval"] = true.into();
     scene.open(setup).await?;
     scene.set_image("v2").await?;
-    scene.until("stage 1 waits for approval", SOON, |seen| seen.baking(1) && seen.message().contains("approval")).await?;
+    scene
+        .until("stage 1 waits for approval", SOON, |seen| seen.baking(1) && seen.message().contains("approval"))
+        .await?;
     scene.never("stage 2 without approval", Duration::from_secs(5), |seen| seen.stage() == 2).await?;
     scene.command("approve").await?;
     scene.until("stage 2 is judged", SOON, |seen| seen.baking(2)).await?;
     scene.command("pause").await?;
     scene.until("paused", SOON, |seen| seen.phase() == "Paused").await?;
-    scene.never("stage 3 while paused", Duration::from_secs(9), |seen| seen.stage() == 3 || seen.weight() != "50%").await?;
+    scene
+        .never("stage 3 while paused", Duration::from_secs(9), |seen| seen.stage() == 3 || seen.weight() != "50%")
+        .await?;
     scene.command("resume").await?;
     scene.until("stage 3 is judged", SOON, |seen| seen.baking(3)).await?;
     scene.ended("Promoted").await?;
@@ -80,7 +108,11 @@ pub async fn approve_pause_resume_promote_and_retry(scene: &mut Scene) -> Result
     scene.until("stage 1 is judged", SOON, |seen| seen.number() == 2 && seen.baking(1)).await?;
     scene.command("promote").await?;
     let seen = scene.until("ended Promoted", RELEASE, |seen| seen.number() == 2 && seen.ended("Promoted")).await?;
-    ensure!(seen.object["status"]["history"].to_string().contains("PARTIAL"), "the record does not say PARTIAL: {}", seen.object["status"]["history"]);
+    ensure!(
+        seen.object["status"]["history"].to_string().contains("PARTIAL"),
+        "the record does not say PARTIAL: {}",
+        seen.object["status"]["history"]
+    );
     promoted_to(scene, "v3").await?;
     scene.no_bad_answers()?;
 

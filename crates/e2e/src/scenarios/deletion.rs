@@ -85,17 +85,31 @@ async fn delete(scene: &mut Scene, options: &[&str]) -> Result<()> {
 /// Route and Deployment are as a user without us would have them, and nothing of ours is left.
 async fn plain(scene: &mut Scene, version: &str) -> Result<()> {
     let namespace = scene.namespace.clone();
-    let ours = |object: &Value| object["metadata"]["labels"].to_string().contains("canaryrelease.dev") || object["metadata"]["annotations"].to_string().contains("canaryrelease.dev");
-    scene.cluster().until((Kind::Deployment, &namespace, "shop"), SOON, "rolled out", |found| found.is_some_and(rolled_out)).await?;
+    let ours = |object: &Value| {
+        object["metadata"]["labels"].to_string().contains("canaryrelease.dev")
+            || object["metadata"]["annotations"].to_string().contains("canaryrelease.dev")
+    };
+    scene
+        .cluster()
+        .until((Kind::Deployment, &namespace, "shop"), SOON, "rolled out", |found| found.is_some_and(rolled_out))
+        .await?;
     let target = scene.deployment("shop").await?.context("the target is gone")?;
     ensure!(!truth(&target, "/spec/paused"), "the target is still paused");
-    ensure!(text(&target, "/spec/template/spec/containers/0/image") == image(version), "the target does not ask for {version}");
+    ensure!(
+        text(&target, "/spec/template/spec/containers/0/image") == image(version),
+        "the target does not ask for {version}"
+    );
     ensure!(!ours(&target), "the target still carries our marks: {}", target["metadata"]);
     let route = scene.cluster().get(Kind::HttpRoute, &namespace, "shop").await?.context("the route is gone")?;
     ensure!(!ours(&route), "the route still carries our marks: {}", route["metadata"]);
-    ensure!(route["spec"]["rules"][0]["backendRefs"].as_array().is_some_and(|refs| refs.len() == 1), "the route is still split: {}", route["spec"]);
+    ensure!(
+        route["spec"]["rules"][0]["backendRefs"].as_array().is_some_and(|refs| refs.len() == 1),
+        "the route is still split: {}",
+        route["spec"]
+    );
     for kind in [Kind::Deployment, Kind::Service] {
-        let gone = |found: Option<&Value>| found.is_none_or(|object| object.pointer("/metadata/deletionTimestamp").is_some());
+        let gone =
+            |found: Option<&Value>| found.is_none_or(|object| object.pointer("/metadata/deletionTimestamp").is_some());
         scene.cluster().until((kind, &namespace, "shop-canary"), SOON, "gone", gone).await?;
     }
     scene.step(format!("plain, asking for {version}"));

@@ -26,7 +26,12 @@ pub async fn prometheus_down_keeps_the_weight_and_abort_works(scene: &mut Scene)
 }
 
 async fn without_prometheus(scene: &mut Scene) -> Result<()> {
-    scene.never("the weight moves or the stage ends", Duration::from_secs(25), |seen| seen.number() == 1 && (seen.stage() > 1 || (seen.baking(1) && seen.weight() != "20%") || !seen.outcome().is_empty())).await?;
+    scene
+        .never("the weight moves or the stage ends", Duration::from_secs(25), |seen| {
+            seen.number() == 1
+                && (seen.stage() > 1 || (seen.baking(1) && seen.weight() != "20%") || !seen.outcome().is_empty())
+        })
+        .await?;
     ensure!(scene.weights().await? == (800, Some(200)), "the route's weights moved: {:?}", scene.weights().await?);
     scene.answered_by("v2", SOON).await?;
     scene.from_now();
@@ -140,7 +145,10 @@ pub async fn operator_uninstalled_in_the_middle(scene: &mut Scene) -> Result<()>
 }
 
 async fn remove_operator(scene: &mut Scene) -> Result<()> {
-    scene.cluster().run(&["delete", "deployment", OPERATOR, "-n", SYSTEM, "--cascade=foreground", "--timeout=50s"], None).await?;
+    scene
+        .cluster()
+        .run(&["delete", "deployment", OPERATOR, "-n", SYSTEM, "--cascade=foreground", "--timeout=50s"], None)
+        .await?;
     scene.step("the operator is gone");
     Ok(())
 }
@@ -156,7 +164,8 @@ async fn way_out(scene: &mut Scene) -> Result<()> {
     // docs/uninstall: the route first, then the Deployment, each with a reason, then our objects.
     let rules = scene.objects().route["spec"]["rules"].clone();
     let reason = "the operator is gone";
-    let route = json!({"metadata": {"annotations": {"canaryrelease.dev/override": reason}}, "spec": {"rules": rules}}).to_string();
+    let route = json!({"metadata": {"annotations": {"canaryrelease.dev/override": reason}}, "spec": {"rules": rules}})
+        .to_string();
     scene.kubectl(&["patch", "httproute", "shop", "--type=merge", "-p", &route]).await?;
     ensure!(scene.weights().await?.1.is_none(), "the route is still split: {:?}", scene.weights().await?);
     scene.no_answer_by_soon("v2", Duration::from_secs(5)).await?;
@@ -164,9 +173,19 @@ async fn way_out(scene: &mut Scene) -> Result<()> {
     let target = json!({"metadata": {"annotations": {"canaryrelease.dev/override": reason}}, "spec": {"paused": false, "template": template}}).to_string();
     scene.kubectl(&["patch", "deployment", "shop", "--type=merge", "-p", &target]).await?;
     stable_pods(scene).await?;
-    scene.kubectl(&["patch", "canaryrelease", "shop", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]).await?;
+    scene
+        .kubectl(&["patch", "canaryrelease", "shop", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#])
+        .await?;
     scene.kubectl(&["delete", "canaryrelease", "shop", "--timeout=30s"]).await?;
-    scene.kubectl(&["delete", "deployment,service,poddisruptionbudget", "-l", "canaryrelease.dev/owned-by=shop", "--timeout=50s"]).await?;
+    scene
+        .kubectl(&[
+            "delete",
+            "deployment,service,poddisruptionbudget",
+            "-l",
+            "canaryrelease.dev/owned-by=shop",
+            "--timeout=50s",
+        ])
+        .await?;
     scene.answered_by("v1", SOON).await?;
     scene.no_answer_by("v2", Duration::from_secs(3)).await?;
     scene.no_bad_answers()
@@ -174,7 +193,11 @@ async fn way_out(scene: &mut Scene) -> Result<()> {
 
 async fn stable_pods(scene: &mut Scene) -> Result<()> {
     let target = scene.deployment("shop").await?.context("the target is gone")?;
-    ensure!(!truth(&target, "/spec/paused") && text(&target, "/spec/template/spec/containers/0/image") == image("v1"), "the override was not let through: {}", target["spec"]);
+    ensure!(
+        !truth(&target, "/spec/paused") && text(&target, "/spec/template/spec/containers/0/image") == image("v1"),
+        "the override was not let through: {}",
+        target["spec"]
+    );
     for pod in scene.pods_of("shop").await? {
         ensure!(text(&pod, "/spec/containers/0/image") == image("v1"), "a pod of the target does not run v1");
     }
@@ -191,7 +214,11 @@ pub async fn override_with_the_operator_dead(scene: &mut Scene) -> Result<()> {
     scene.world.start_operator().await?;
     played?;
     let seen = scene.until("recorded as Overridden", SOON, |seen| seen.outcome() == "Overridden").await?;
-    ensure!(seen.object["status"]["history"].to_string().contains("INC-42"), "the record does not hold the reason: {}", seen.object["status"]["history"]);
+    ensure!(
+        seen.object["status"]["history"].to_string().contains("INC-42"),
+        "the record does not hold the reason: {}",
+        seen.object["status"]["history"]
+    );
     scene.answered_by("v3", SOON).await?;
     scene.no_bad_answers()
 }
@@ -208,6 +235,11 @@ async fn override_it(scene: &mut Scene) -> Result<()> {
     patch["spec"]["paused"] = false.into();
     scene.kubectl(&["patch", "deployment", "shop", "-p", &patch.to_string()]).await?;
     let namespace = scene.namespace.clone();
-    scene.cluster().until((Kind::Deployment, &namespace, "shop"), SOON, "rolled out", |found| found.is_some_and(crate::scene::rolled_out)).await?;
+    scene
+        .cluster()
+        .until((Kind::Deployment, &namespace, "shop"), SOON, "rolled out", |found| {
+            found.is_some_and(crate::scene::rolled_out)
+        })
+        .await?;
     scene.answered_by("v3", SOON).await
 }

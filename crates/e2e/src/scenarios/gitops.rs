@@ -60,15 +60,20 @@ pub async fn a_pipeline_that_waits_on_the_status_ends_right(scene: &mut Scene) -
     let setup = scene.plain().stages(&[("30%", "5s"), ("100%", "5s")]);
     scene.open(setup).await?;
     for (version, right) in [("v2", "Promoted"), ("bad", "RolledBack"), ("v3", "Promoted")] {
-        let before = scene.latest().map(|seen| text(&seen.object, "/status/observedTemplate").to_owned()).unwrap_or_default();
+        let before =
+            scene.latest().map(|seen| text(&seen.object, "/status/observedTemplate").to_owned()).unwrap_or_default();
         scene.from_now();
         let manifest = scene.objects().deployment_with(version);
         scene.cluster().apply(&[&manifest]).await?;
         let digest = move |object: &Value| text(object, "/status/observedTemplate").to_owned();
-        let first = scene.until("the status speaks of the new template", SOON, move |seen| digest(&seen.object) != before).await?;
+        let first = scene
+            .until("the status speaks of the new template", SOON, move |seen| digest(&seen.object) != before)
+            .await?;
         ensure!(first.outcome().is_empty(), "the old outcome {} with the new template", first.outcome());
         let (outcome, digest) = (text(&first.object, "/status/observedTemplate").to_owned(), digest);
-        let end = scene.until("an outcome", RELEASE, move |seen| !seen.outcome().is_empty() && digest(&seen.object) == outcome).await?;
+        let end = scene
+            .until("an outcome", RELEASE, move |seen| !seen.outcome().is_empty() && digest(&seen.object) == outcome)
+            .await?;
         ensure!(end.outcome() == right, "{version}: the pipeline was told {}, not {right}", end.outcome());
         scene.until("at rest", SOON, |seen| seen.condition("Reconciling").1 == "False").await?;
     }

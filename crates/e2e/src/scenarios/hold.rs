@@ -18,7 +18,9 @@ pub async fn hold_not_installed_is_said(scene: &mut Scene) -> Result<()> {
     let said = async {
         scene.open_unreleased(setup).await?;
         scene.apply_release().await?;
-        scene.until("not Ready: HoldNotInstalled", SOON, |seen| seen.condition("Ready") == ("HoldNotInstalled", "False")).await
+        scene
+            .until("not Ready: HoldNotInstalled", SOON, |seen| seen.condition("Ready") == ("HoldNotInstalled", "False"))
+            .await
     }
     .await;
     // Whatever came of it, the others need the policies.
@@ -44,14 +46,21 @@ pub async fn second_release_for_one_target_says_so(scene: &mut Scene) -> Result<
         })
         .await?
         .context("the second is gone")?;
-    ensure!(text(&said, "/status/message").contains("shop"), "the second does not name the first: {}", text(&said, "/status/message"));
+    ensure!(
+        text(&said, "/status/message").contains("shop"),
+        "the second does not name the first: {}",
+        text(&said, "/status/message")
+    );
     scene.set_image("v2").await?;
     scene.ended("Promoted").await?;
     promoted_to(scene, "v2").await?;
     scene.from_now();
     scene.kubectl(&["delete", "canaryrelease", "zweite", "--timeout=30s"]).await?;
     let target = scene.deployment("shop").await?.context("the target is gone")?;
-    ensure!(text(&target, "/metadata/labels/canaryrelease.dev~1release") == "shop", "the second's deletion disarmed the first");
+    ensure!(
+        text(&target, "/metadata/labels/canaryrelease.dev~1release") == "shop",
+        "the second's deletion disarmed the first"
+    );
     scene.no_bad_answers()
 }
 
@@ -78,7 +87,12 @@ pub async fn autoscaler_scales_during_the_release(scene: &mut Scene) -> Result<(
     scene.cluster().apply(&[&autoscaler]).await?;
     scene.open(setup).await?;
     let (namespace, minutes) = (scene.namespace.clone(), Duration::from_secs(180));
-    scene.cluster().until((Kind::Deployment, &namespace, "shop"), minutes, "at 2 pods", |found| found.is_some_and(|target| number(target, "/status/availableReplicas") == 2)).await?;
+    scene
+        .cluster()
+        .until((Kind::Deployment, &namespace, "shop"), minutes, "at 2 pods", |found| {
+            found.is_some_and(|target| number(target, "/status/availableReplicas") == 2)
+        })
+        .await?;
     scene.set_image("v2").await?;
     scene.until("stage 1 is judged", SOON, |seen| seen.baking(1)).await?;
     scene
@@ -92,15 +106,30 @@ pub async fn autoscaler_scales_during_the_release(scene: &mut Scene) -> Result<(
     scene
         .cluster()
         .until((Kind::Deployment, &namespace, "shop"), minutes, "scaled up while held", |found| {
-            found.is_some_and(|target| number(target, "/spec/replicas") > 2 && truth(target, "/spec/paused") && number(target, "/status/availableReplicas") > 2)
+            found.is_some_and(|target| {
+                number(target, "/spec/replicas") > 2
+                    && truth(target, "/spec/paused")
+                    && number(target, "/status/availableReplicas") > 2
+            })
         })
         .await?;
     scene.step("scaled up while held");
     let seen = scene.ended("Promoted").await?;
-    ensure!(number(&seen.object, "/status/current/targetPods") > 2, "the release did not count the pods that were added");
-    let autoscaler = scene.cluster().get(Kind::Autoscaler, &namespace, "shop").await?.context("the autoscaler is gone")?;
-    ensure!(text(&autoscaler, "/spec/behavior/scaleDown/selectPolicy") != "Disabled", "the autoscaler's scale-down is still frozen");
-    ensure!(number(&autoscaler, "/spec/behavior/scaleDown/stabilizationWindowSeconds") == 5, "its behavior was not put back: {}", autoscaler["spec"]["behavior"]);
+    ensure!(
+        number(&seen.object, "/status/current/targetPods") > 2,
+        "the release did not count the pods that were added"
+    );
+    let autoscaler =
+        scene.cluster().get(Kind::Autoscaler, &namespace, "shop").await?.context("the autoscaler is gone")?;
+    ensure!(
+        text(&autoscaler, "/spec/behavior/scaleDown/selectPolicy") != "Disabled",
+        "the autoscaler's scale-down is still frozen"
+    );
+    ensure!(
+        number(&autoscaler, "/spec/behavior/scaleDown/stabilizationWindowSeconds") == 5,
+        "its behavior was not put back: {}",
+        autoscaler["spec"]["behavior"]
+    );
     scene.no_bad_answers()
 }
 
@@ -116,11 +145,18 @@ pub async fn scaled_to_zero_while_held_comes_back_as_stable(scene: &mut Scene) -
     scene
         .cluster()
         .until((Kind::Deployment, &namespace, "shop"), SOON, "back at the serving template", |found| {
-            found.is_some_and(|target| text(target, "/spec/template/spec/containers/0/image") == image("v1") && !truth(target, "/spec/paused"))
+            found.is_some_and(|target| {
+                text(target, "/spec/template/spec/containers/0/image") == image("v1") && !truth(target, "/spec/paused")
+            })
         })
         .await?;
     scene.kubectl(&["scale", "deployment/shop", "--replicas=2"]).await?;
-    scene.cluster().until((Kind::Deployment, &namespace, "shop"), SOON, "at 2 pods", |found| found.is_some_and(|target| number(target, "/status/availableReplicas") == 2)).await?;
+    scene
+        .cluster()
+        .until((Kind::Deployment, &namespace, "shop"), SOON, "at 2 pods", |found| {
+            found.is_some_and(|target| number(target, "/status/availableReplicas") == 2)
+        })
+        .await?;
     stable_serves(scene, "v1").await?;
     scene.no_answer_by("v2", Duration::from_secs(5)).await
 }

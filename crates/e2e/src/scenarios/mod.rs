@@ -57,35 +57,140 @@ macro_rules! scenario {
 pub fn all() -> Vec<Scenario> {
     vec![
         // The longest first, so that they do not end alone.
-        scenario!("hpa", "an autoscaler on the target that really scales during the release", hold::autoscaler_scales_during_the_release),
-        scenario!("delete-each", "CanaryRelease deleted at each stage: all traffic on stable, the Deployment plain", deletion::deleted_at_each_stage_leaves_a_plain_deployment),
-        scenario!("commands", "approve, pause, resume, promote and retry do what they say", commands::approve_pause_resume_promote_and_retry),
-        scenario!("while-rolling", "a new template pushed, an abort and a breach while the promoted target rolls", revert::breach_push_and_abort_while_the_target_rolls),
-        scenario!("start", "set image, apply, server-side apply and replace each start a release; the same again is silent", starting::every_way_to_write_starts_a_release_and_the_same_again_is_silent),
-        scenario!("rejected-turns", "v2, v3, then v2 again after their reverts: none released", revert::rejected_versions_in_turn_none_released),
-        scenario!("pipeline", "a pipeline that waits on the status ends right in both outcomes", gitops::a_pipeline_that_waits_on_the_status_ends_right),
+        scenario!(
+            "hpa",
+            "an autoscaler on the target that really scales during the release",
+            hold::autoscaler_scales_during_the_release
+        ),
+        scenario!(
+            "delete-each",
+            "CanaryRelease deleted at each stage: all traffic on stable, the Deployment plain",
+            deletion::deleted_at_each_stage_leaves_a_plain_deployment
+        ),
+        scenario!(
+            "commands",
+            "approve, pause, resume, promote and retry do what they say",
+            commands::approve_pause_resume_promote_and_retry
+        ),
+        scenario!(
+            "while-rolling",
+            "a new template pushed, an abort and a breach while the promoted target rolls",
+            revert::breach_push_and_abort_while_the_target_rolls
+        ),
+        scenario!(
+            "start",
+            "set image, apply, server-side apply and replace each start a release; the same again is silent",
+            starting::every_way_to_write_starts_a_release_and_the_same_again_is_silent
+        ),
+        scenario!(
+            "rejected-turns",
+            "v2, v3, then v2 again after their reverts: none released",
+            revert::rejected_versions_in_turn_none_released
+        ),
+        scenario!(
+            "pipeline",
+            "a pipeline that waits on the status ends right in both outcomes",
+            gitops::a_pipeline_that_waits_on_the_status_ends_right
+        ),
         scenario!("good", "good release promoted, the client sees no error", promotion::good_release_promoted, quick),
         scenario!("bad-1", "bad release at stage 1 reverted", revert::bad_release_reverted_at_stage_1, quick),
         scenario!("bad-3", "release that turns bad at stage 3 reverted", revert::turns_bad_at_stage_3_reverted, quick),
-        scenario!("gitops", "a tool applies plain route and Deployment every 5 s: no difference at any stage, the split stays", gitops::a_tool_that_applies_every_5_s_sees_no_difference, quick),
-        scenario!("superseded", "new template in the middle of a release: superseded, starts again from stage 1", starting::new_template_supersedes_and_starts_again, quick),
-        scenario!("rejected", "the same rejected manifest again: no release, no pods; a fix: a new release", revert::rejected_again_stays_rejected_and_a_fix_is_released, quick),
-        scenario!("crash-loop", "a canary that crash-loops is reverted on its deadline", revert::crash_loop_reverted_on_its_deadline, quick),
-        scenario!("hold-mode", "a revert in Hold mode keeps the template, and stable serves and scales", revert::hold_mode_keeps_the_template_and_stable_serves),
-        scenario!("unpause", "the write that would un-pause is refused with the way out", starting::unpausing_by_hand_is_refused_with_the_way_out, quick),
-        scenario!("delete-50", "deleted in the foreground at weight 50: no failed answer", deletion::deleted_in_the_foreground_at_weight_50, quick),
+        scenario!(
+            "gitops",
+            "a tool applies plain route and Deployment every 5 s: no difference at any stage, the split stays",
+            gitops::a_tool_that_applies_every_5_s_sees_no_difference,
+            quick
+        ),
+        scenario!(
+            "superseded",
+            "new template in the middle of a release: superseded, starts again from stage 1",
+            starting::new_template_supersedes_and_starts_again,
+            quick
+        ),
+        scenario!(
+            "rejected",
+            "the same rejected manifest again: no release, no pods; a fix: a new release",
+            revert::rejected_again_stays_rejected_and_a_fix_is_released,
+            quick
+        ),
+        scenario!(
+            "crash-loop",
+            "a canary that crash-loops is reverted on its deadline",
+            revert::crash_loop_reverted_on_its_deadline,
+            quick
+        ),
+        scenario!(
+            "hold-mode",
+            "a revert in Hold mode keeps the template, and stable serves and scales",
+            revert::hold_mode_keeps_the_template_and_stable_serves
+        ),
+        scenario!(
+            "unpause",
+            "the write that would un-pause is refused with the way out",
+            starting::unpausing_by_hand_is_refused_with_the_way_out,
+            quick
+        ),
+        scenario!(
+            "delete-50",
+            "deleted in the foreground at weight 50: no failed answer",
+            deletion::deleted_in_the_foreground_at_weight_50,
+            quick
+        ),
         scenario!("delete-hold", "deletion after a revert in Hold mode", deletion::deleted_after_a_revert_in_hold_mode),
-        scenario!("two", "two CanaryReleases for one target: the second says so", hold::second_release_for_one_target_says_so),
-        scenario!("zero", "scaled to 0 while held, later back: the stable version serves", hold::scaled_to_zero_while_held_comes_back_as_stable),
-        scenario!("again", "target deleted and created again", hold::target_deleted_and_created_again_is_a_new_baseline),
-        scenario!("abort", "abort without the verb refused, with it done, name recorded", commands::abort_needs_the_verb_and_records_the_name, quick),
-        scenario!("route", "route edited by hand: put back and said", faults::route_edited_by_hand_is_put_back_and_said, quick),
+        scenario!(
+            "two",
+            "two CanaryReleases for one target: the second says so",
+            hold::second_release_for_one_target_says_so
+        ),
+        scenario!(
+            "zero",
+            "scaled to 0 while held, later back: the stable version serves",
+            hold::scaled_to_zero_while_held_comes_back_as_stable
+        ),
+        scenario!(
+            "again",
+            "target deleted and created again",
+            hold::target_deleted_and_created_again_is_a_new_baseline
+        ),
+        scenario!(
+            "abort",
+            "abort without the verb refused, with it done, name recorded",
+            commands::abort_needs_the_verb_and_records_the_name,
+            quick
+        ),
+        scenario!(
+            "route",
+            "route edited by hand: put back and said",
+            faults::route_edited_by_hand_is_put_back_and_said,
+            quick
+        ),
         scenario!("odd", "a target of odd but legal shape", odd_targets::target_of_odd_but_legal_shape),
-        scenario!("prometheus", "Prometheus down: weight stays, no promotion, abort works", faults::prometheus_down_keeps_the_weight_and_abort_works, alone),
-        scenario!("killed", "operator killed at each stage: goes on, no stage repeated or skipped", faults::operator_killed_at_each_stage_goes_on, quick, alone),
-        scenario!("uninstalled", "operator uninstalled in the middle: traffic stays, the way out works", faults::operator_uninstalled_in_the_middle, alone),
+        scenario!(
+            "prometheus",
+            "Prometheus down: weight stays, no promotion, abort works",
+            faults::prometheus_down_keeps_the_weight_and_abort_works,
+            alone
+        ),
+        scenario!(
+            "killed",
+            "operator killed at each stage: goes on, no stage repeated or skipped",
+            faults::operator_killed_at_each_stage_goes_on,
+            quick,
+            alone
+        ),
+        scenario!(
+            "uninstalled",
+            "operator uninstalled in the middle: traffic stays, the way out works",
+            faults::operator_uninstalled_in_the_middle,
+            alone
+        ),
         scenario!("override", "override with the operator dead", faults::override_with_the_operator_dead, alone),
-        scenario!("drift", "a split that drifts without the route policy: put back and said", faults::drifted_route_without_the_policy_is_put_back_and_said, alone),
+        scenario!(
+            "drift",
+            "a split that drifts without the route policy: put back and said",
+            faults::drifted_route_without_the_policy_is_put_back_and_said,
+            alone
+        ),
         scenario!("no-hold", "hold not installed: said, not Ready", hold::hold_not_installed_is_said, alone),
     ]
 }

@@ -16,11 +16,13 @@ pub async fn target_of_odd_but_legal_shape(scene: &mut Scene) -> Result<()> {
     if let Some(container) = pod["containers"][0].as_object_mut() {
         container.remove("readinessProbe");
     }
-    let side = json!({"name": "side", "image": image("v1"), "imagePullPolicy": "IfNotPresent", "args": ["--port=9090"]});
+    let side =
+        json!({"name": "side", "image": image("v1"), "imagePullPolicy": "IfNotPresent", "args": ["--port=9090"]});
     if let Some(containers) = pod["containers"].as_array_mut() {
         containers.push(side);
     }
-    pod["initContainers"] = json!([{"name": "first", "image": image("v1"), "imagePullPolicy": "IfNotPresent", "args": ["--help"]}]);
+    pod["initContainers"] =
+        json!([{"name": "first", "image": image("v1"), "imagePullPolicy": "IfNotPresent", "args": ["--help"]}]);
     ensure!(name.len() == 63, "the name has {} characters", name.len());
     scene.open(setup).await?;
     scene.set_image("v2").await?;

@@ -16,7 +16,9 @@ const WATCH: Duration = Duration::from_secs(5);
 pub async fn every_way_to_write_starts_a_release_and_the_same_again_is_silent(scene: &mut Scene) -> Result<()> {
     let setup = scene.plain().stages(&[("100%", "3s")]).spec("baseline", serde_json::json!({"duration": "1s"}));
     scene.open(setup).await?;
-    for (number, (way, version)) in [("set image", "v2"), ("apply", "v3"), ("server-side apply", "v4"), ("replace", "v5")].into_iter().enumerate() {
+    for (number, (way, version)) in
+        [("set image", "v2"), ("apply", "v3"), ("server-side apply", "v4"), ("replace", "v5")].into_iter().enumerate()
+    {
         let number = i64::try_from(number)? + 1;
         write(scene, way, version).await?;
         scene.until(&format!("a release by {way}"), SOON, move |seen| seen.number() == number).await?;
@@ -55,10 +57,13 @@ pub async fn unpausing_by_hand_is_refused_with_the_way_out(scene: &mut Scene) ->
     scene.until("stage 1 is judged", SOON, |seen| seen.baking(1)).await?;
     let said = scene.try_kubectl(&["rollout", "resume", "deployment/shop"]).await?;
     ensure!(!said.ok(), "a resume by hand was let through");
-    for word in ["held by CanaryRelease shop", "canaryrelease.dev/command", "promote", "abort", "canaryrelease.dev/override"] {
+    for word in
+        ["held by CanaryRelease shop", "canaryrelease.dev/command", "promote", "abort", "canaryrelease.dev/override"]
+    {
         ensure!(said.err.contains(word), "the refusal does not name {word}: {}", said.err);
     }
-    let said = scene.try_kubectl(&["patch", "deployment/shop", "--type=merge", "-p", r#"{"spec":{"paused":false}}"#]).await?;
+    let said =
+        scene.try_kubectl(&["patch", "deployment/shop", "--type=merge", "-p", r#"{"spec":{"paused":false}}"#]).await?;
     ensure!(!said.ok(), "an un-pausing patch was let through");
     write(scene, "replace", "v2").await?;
     let target = scene.deployment("shop").await?.context("the target is gone")?;
@@ -83,9 +88,13 @@ pub async fn new_template_supersedes_and_starts_again(scene: &mut Scene) -> Resu
     scene.until("ended Promoted", RELEASE, |seen| seen.number() == 2 && seen.ended("Promoted")).await?;
     promoted_to(scene, "v3").await?;
     scene.stages_were(2, &[1, 2, 3])?;
-    let release = scene.cluster().get(Kind::CanaryRelease, &scene.namespace, "shop").await?.context("no CanaryRelease")?;
+    let release =
+        scene.cluster().get(Kind::CanaryRelease, &scene.namespace, "shop").await?.context("no CanaryRelease")?;
     let history = release["status"]["history"].to_string();
     ensure!(history.contains("Superseded"), "the record does not say Superseded: {history}");
-    ensure!(text(&release, "/status/current/stable/images/0").ends_with(":v1"), "the second release did not start from v1");
+    ensure!(
+        text(&release, "/status/current/stable/images/0").ends_with(":v1"),
+        "the second release did not start from v1"
+    );
     scene.no_bad_answers()
 }
