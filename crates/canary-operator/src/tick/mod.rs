@@ -154,6 +154,10 @@ impl ReleaseTicker {
         if let Err(error) = apply::effects(&self.client, &key.namespace, &decision.effects).await {
             return self.ended("apply", decision, &error);
         }
+        if !write && !decision.notes.is_empty() {
+            // What was put right without a change of the status, such as a route that drifted, is said too.
+            self.tell(key, raw, raw, decision);
+        }
         if decision.gone && decision.effects.is_empty() {
             return Next::Idle;
         }
