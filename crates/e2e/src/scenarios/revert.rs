@@ -86,12 +86,9 @@ pub async fn rejected_again_stays_rejected_and_a_fix_is_released(scene: &mut Sce
 pub async fn rejected_versions_in_turn_none_released(scene: &mut Scene) -> Result<()> {
     let setup = scene.plain().stages(&[("30%", "10s"), ("100%", "5s")]);
     scene.open(setup).await?;
-    let mut number_of = 0;
-    for version in ["v2", "v3"] {
+    for (number, version) in [(1, "v2"), (2, "v3")] {
         scene.from_now();
         scene.set_image(version).await?;
-        number_of += 1;
-        let number = number_of;
         scene.until("stage 1 is judged", RELEASE, move |seen| seen.baking(1) && seen.number() == number).await?;
         scene.fault("shop-canary", "error_rate=0.5").await?;
         scene
