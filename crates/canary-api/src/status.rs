@@ -321,6 +321,9 @@ pub struct HoldStatus {
     /// release.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub asleep: bool,
+    /// Whether the target asks for a template that was rejected, and is held for that.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub holds_rejected: bool,
     /// NetworkPolicies that select the target's pods, or name them as peer, and not the canary's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub canary_not_selected: Vec<String>,

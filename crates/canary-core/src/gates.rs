@@ -155,7 +155,7 @@ struct EventsPerMinute {
 
 impl Kernel for EventsPerMinute {
     fn judge(&self, window: &Window<'_>) -> (String, Verdict) {
-        let Measure::Counted { k, seconds, .. } = *window.canary else { return (String::new(), Verdict::NoData) };
+        let Measure::Counted { n, k, seconds } = *window.canary else { return (String::new(), Verdict::NoData) };
         let other = match (self.scope, window.other) {
             (Scope::Canary, _) => 0.0,
             (Scope::Total, Measure::Counted { k, .. }) => *k,
@@ -172,6 +172,9 @@ impl Kernel for EventsPerMinute {
         let candidates_doing = self.scope == Scope::Canary || k > all * window.share;
         let verdict = if all >= LEAST_BAD && all - MARGIN * all.sqrt() > expected {
             if candidates_doing { Verdict::Breach } else { Verdict::Inconclusive }
+        } else if n < window.min_requests {
+            // No events of a candidate that got no requests say nothing.
+            Verdict::Inconclusive
         } else {
             Verdict::Pass
         };
@@ -452,11 +455,18 @@ mod tests {
     fn events_in_total_reject_only_what_the_candidate_did() {
         let gate = gate(json!({"eventRate": {"counter": "c", "limit": "0.5/min", "scope": "Total"}}));
         let of = |canary: f64, stable: f64| {
-            judge(&gate, Some(&reading(counted(canary, 0.0), counted(stable, 0.0))), 0.05).verdict
+            judge(&gate, Some(&reading(counted(canary, 100.0), counted(stable, 1900.0))), 0.05).verdict
         };
         assert_eq!(of(0.0, 0.0), Verdict::Pass);
         assert_eq!(of(30.0, 0.0), Verdict::Breach);
         assert_eq!(of(0.0, 30.0), Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn no_events_of_a_candidate_without_requests_are_no_pass() {
+        let gate = gate(json!({"eventRate": {"counter": "c", "limit": "0.5/min"}}));
+        assert_eq!(verdict(&gate, counted(0.0, 0.0)), Verdict::Inconclusive);
+        assert_eq!(verdict(&gate, counted(0.0, 50.0)), Verdict::Pass);
     }
 
     #[test]

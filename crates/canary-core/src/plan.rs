@@ -13,6 +13,9 @@ pub fn faults(spec: &CanaryReleaseSpec, namespace: &str) -> Vec<String> {
     if spec.gates.is_empty() {
         faults.push("spec.gates: at least one gate is needed, or nothing would judge the candidate".to_owned());
     }
+    if !spec.gates.is_empty() && !spec.gates.iter().any(|gate| crate::gates::applies(gate, 1.0)) {
+        faults.push("spec.gates: at 100% there is no stable side to compare with, so at least one gate must not be relative to Stable".to_owned());
+    }
     for gate in &spec.gates {
         let field = |name: &str| format!("spec.gates[{}].{name}", gate.name);
         if let Some(rule) = &gate.error_rate {

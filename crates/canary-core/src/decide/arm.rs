@@ -278,6 +278,11 @@ fn take_stock(tick: &mut Tick<'_>, target: &Value) -> bool {
         object::name(set),
         object::annotation(target, names::ANNOTATION_CHANGED_BY).unwrap_or_default(),
     );
+    // A new baseline: how an earlier release ended says nothing of it.
+    if matches!(tick.status.outcome.as_str(), "RolledBack" | "Aborted" | "Superseded") {
+        tick.status.outcome.clear();
+        tick.status.observed_template.clone_from(&version.digest);
+    }
     let short: String = version.digest.chars().skip("sha256:".len()).take(8).collect();
     tick.status.hold = Some(HoldStatus {
         serving_record: names::derived(tick.name(), &format!("-serving-{short}")),
@@ -397,6 +402,7 @@ fn at_rest(tick: &mut Tick<'_>, target: &Value) {
     };
     if let Some(hold) = &mut tick.status.hold {
         hold.asleep = asleep;
+        hold.holds_rejected = false;
         if let (Some(serving), Some(newest)) = (&mut hold.serving, newest) {
             serving.replica_set = newest;
         }
@@ -478,8 +484,12 @@ fn held_back(tick: &mut Tick<'_>, target: &Value, wanted: &Value) {
         return;
     }
     if let Some(verdict) = rejection(tick, wanted) {
-        if tick.status.observed_template != digest {
-            tick.warn("RejectedTemplateReapplied", format!("the template is one that was rejected ({verdict}): it is held and not released; change it, or give the command retry"));
+        let again = tick.status.hold.as_mut().is_some_and(|hold| !std::mem::replace(&mut hold.holds_rejected, true));
+        if again || tick.status.observed_template != digest {
+            tick.warn(
+                "RejectedTemplateReapplied",
+                format!("the template is one that was rejected ({verdict}): it is held and not released; change it, or give the command retry"),
+            );
             tick.status.observed_template = digest;
             tick.status.outcome = if verdict.contains(": Command:") { "Aborted" } else { "RolledBack" }.to_owned();
         }
@@ -547,13 +557,13 @@ pub(super) fn remember(tick: &mut Tick<'_>, line: String) {
 
 /// Judges the gates of the stage under way on this tick's readings.
 pub(super) fn judge(tick: &mut Tick<'_>) {
-    let share = f64::from(tick.weight()) / f64::from(route::WHOLE);
-    let share = tick.seen.share.unwrap_or(share);
+    let weight = f64::from(tick.weight()) / f64::from(route::WHOLE);
+    let share = tick.seen.share.unwrap_or(weight);
     tick.judged = tick
         .spec
         .gates
         .iter()
-        .filter(|gate| gates::applies(gate, share))
+        .filter(|gate| gates::applies(gate, weight))
         .map(|gate| gates::judge(gate, tick.seen.readings.iter().find(|reading| reading.gate == gate.name), share))
         .collect();
     tick.status.gates = tick.judged.iter().map(|judged| judged.shown.clone()).collect();

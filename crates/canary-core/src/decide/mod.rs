@@ -47,6 +47,10 @@ pub struct Decision {
 pub fn decide(observed: &Observed, now: Timestamp) -> Decision {
     let mut tick = Tick::new(observed, now);
     if tick.deleting() {
+        // Abort stops a promotion that a deletion would complete.
+        if tick.in_release() {
+            command::take(&mut tick);
+        }
         teardown::advance(&mut tick);
     } else if !tick.has_finalizer() {
         // Before the first side effect, so that nothing of ours can outlive the object.

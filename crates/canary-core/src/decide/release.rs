@@ -80,7 +80,7 @@ fn act_on(tick: &mut Tick<'_>, breach: &GateStatus) {
 }
 
 fn carries_traffic(tick: &Tick<'_>) -> bool {
-    tick.weight() > 0 || matches!(tick.step(), Step::Drain | Step::Soak)
+    tick.weight() > 0 || matches!(tick.step(), Step::HandBack | Step::Drain | Step::Soak)
 }
 
 /// Whether the target no longer asks for the candidate, so that the release ends.
@@ -155,6 +155,11 @@ fn canary_failed(tick: &mut Tick<'_>) -> bool {
     if !matches!(tick.step(), Step::Scale | Step::Shift | Step::Bake | Step::Roll) {
         return false;
     }
+    // While the clock stands nothing is overdue; without weight nothing can be lost.
+    let paused = tick.status.current.as_ref().and_then(|current| current.paused.as_ref());
+    if paused.is_some_and(|paused| paused.without_weight || tick.step() == Step::Scale) {
+        return false;
+    }
     let Fetched::Known(all) = &tick.seen.canary_pods else { return false };
     let needed = needed_now(tick);
     let ready = all.iter().filter(|pod| pods::ready(pod)).count();
@@ -174,12 +179,17 @@ fn canary_failed(tick: &mut Tick<'_>) -> bool {
     let why = trouble
         .as_ref()
         .map_or_else(|| "no pod of the canary is ready any more".to_owned(), |trouble| trouble.message.clone());
-    if flaps > MOST_FLAPS
-        || tick.step() == Step::Roll
-        || trouble.as_ref().is_some_and(|trouble| trouble.reason == "CrashLoop")
-    {
+    let fault = trouble.as_ref().is_some_and(|trouble| trouble.rejects);
+    let rolling = tick.step() == Step::Roll;
+    let crash_loop = trouble.as_ref().is_some_and(|trouble| trouble.reason == "CrashLoop");
+    if rolling || crash_loop || (flaps > MOST_FLAPS && fault) {
         let reason = trouble.map_or("NotReady", |trouble| trouble.reason);
-        revert::begin(tick, revert::Cause::canary(reason, why, true));
+        revert::begin(tick, revert::Cause::canary(reason, why, fault));
+        return true;
+    }
+    if flaps > MOST_FLAPS {
+        // Nodes that come and go are not the candidate's fault.
+        stop(tick, "NotReady", format!("the canary lost its ready pods {flaps} times in this stage: {why}"));
         return true;
     }
     tick.warn("CanaryNotReady", format!("{why}: traffic goes back to stable until the canary is ready again"));
@@ -317,6 +327,13 @@ fn scale(tick: &mut Tick<'_>) {
         return;
     }
     if let Some(why) = stable_too_small(tick) {
+        if tick.in_step() > tick.spec.ready_deadline.std() {
+            let since = tick.time();
+            tick.warn("Paused", format!("{why}; the weight stays: mend it and give the command resume, or abort"));
+            tick.current().paused =
+                Some(Paused { by: why, reason: "StableTooSmall".to_owned(), since, without_weight: false });
+            return;
+        }
         tick.waiting = Some(why);
         return;
     }

@@ -287,6 +287,10 @@ fn over(tick: &mut Tick<'_>) {
         "Overridden" => tick.warn("Overridden", text.clone()),
         _ => tick.note("Superseded", text.clone()),
     }
+    let held = tick.target().is_some_and(|target| object::truth(target, "/spec/paused"));
+    if let Some(hold) = &mut tick.status.hold {
+        hold.holds_rejected = held && revert.rejects;
+    }
     if revert.rolled
         && let Some(hold) = &mut tick.status.hold
     {

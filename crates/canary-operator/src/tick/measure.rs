@@ -148,9 +148,10 @@ impl Sides {
         let known = |pods: &[Json]| pods.iter().map(pod).collect::<Vec<_>>();
         let step =
             observed.release.status.as_ref().and_then(|status| status.current.as_ref()).map(|current| current.step);
-        // After promotion the target's pods are the candidate's.
-        if step == Some(Step::Soak) {
-            return Self { canary: known(observed.target_pods.list()), stable: Vec::new() };
+        // Once traffic is handed back, the target's pods are the candidate's too.
+        if matches!(step, Some(Step::HandBack | Step::Drain | Step::Soak)) {
+            let all = [observed.canary_pods.list(), observed.target_pods.list()].concat();
+            return Self { canary: known(&all), stable: Vec::new() };
         }
         Self { canary: known(observed.canary_pods.list()), stable: known(observed.target_pods.list()) }
     }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use canary_api::{CanaryRelease, CanaryReleaseStatus, Phase};
+use canary_api::{CanaryRelease, CanaryReleaseStatus, Gate, Phase};
 use canary_core::{Decision, Effect, Fetched, Kind, decide};
 use canary_metrics::{ConfigError, MetricSource, Prometheus, ProviderConfig};
 use jiff::Timestamp;
@@ -27,6 +27,7 @@ use crate::{
     events::{EventSink, EventType, Note},
     metrics::Metrics,
     operator::Parts,
+    telemetry,
     watches::PolicyGeneration,
     workers::{Failure, Next, ObjectKey, Ticker},
 };
@@ -113,6 +114,7 @@ impl ReleaseTicker {
         let now = Timestamp::now();
         measure::gates(&mut memory.ledger, source, &mut observed, now).await;
         let decision = decide(&observed, Timestamp::now());
+        self.count(key, &observed.release, &decision.status);
         self.carry_out(key, &raw, memory, &decision).await
     }
 
@@ -150,6 +152,8 @@ impl ReleaseTicker {
                 Err(CallError::Gone { .. }) => return Next::WakeAfter(AGAIN),
                 Err(error) => return self.despite(key, decision, &error).await,
             }
+        } else if !decision.notes.is_empty() {
+            self.tell(key, raw, raw, decision);
         }
         if let Err(error) = apply::effects(&self.client, &key.namespace, &decision.effects).await {
             return self.ended("apply", decision, &error);
@@ -188,6 +192,21 @@ impl ReleaseTicker {
         }
     }
 
+    /// What this tick found, for the metrics and the tick's span.
+    fn count(&self, key: &ObjectKey, release: &CanaryRelease, status: &CanaryReleaseStatus) {
+        let phase = status.phase.as_str();
+        self.metrics.phase(key, phase);
+        let id = status.current.as_ref().map_or("", |current| current.id.as_str());
+        telemetry::describe(id, phase, &status.stage);
+        if !in_motion(status) {
+            return;
+        }
+        for shown in &status.gates {
+            let gate = release.spec.gates.iter().find(|gate| gate.name == shown.gate);
+            self.metrics.verdict(gate.map_or("unknown", kind_of), &shown.verdict);
+        }
+    }
+
     /// Events and metrics, once the status says the same.
     fn tell(&self, key: &ObjectKey, written: &Value, before: &Value, decision: &Decision) {
         let text = |pointer: &str| Some(canary_core::object::text(written, pointer).to_owned());
@@ -210,10 +229,6 @@ impl ReleaseTicker {
                 action: decision.status.phase.as_str().to_owned(),
                 note: note.text.clone(),
             });
-        }
-        self.metrics.phase(key, decision.status.phase.as_str());
-        for gate in &decision.status.gates {
-            self.metrics.verdict(&gate.gate, &gate.verdict);
         }
         let outcome = decision.status.outcome.as_str();
         if !outcome.is_empty() && canary_core::object::text(before, "/status/outcome") != outcome {
@@ -248,6 +263,16 @@ impl ReleaseTicker {
             }
         }
     }
+}
+
+fn kind_of(gate: &Gate) -> &'static str {
+    let kinds = [
+        (gate.error_rate.is_some(), "errorRate"),
+        (gate.latency.is_some(), "latency"),
+        (gate.event_rate.is_some(), "eventRate"),
+        (gate.relative.is_some(), "relative"),
+    ];
+    kinds.into_iter().find(|(is, _)| *is).map_or("value", |(_, kind)| kind)
 }
 
 fn in_motion(status: &CanaryReleaseStatus) -> bool {
