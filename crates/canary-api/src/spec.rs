@@ -231,8 +231,8 @@ pub struct Gate {
     /// A number that PromQL gives, against limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
-    /// Requests of the canary below which `errorRate`, `latency` and `relative` have no verdict; they may
-    /// still find a breach.
+    /// Requests of the canary below which the gate has no verdict, though it may find a breach. (A
+    /// `value` gate does not look at requests.)
     #[serde(default = "defaults::min_requests")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub min_requests: u32,
@@ -302,8 +302,9 @@ pub struct Relative {
     /// Counter selector of the events.
     #[schemars(length(min = 1, max = 500))]
     pub counter: String,
-    /// What is compared with. Stable: the stable pods during the same time, which a stage of 100% can't
-    /// (the gate is left out there). Baseline: the stable pods before the release.
+    /// What is compared with. Stable: the stable pods during the same time; at 100% there are none with
+    /// traffic and the gate is left out, so another gate is needed. Baseline: the stable pods before the
+    /// release.
     #[serde(default)]
     pub to: To,
     /// How much more than the other side the canary may have, such as 10%.

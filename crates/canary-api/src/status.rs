@@ -233,8 +233,8 @@ pub struct Version {
 pub struct Paused {
     /// Who or what stopped it.
     pub by: String,
-    /// A word: Command, Inconclusive, Unschedulable, QuotaExceeded, NotReady, RouteNotAccepted,
-    /// StableInBreach, Confounded.
+    /// A word: Command, Inconclusive, StableTooSmall; with the weight at 0 Unschedulable, QuotaExceeded,
+    /// NotReady, RouteNotAccepted, StableInBreach, Confounded.
     pub reason: String,
     /// Since when.
     pub since: Time,
