@@ -152,8 +152,6 @@ impl ReleaseTicker {
                 Err(CallError::Gone { .. }) => return Next::WakeAfter(AGAIN),
                 Err(error) => return self.despite(key, decision, &error).await,
             }
-        } else if !decision.notes.is_empty() {
-            self.tell(key, raw, raw, decision);
         }
         if let Err(error) = apply::effects(&self.client, &key.namespace, &decision.effects).await {
             return self.ended("apply", decision, &error);
