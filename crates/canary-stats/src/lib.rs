@@ -1,0 +1,42 @@
+//! Sequential tests on counts: what a gate may conclude from n requests of which k were bad, at any tick, without more
+//! false alarms than its budget. Every test is an e-process ([`Process`]): while the limit holds, the chance of it
+//! ever reaching 1/α is at most α, so looking at every tick costs nothing.
+//!
+//! - [`AboveLimit`], [`BelowLimit`]: a share of bad requests (error rate, latency), and its mirror, "proved good"
+//! - [`EventRate`]: events per minute; [`Historical`]: against a baseline captured before
+//! - [`Relative`]: canary against the stable side; [`Routing`]: requests against the configured weight
+//! - [`ValueGate`]: a number outside bounds for some ticks in a row
+//! - [`Starts`]: the mixture over starts that all of them run in, so that a late fault is called as fast as an early one
+//! - [`Alpha`], [`Dispersion`], [`MeasuredDispersion`], [`Evidence`], [`Verdict`]: budget, bursts, and the verdict
+//! - [`know`]: what a stage can know at all
+//!
+//! It never does I/O, reads a clock or draws a random number, and never takes a number that makes no sense for
+//! evidence: those are a [`StatsError`] at the door.
+#![deny(missing_docs)]
+
+mod binomial;
+mod budget;
+mod counts;
+mod dispersion;
+mod error;
+pub mod interval;
+pub mod know;
+mod mixture;
+mod poisson;
+mod process;
+mod relative;
+pub mod special;
+mod value;
+mod verdict;
+
+pub use binomial::{AboveLimit, BelowLimit, Prior};
+pub use budget::Alpha;
+pub use counts::{EventCounts, ShareCounts, Tally};
+pub use dispersion::MeasuredDispersion;
+pub use error::StatsError;
+pub use mixture::Starts;
+pub use poisson::{EventRate, Historical, upper_mean};
+pub use process::{Dispersion, Process};
+pub use relative::{Misrouted, PairedCounts, Relative, Routing};
+pub use value::{Consecutive, ValueGate};
+pub use verdict::{Evidence, LEAST_BAD, Verdict, WholeService, whole_service};
