@@ -40,7 +40,11 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Act {
-    Demo,
+    Demo {
+        /// Leave a client behind, so that the cluster can be tried further
+        #[arg(long)]
+        stays: bool,
+    },
     Scenarios {
         #[arg(long)]
         quick: bool,
@@ -96,7 +100,7 @@ async fn act(arguments: Arguments) -> Result<bool> {
     world.install().await?;
     println!("install the operator: {:.1} s", started.elapsed().as_secs_f64());
     match arguments.act {
-        Act::Demo => demo::play(&world).await.map(|()| true),
+        Act::Demo { stays } => demo::play(&world, stays).await.map(|()| true),
         Act::Scenarios { quick, only, jobs, steps, keep, write, count } => {
             let chosen: Vec<_> = scenarios::all()
                 .into_iter()

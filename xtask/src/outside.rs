@@ -197,7 +197,11 @@ pub(crate) fn own_name(what: &str) -> String {
 pub(crate) fn demo(once: bool, place: &Place) -> Result<bool> {
     let name = if once { own_name("demo") } else { "demo".to_owned() };
     let ground = prepare(place, &Wanted { name: &name, scrape_seconds: 1, detached: !once })?;
-    let good = ground.inside(1, &["demo".into()])?;
+    let mut arguments: Vec<OsString> = vec!["demo".into()];
+    if !once && ground.lab.is_some() {
+        arguments.push("--stays".into());
+    }
+    let good = ground.inside(1, &arguments)?;
     if once {
         ground.end()?;
         println!(

@@ -111,6 +111,9 @@ fn setup(scene: &Scene) -> Setup {
     setup.deployment["spec"]["template"]["metadata"]["annotations"]["prometheus.io/interval"] = "5s".into();
     for gate in setup.release["spec"]["gates"].as_array_mut().into_iter().flatten() {
         gate["minRequests"] = 20.into();
+        if gate.pointer("/errorRate").is_some() {
+            gate["errorRate"]["limit"] = "1%".into();
+        }
     }
     setup
 }

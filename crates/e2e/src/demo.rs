@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use serde_json::json;
 
 use crate::live;
 use crate::scene::Scene;
-use crate::setup::Setup;
-use crate::world::World;
+use crate::setup::{Setup, host};
+use crate::world::{LOAD_IMAGE, World};
 
 /// Longest time for one release of the demo.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -17,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(300);
 ///
 /// # Errors
 /// If one does not end as it should.
-pub async fn play(world: &Arc<World>) -> Result<()> {
+pub async fn play(world: &Arc<World>, stays: bool) -> Result<()> {
     let mut good = open(world, "demo-good", "orders").await?;
     println!("\nA good release: kubectl -n demo-good set image deployment/orders shop=docker.io/lab/shop:v2\n");
     good.set_image_of("orders", "v2").await?;
@@ -31,6 +32,10 @@ pub async fn play(world: &Arc<World>) -> Result<()> {
     let second = live::show(&bad, "payments", ("v1", "bad"), DEADLINE).await?;
 
     for (scene, name) in [(&mut good, "orders"), (&mut bad, "payments")] {
+        if stays {
+            // Without traffic no gate would have data, and the next release would wait for it.
+            leave_client(scene, name).await?;
+        }
         let client = scene.close().await;
         let namespace = scene.namespace.clone();
         println!("\n$ kubectl -n {namespace} describe canaryrelease {name}");
@@ -46,6 +51,25 @@ pub async fn play(world: &Arc<World>) -> Result<()> {
     if !second.ended("RolledBack") {
         bail!("the bad release should have been rolled back: {}", second.line());
     }
+    Ok(())
+}
+
+/// A client that goes on in the cluster when this process has ended.
+async fn leave_client(scene: &Scene, name: &str) -> Result<()> {
+    let labels = json!({"app": "client"});
+    let client = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "client", "namespace": scene.namespace},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
+                "name": "load", "image": LOAD_IMAGE, "imagePullPolicy": "IfNotPresent",
+                "args": ["--url", scene.entrance.url, "--host", host(&scene.namespace), "--rate", "50", "--until-signal", "--quiet"],
+            }]}},
+        },
+    });
+    scene.cluster().apply(&[&client]).await?;
+    println!("a client in the cluster goes on to send 50 requests/s to {name}");
     Ok(())
 }
 

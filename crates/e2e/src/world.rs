@@ -21,6 +21,9 @@ pub const OPERATOR: &str = "canaryrelease-operator";
 /// The operator's image.
 pub const OPERATOR_IMAGE: &str = "docker.io/lab/canary-operator:dev";
 
+/// The image of the load client, for a cluster that is left up.
+pub const LOAD_IMAGE: &str = "docker.io/lab/load:dev";
+
 /// Versions of the shop that have an image, with what they are told besides their name.
 const VERSIONS: [(&str, &[&str]); 9] = [
     ("v1", &[]),
@@ -126,6 +129,10 @@ impl World {
         let Some(lab) = &self.lab else { return Ok(()) };
         block_in_place(|| {
             lab.import_image(OPERATOR_IMAGE, &Image::program(&self.install.operator)?)?;
+            let load = self.install.shop.with_file_name("load");
+            if load.exists() {
+                lab.import_image(LOAD_IMAGE, &Image::program(load)?)?;
+            }
             let shop = Image::program(&self.install.shop)?;
             for (version, told) in VERSIONS {
                 let mut one = shop.clone();
