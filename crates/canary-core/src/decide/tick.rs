@@ -7,7 +7,7 @@ use canary_api::{
     CanaryReleaseSpec, CanaryReleaseStatus, Percent, ReleaseStatus, Step, Version,
     names::{self, FINALIZER},
 };
-use jiff::Timestamp;
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
@@ -143,8 +143,10 @@ impl<'a> Tick<'a> {
         self.status.current.get_or_insert_default()
     }
 
+    /// Now, as a status can hold it: in whole seconds, never earlier, so that no wait is cut short.
     pub(super) fn time(&self) -> Time {
-        Time(self.now)
+        let second = TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil);
+        Time(self.now.round(second).unwrap_or(self.now))
     }
 
     /// Goes over to a step, now.
