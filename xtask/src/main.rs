@@ -6,6 +6,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod checks;
+#[cfg(test)]
+mod docs;
 mod fields;
 mod generate;
 mod inside;
