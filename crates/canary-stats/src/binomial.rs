@@ -45,9 +45,12 @@ impl Prior {
     const BELOW: Self = Self { a: 0.5, b: 100.0 };
 }
 
-/// A limit of a share, strictly between 0 and 1.
+/// The nearest that a limit may come to 0 and to 1; counts up to a billion tell nothing finer apart.
+const NEAREST: f64 = 1e-9;
+
+/// A limit of a share, between 0 and 1, not too near to either.
 fn checked(limit: f64) -> Result<f64, StatsError> {
-    if limit > 0.0 && limit < 1.0 { Ok(limit) } else { Err(StatsError::Limit(limit)) }
+    if (NEAREST..=1.0 - NEAREST).contains(&limit) { Ok(limit) } else { Err(StatsError::Limit(limit)) }
 }
 
 /// Evidence that the share of bad requests is above the limit.
@@ -64,7 +67,7 @@ impl AboveLimit {
     /// A test against a limit, with the prior that suits it.
     ///
     /// # Errors
-    /// Where the limit is not strictly between 0 and 1.
+    /// Where the limit is not between 0 and 1, by at least 1e-9.
     pub fn new(limit: f64) -> Result<Self, StatsError> {
         Self::with_prior(limit, Prior::above(checked(limit)?))
     }
@@ -72,7 +75,7 @@ impl AboveLimit {
     /// A test with a prior of one's own.
     ///
     /// # Errors
-    /// Where the limit is not strictly between 0 and 1.
+    /// Where the limit is not between 0 and 1, by at least 1e-9.
     pub fn with_prior(limit: f64, prior: Prior) -> Result<Self, StatsError> {
         let limit = checked(limit)?;
         Ok(Self { limit, prior, phi: 1.0, base: ln_upper(prior.a, prior.b, limit, 1.0 - limit) })
@@ -122,7 +125,7 @@ impl BelowLimit {
     /// A test against a limit, with the prior that suits small shares.
     ///
     /// # Errors
-    /// Where the limit is not strictly between 0 and 1.
+    /// Where the limit is not between 0 and 1, by at least 1e-9.
     pub fn new(limit: f64) -> Result<Self, StatsError> {
         Self::with_prior(limit, Prior::BELOW)
     }
@@ -130,7 +133,7 @@ impl BelowLimit {
     /// A test with a prior of one's own.
     ///
     /// # Errors
-    /// Where the limit is not strictly between 0 and 1.
+    /// Where the limit is not between 0 and 1, by at least 1e-9.
     pub fn with_prior(limit: f64, prior: Prior) -> Result<Self, StatsError> {
         let limit = checked(limit)?;
         Ok(Self { limit, prior, phi: 1.0, base: ln_upper(prior.b, prior.a, 1.0 - limit, limit) })

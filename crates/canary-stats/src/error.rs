@@ -4,7 +4,7 @@
 /// A number that cannot be judged.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum StatsError {
-    /// The limit of a share is not strictly between 0 and 1.
+    /// The limit of a share is not between 0 and 1, by at least 1e-9.
     #[error("the limit {0} is not a share between 0 and 1, both excluded; use a limit such as 0.01 (1 %)")]
     Limit(f64),
     /// A count is negative, not finite, or more than 2^53.

@@ -2,10 +2,11 @@
 //! can prove its limit. Computed, not simulated: the chance of having crossed the boundary of the test is followed from
 //! look to look. It decides nothing; it says what a decision will be worth.
 //!
-//! Approximations, all on the cautious side but the last: the fault is there from the stage's start; of the mixture only
-//! the test from the start is counted (so E must reach 2/α); between 1000 requests and the point where exact steps
-//! get slow the looks are 1 % apart, and beyond it (500 bad requests expected at the limit) only the end counts.
-//! [`detectable_ratio`] takes the stable side's events as their expectation.
+//! Approximations. The fault is there from the stage's start. Of the mixture only the test from the start is counted, so
+//! that E must reach 2/α. Up to 1000 requests every one is a look (a tick of many requests looks a little less often),
+//! then looks are 1 % apart, and from 500 bad requests expected at the limit only the end counts. Rates and ratios are
+//! looked at at the end only, and [`detectable_ratio`] takes the stable side's events as their expectation. Simulated
+//! stages detect what is said with 80 % in 78 to 90 %, what is said with 95 % in 93 to 97 % (see the tests).
 
 use crate::binomial::{AboveLimit, BelowLimit};
 use crate::budget::Alpha;

@@ -8,6 +8,7 @@
 //! - [`ValueGate`]: a number outside bounds for some ticks in a row
 //! - [`Starts`]: the mixture over starts that all of them run in, so that a late fault is called as fast as an early one
 //! - [`Alpha`], [`Dispersion`], [`MeasuredDispersion`], [`Evidence`], [`Verdict`]: budget, bursts, and the verdict
+//! - [`ChangeDetector`]: the watch after a promotion
 //! - [`know`]: what a stage can know at all
 //!
 //! It never does I/O, reads a clock or draws a random number, and never takes a number that makes no sense for
@@ -25,6 +26,7 @@ mod mixture;
 mod poisson;
 mod process;
 mod relative;
+mod soak;
 pub mod special;
 mod value;
 mod verdict;
@@ -38,5 +40,6 @@ pub use mixture::Starts;
 pub use poisson::{EventRate, Historical, upper_mean};
 pub use process::{Dispersion, Process};
 pub use relative::{Misrouted, PairedCounts, Relative, Routing};
+pub use soak::ChangeDetector;
 pub use value::{Consecutive, ValueGate};
 pub use verdict::{Evidence, LEAST_BAD, Verdict, WholeService, whole_service};
