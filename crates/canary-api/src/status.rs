@@ -3,6 +3,8 @@
 //! It also holds, under `current` and `hold`, all that the operator needs to go on after a restart.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -163,6 +165,9 @@ pub struct ReleaseStatus {
     /// Counts of the stable side before the release, per gate.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub baseline: Vec<Counted>,
+    /// Labels laid over the candidate's template, as chosen when the release began.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub canary_labels: BTreeMap<String, String>,
     /// Pods the canary should have.
     pub canary_pods: i32,
     /// The version that is released.
@@ -189,6 +194,12 @@ pub struct ReleaseStatus {
     /// Why and how the release is reverted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revert: Option<RevertStatus>,
+    /// Since when fewer of the canary's pods are ready than the weight needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub short_since: Option<Time>,
+    /// Whether a split of the traffic was ever asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub split: bool,
     /// The version that served when the release began.
     pub stable: Version,
     /// Index of the stage, from 0.

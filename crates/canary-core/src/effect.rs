@@ -88,6 +88,13 @@ impl Effect {
         self.why() == TRAFFIC_BACK
     }
 
+    /// Whether a release goes on where this write is refused: guards that the user may have none of.
+    #[must_use]
+    pub fn is_optional(&self) -> bool {
+        matches!(self.kind(), Kind::PodDisruptionBudget | Kind::HorizontalPodAutoscaler)
+            && !matches!(self, Self::Delete { .. })
+    }
+
     /// The kind of object written.
     #[must_use]
     pub const fn kind(&self) -> Kind {

@@ -135,10 +135,19 @@ impl Patch {
         ])
     }
 
+    /// A patch of exactly this object, whatever changed in it meanwhile: for what `test` guards by itself.
+    #[must_use]
+    pub fn of_whatever_version(object: &Value) -> Self {
+        Self(vec![json!({"op": "test", "path": "/metadata/uid", "value": uid(object)})])
+    }
+
     /// Whether it would change anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.len() <= 2
+        let guards = |operation: &&Value| {
+            text(operation, "/path").starts_with("/metadata/resourceVersion") || text(operation, "/op") == "test"
+        };
+        self.0.iter().filter(|operation| !guards(operation)).count() == 0
     }
 
     /// Sets a field.

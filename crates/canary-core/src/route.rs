@@ -93,10 +93,22 @@ pub fn split(route: &Value, pair: &Pair<'_>) -> Split {
     }
 }
 
+/// Whether no rule gives the canary any weight.
+#[must_use]
+pub fn none_for_canary(route: &Value, pair: &Pair<'_>) -> bool {
+    places(route, pair)
+        .iter()
+        .all(|(_, entries, _, canary)| canary.is_none_or(|position| weight(entries, position) == 0))
+}
+
 /// The edit that gives the canary so many thousandths in every rule that names the stable Service, or
 /// `None` where it has them.
 #[must_use]
 pub fn set(route: &Value, pair: &Pair<'_>, canary_share: u32) -> Option<Value> {
+    // A route that another CanaryRelease split is left alone.
+    if object::annotation(route, ANNOTATION_UID).is_some_and(|uid| uid != pair.uid) {
+        return None;
+    }
     let canary_share = canary_share.min(WHOLE);
     let stable_share = WHOLE.saturating_sub(canary_share);
     let places = places(route, pair);
@@ -110,6 +122,14 @@ pub fn set(route: &Value, pair: &Pair<'_>, canary_share: u32) -> Option<Value> {
     }
     for (rule, entries, stable, canary) in places {
         let base = format!("/spec/rules/{rule}/backendRefs");
+        // Others came into the rule meanwhile: their shares are not ours to change. Ours may go to zero.
+        if entries.len() > usize::from(canary.is_some()).saturating_add(1) {
+            if let Some(position) = canary.filter(|position| canary_share == 0 && weight(entries, *position) != 0) {
+                patch.test(&format!("{base}/{position}/name"), pair.canary);
+                patch.set(&format!("{base}/{position}/weight"), 0);
+            }
+            continue;
+        }
         let mut guarded = false;
         let mut guard = |patch: &mut Patch| {
             if !std::mem::replace(&mut guarded, true) {

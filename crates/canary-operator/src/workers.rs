@@ -66,6 +66,8 @@ pub enum Next {
     /// The tick could not do its work. It is tried again after a delay that grows with each failure
     /// in a row; the object keeps its lane.
     Failed(Failure),
+    /// As `Failed`, of a tick that moves traffic back: tried again soon, in the reserved places.
+    UrgentlyFailed(Failure),
 }
 
 /// Why a tick failed, in words that fit a metric's labels.
@@ -337,7 +339,8 @@ impl Pace {
             Ended::Next(Next::WakeAfter(after)) => self.settle(false, Some(after), start, end, spacing(false)),
             Ended::Next(Next::Urgent(after)) => self.settle(true, Some(after), start, end, spacing(true)),
             Ended::Next(Next::Idle | Next::Gone) => self.settle(false, None, start, end, spacing(false)),
-            Ended::Next(Next::Failed(_)) | Ended::TimedOut => {
+            Ended::Next(Next::Failed(_) | Next::UrgentlyFailed(_)) | Ended::TimedOut => {
+                self.urgent |= matches!(ended, Ended::Next(Next::UrgentlyFailed(_)));
                 let longest = if self.urgent { limits.short_delay } else { limits.longest_delay };
                 let delay = self.failed(longest, limits);
                 // What woke it may be the cure, so a wake waits less.
@@ -449,7 +452,7 @@ async fn one_tick<T: Ticker>(shared: &Shared<T>, key: &ObjectKey) -> Ended {
     let caught = AssertUnwindSafe(timeout(shared.limits.tick_deadline, tick)).catch_unwind().instrument(span).await;
     match caught {
         Ok(Ok(next)) => {
-            if let Next::Failed(Failure { step, category }) = next {
+            if let Next::Failed(Failure { step, category }) | Next::UrgentlyFailed(Failure { step, category }) = next {
                 shared.metrics.error(step, category);
             }
             Ended::Next(next)

@@ -1,7 +1,7 @@
 //! Between releases: whether the target can be held, whether the hold works, which version serves,
 //! and whether the target asks for another one. It starts a release; it never moves traffic.
 
-use canary_api::{Counted, HoldStatus, Percent, ReleaseStatus, Step, names};
+use canary_api::{Counted, HoldStatus, Percent, ReleaseStatus, Step, Version, names};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::time::Duration;
@@ -180,6 +180,18 @@ fn routes_fit(tick: &mut Tick<'_>) -> bool {
             Fetched::Failed(why) => {
                 Some(("RouteUnreadable", format!("HTTPRoute {name} could not be read: {why}"), false))
             }
+            Fetched::Known(route)
+                if object::annotation(route, names::ANNOTATION_UID).is_some_and(|uid| uid != tick.uid()) =>
+            {
+                let other = object::label(route, names::LABEL_RELEASE).unwrap_or("another");
+                Some((
+                    "RouteTaken",
+                    format!(
+                        "HTTPRoute {name} is split by CanaryRelease {other}: it is looked at again when that release is over"
+                    ),
+                    false,
+                ))
+            }
             Fetched::Known(route) => match tick.with_pair(|pair| route::split(route, pair)) {
                 Split::Absent => Some((
                     "RouteWithoutService",
@@ -283,14 +295,19 @@ fn take_stock(tick: &mut Tick<'_>, target: &Value) -> bool {
         tick.status.outcome.clear();
         tick.status.observed_template.clone_from(&version.digest);
     }
-    let short: String = version.digest.chars().skip("sha256:".len()).take(8).collect();
     tick.status.hold = Some(HoldStatus {
-        serving_record: names::derived(tick.name(), &format!("-serving-{short}")),
+        serving_record: record_name(tick.name(), &version),
         serving: Some(version),
         target_uid: object::uid(target).to_owned(),
         ..HoldStatus::default()
     });
     true
+}
+
+/// The name of the ControllerRevision that keeps a version's template.
+pub(super) fn record_name(release: &str, version: &Version) -> String {
+    let short: String = version.digest.chars().skip("sha256:".len()).take(8).collect();
+    names::derived(release, &format!("-serving-{short}"))
 }
 
 fn wait_for_rollout(tick: &mut Tick<'_>, target: &Value) -> bool {
@@ -370,6 +387,10 @@ fn prove(tick: &mut Tick<'_>, target: &Value) -> bool {
 
 /// Compares what the target asks for with what serves.
 fn look_for_candidate(tick: &mut Tick<'_>, target: &Value) {
+    // Which version serves stands in the ReplicaSets: without them nothing is judged.
+    if tick.unread("the ReplicaSets", &tick.seen.replica_sets) {
+        return;
+    }
     let held = object::truth(target, "/spec/paused");
     let wanted = serving::template_of(target);
     let Some(served) = tick.serving_template() else {
@@ -453,11 +474,11 @@ fn overridden(tick: &mut Tick<'_>, target: &Value, same: bool) {
         tick.status.outcome = "Overridden".to_owned();
         tick.status.observed_template = digest;
     }
-    if !same {
+    // Still paused: whoever overrode it may resume it, which wakes us.
+    if !same && !object::truth(target, "/spec/paused") {
         tick.status.hold = None;
         take_stock(tick, target);
     }
-    tick.wake(Duration::from_millis(500));
 }
 
 /// A template that waits: rejected before, or the next candidate.
@@ -483,7 +504,10 @@ fn held_back(tick: &mut Tick<'_>, target: &Value, wanted: &Value) {
     if tick.unread("the ReplicaSets", &tick.seen.replica_sets) {
         return;
     }
-    if let Some(verdict) = rejection(tick, wanted) {
+    let rejected = rejection(tick, wanted);
+    if let (Some(_), Some(by)) = (&rejected, tick.retry.clone()) {
+        tick.note("Retried", format!("by {by}: the rejection is lifted"));
+    } else if let Some(verdict) = rejected {
         let again = tick.status.hold.as_mut().is_some_and(|hold| !std::mem::replace(&mut hold.holds_rejected, true));
         if again || tick.status.observed_template != digest {
             tick.warn(
@@ -500,7 +524,12 @@ fn held_back(tick: &mut Tick<'_>, target: &Value, wanted: &Value) {
 
 /// The verdict on this template, where a ReplicaSet of the canary remembers one.
 pub(super) fn rejection(tick: &Tick<'_>, wanted: &Value) -> Option<String> {
-    rejected_set(tick, wanted).and_then(|set| object::annotation(set, names::ANNOTATION_REJECTED)).map(str::to_owned)
+    let kept = rejected_set(tick, wanted).and_then(|set| object::annotation(set, names::ANNOTATION_REJECTED));
+    // The last release's own verdict stands in the status too, should someone delete the canary.
+    let last = tick.status.current.as_ref().filter(|last| last.candidate.digest == template::digest(wanted));
+    let last = last.and_then(|last| Some((last, last.revert.as_ref().filter(|revert| revert.rejects)?)));
+    kept.map(str::to_owned)
+        .or_else(|| last.map(|(last, revert)| format!("{}: {}: {}", last.id, revert.reason, revert.message)))
 }
 
 /// The canary's ReplicaSet that remembers a rejection of this template.
@@ -537,6 +566,7 @@ pub(super) fn start(tick: &mut Tick<'_>, target: &Value, wanted: &Value) {
         stable,
         started: Some(tick.time()),
         target_pods: pods,
+        canary_labels: tick.overlay.clone(),
         weight: Percent::ZERO.to_string(),
         window_since: Some(tick.time()),
         ..ReleaseStatus::default()
@@ -558,7 +588,10 @@ pub(super) fn remember(tick: &mut Tick<'_>, line: String) {
 /// Judges the gates of the stage under way on this tick's readings.
 pub(super) fn judge(tick: &mut Tick<'_>) {
     let weight = f64::from(tick.weight()) / f64::from(route::WHOLE);
-    let share = tick.seen.share.unwrap_or(weight);
+    // From the roll on there is no stable side: all of the traffic is the candidate's.
+    let alone = matches!(tick.step(), Step::Roll | Step::HandBack | Step::Drain | Step::Soak);
+    let weight = if alone { 1.0 } else { weight };
+    let share = if alone { 1.0 } else { tick.seen.share.unwrap_or(weight) };
     tick.judged = tick
         .spec
         .gates

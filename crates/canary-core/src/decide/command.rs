@@ -1,8 +1,8 @@
 //! Commands by annotation: taken once, bound to the release, answered in the status. Admission has
 //! stamped who gave one and checked that he may; here it is only checked whether it fits.
 
-use canary_api::{CommandStatus, Paused, Percent, Step, names};
-use serde_json::{Value, json};
+use canary_api::{CommandStatus, Paused, Step, names};
+use serde_json::json;
 use std::time::Duration;
 
 use super::{arm, revert, tick::Tick};
@@ -23,7 +23,8 @@ pub(super) fn take(tick: &mut Tick<'_>) {
     let by = tick.annotation(names::ANNOTATION_COMMAND_BY).unwrap_or("someone unknown").to_owned();
     // Only what a status already holds may be taken away, so that no command is lost.
     if tick.before.last_command.as_ref().is_some_and(|last| last.pending && last.command == text && last.by == by) {
-        return take_away(tick, &text);
+        tick.taken = Some(text);
+        return;
     }
     let result = match carry_out(tick, &text, &by) {
         Ok(done) => done,
@@ -37,17 +38,30 @@ pub(super) fn take(tick: &mut Tick<'_>) {
     tick.wake(Duration::ZERO);
 }
 
-fn take_away(tick: &mut Tick<'_>, text: &str) {
-    let metadata = json!({"metadata": {
-        "uid": tick.uid(),
-        "resourceVersion": tick.seen.release.metadata.resource_version,
-        "annotations": tick.seen.release.metadata.annotations,
-    }});
-    let mut patch = Patch::guarded(&metadata);
+/// Takes the annotations of a command away that the status tells of. It is the last write of a tick:
+/// nothing waits for it, and it is not guarded by the version that the status write has just moved.
+pub(super) fn take_away(tick: &mut Tick<'_>) {
+    let Some(text) = tick.taken.take() else { return };
+    let metadata = json!({"metadata": {"name": tick.name(), "uid": tick.uid(), "annotations": tick.seen.release.metadata.annotations}});
+    let mut patch = Patch::of_whatever_version(&metadata);
     patch.test(&format!("/metadata/annotations/{}", object::escape(names::ANNOTATION_COMMAND)), text);
     patch.remove_entries(&metadata, "annotations", &[names::ANNOTATION_COMMAND, names::ANNOTATION_COMMAND_BY]);
-    let name: Value = json!({"metadata": {"name": tick.name()}});
-    tick.patch(Kind::CanaryRelease, &name, patch, "take the command's annotations away");
+    tick.patch(Kind::CanaryRelease, &metadata, patch, "take the command's annotations away");
+}
+
+/// A retry that met an obstacle is refused with it.
+pub(super) fn answer_retry(tick: &mut Tick<'_>) {
+    if tick.retry.take().is_none() || tick.in_release() {
+        return;
+    }
+    let why = tick
+        .obstacle
+        .as_ref()
+        .map_or_else(|| "the release could not start".to_owned(), |obstacle| obstacle.message.clone());
+    tick.warn("CommandRefused", format!("retry: {why}"));
+    if let Some(last) = &mut tick.status.last_command {
+        last.result = format!("refused: {why}");
+    }
 }
 
 fn carry_out(tick: &mut Tick<'_>, text: &str, by: &str) -> Result<String, String> {
@@ -116,16 +130,20 @@ fn resume(tick: &mut Tick<'_>, by: &str) -> Result<String, String> {
     under_way(tick)?;
     let Some(paused) = tick.current().paused.take() else { return Err("the release is not paused".to_owned()) };
     tick.note("Resumed", format!("by {by}"));
+    tick.resumed = true;
+    let now = tick.time();
     if paused.without_weight {
         let current = tick.current();
         current.stage_index = 0;
         current.flaps = 0;
+        current.partial = false;
         current.counts.clear();
+        current.window_since = Some(now);
         let baseline = current.step == Step::Baseline;
         tick.enter(if baseline { Step::Baseline } else { Step::Scale });
         return Ok("the release starts again at stage 1".to_owned());
     }
-    let (step, now) = (tick.step(), tick.time());
+    let step = tick.step();
     let current = tick.current();
     current.extended = false;
     if step == Step::Bake {
@@ -182,8 +200,6 @@ fn retry(tick: &mut Tick<'_>, by: &str) -> Result<String, String> {
     if tick.serving_template().is_some_and(|served| crate::template::same(&served, serving::template_of(target))) {
         return Err("the target already asks for the serving version".to_owned());
     }
-    tick.note("Retried", format!("by {by}: the rejection is lifted"));
-    arm::start(tick, target, wanted);
-    tick.set_weight(Percent::ZERO.permille());
+    tick.retry = Some(by.to_owned());
     Ok("the rejection is lifted and a release started".to_owned())
 }

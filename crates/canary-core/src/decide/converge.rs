@@ -33,13 +33,16 @@ fn of_release(tick: &mut Tick<'_>) {
             } else {
                 weights(tick);
             }
-            freeze(tick);
             canary_up(tick);
+            freeze(tick);
+            budget(tick);
         }
+        Step::Shift | Step::Bake if tick.weight() == 0 => weights_down(tick),
         // Capacity before weight.
         Step::Shift | Step::Bake => {
             canary_up(tick);
             weights(tick);
+            budget(tick);
         }
         Step::Roll => {
             weights(tick);
@@ -54,7 +57,8 @@ fn of_release(tick: &mut Tick<'_>) {
         }
         Step::Soak => {
             clear_away(tick);
-            keep_record(tick);
+            // The version before stays on record: a breach in the soak goes back to it.
+            keep_record(tick, false);
         }
         Step::Revert => {
             weights_down(tick);
@@ -72,7 +76,8 @@ fn of_release(tick: &mut Tick<'_>) {
         Step::RevertTarget => {
             clear_away(tick);
             remember_rejection(tick);
-            if revert::restores(tick) {
+            // What is to be remembered is read off the target, so that goes first.
+            if revert::restores(tick) && revert::remembered(tick) {
                 restore(tick, false);
             }
         }
@@ -180,8 +185,13 @@ fn weights_down(tick: &mut Tick<'_>) {
     let weight = tick.weight();
     for (name, fetched) in &tick.seen.routes {
         let Fetched::Known(route) = fetched else { continue };
-        if matches!(tick.with_pair(|pair| route::split(route, pair)), Split::Plain | Split::Absent) {
-            continue;
+        // A plain route is written all the same where the split was ever asked for: a write that is
+        // still under way must not come after this.
+        let asked = tick.status.current.as_ref().is_some_and(|current| current.split) && tick.step() == Step::Revert;
+        match tick.with_pair(|pair| route::split(route, pair)) {
+            Split::Plain if !asked => continue,
+            Split::Absent => continue,
+            _ => {}
         }
         if let Some(patch) = tick.with_pair(|pair| route::set(route, pair, weight)) {
             tick.effects.push(Effect::Patch { kind: Kind::HttpRoute, name: name.clone(), patch, why: TRAFFIC_BACK });
@@ -194,6 +204,10 @@ fn canary_up(tick: &mut Tick<'_>) {
     let replicas = tick.status.current.as_ref().map_or(0, |current| current.canary_pods);
     canary_deployment(tick, replicas);
     canary_service(tick);
+}
+
+/// The canary's budget: wished for, and nothing waits for it.
+fn budget(tick: &mut Tick<'_>) {
     let (Some(target), Fetched::Known(budgets)) = (tick.target(), &tick.seen.budgets) else { return };
     let name = names::canary(object::name(target));
     if let Some(budget) = canary::budget(tick.owner(), budgets, target, &tick.overlay)
@@ -273,9 +287,28 @@ fn canary_service(tick: &mut Tick<'_>) {
             if object::strings(present, "/spec/selector") != object::strings(&wanted, "/spec/selector") {
                 patch.set("/spec/selector", wanted.pointer("/spec/selector").cloned().unwrap_or_default());
             }
+            if !same_ports(present, &wanted) {
+                patch.set("/spec/ports", wanted.pointer("/spec/ports").cloned().unwrap_or_default());
+            }
             tick.patch(Kind::Service, present, patch, "select the canary's pods and no others");
         }
     }
+}
+
+/// Whether two Services have the same ports, the node's own numbers aside.
+fn same_ports(a: &Value, b: &Value) -> bool {
+    let ports = |service: &Value| -> Vec<Value> {
+        object::items(service, "/spec/ports")
+            .map(|port| {
+                let mut port = port.clone();
+                if let Some(fields) = port.as_object_mut() {
+                    fields.remove("nodePort");
+                }
+                port
+            })
+            .collect()
+    };
+    ports(a) == ports(b)
 }
 
 /// A release under way is of a template that is no longer rejected: `retry` lifted it.
@@ -324,10 +357,11 @@ fn roll(tick: &mut Tick<'_>) {
 }
 
 fn all_traffic_on_the_canary(tick: &Tick<'_>) -> bool {
-    tick.seen.routes.iter().all(|(_, fetched)| {
-        fetched
-            .known()
-            .is_some_and(|route| tick.with_pair(|pair| route::split(route, pair)) == Split::Even(route::WHOLE))
+    tick.seen.routes.iter().all(|(_, fetched)| match fetched {
+        Fetched::Known(route) => tick.with_pair(|pair| route::split(route, pair)) == Split::Even(route::WHOLE),
+        // No route, no traffic that could be on the wrong side.
+        Fetched::Missing => true,
+        Fetched::Failed(_) => false,
     })
 }
 
@@ -341,6 +375,9 @@ fn end_roll(tick: &mut Tick<'_>) {
 /// Writes the serving template back, un-paused, in one write.
 fn restore(tick: &mut Tick<'_>, rolling: bool) {
     let (Some(target), Some(before)) = (tick.target(), revert::template_before(tick)) else { return };
+    if tick.status.hold.as_ref().is_some_and(|hold| hold.target_uid != object::uid(target)) {
+        return;
+    }
     let id = tick.status.current.as_ref().map_or_else(String::new, |current| current.id.clone());
     let mut patch = Patch::guarded(target);
     if !template::same(serving::template_of(target), &before) {
@@ -369,7 +406,7 @@ fn at_rest(tick: &mut Tick<'_>) {
     if tick.status.hold.as_ref().is_none_or(|hold| hold.serving.is_none()) {
         return;
     }
-    keep_record(tick);
+    keep_record(tick, true);
     let Some(target) = tick.target() else { return };
     let mut patch = Patch::guarded(target);
     patch.set_entries(target, "labels", &[(names::LABEL_RELEASE, &names::label_value(tick.name()))]);
@@ -387,7 +424,7 @@ fn at_rest(tick: &mut Tick<'_>) {
     }
     un_pause(tick, target, &mut patch);
     tick.patch(Kind::Deployment, target, patch, "arm the target, or end a hold that holds nothing");
-    if tick.effects.is_empty() {
+    if tick.effects.is_empty() && tick.taken.is_none() {
         disown(tick, target);
     }
 }
@@ -430,14 +467,14 @@ fn un_pause(tick: &Tick<'_>, target: &Value, patch: &mut Patch) {
 }
 
 /// Keeps the serving version's template where neither history clean-up nor a hand can lose it.
-fn keep_record(tick: &mut Tick<'_>) {
+fn keep_record(tick: &mut Tick<'_>, only: bool) {
     let Fetched::Known(records) = &tick.seen.serving_records else { return };
     let Some(name) = tick.status.hold.as_ref().map(|hold| hold.serving_record.clone()).filter(|name| !name.is_empty())
     else {
         return;
     };
     if records.iter().any(|record| object::name(record) == name) {
-        for record in records.iter().filter(|record| object::name(record) != name) {
+        for record in records.iter().filter(|record| only && object::name(record) != name) {
             let (name, uid) = (object::name(record).to_owned(), object::uid(record).to_owned());
             tick.effects.push(Effect::Delete {
                 kind: Kind::ControllerRevision,

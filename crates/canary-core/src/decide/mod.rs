@@ -62,9 +62,11 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision {
         }
         if !tick.in_release() {
             arm::advance(&mut tick);
+            command::answer_retry(&mut tick);
         }
         converge::effects(&mut tick);
     }
+    command::take_away(&mut tick);
     tell::status(&mut tick);
     tick.finish()
 }

@@ -31,7 +31,8 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
         return revert::advance(tick);
     }
     // The breach first: it needs only the readings, and nothing may stand before it.
-    if carries_traffic(tick) {
+    // Readings of the window before a resume say nothing of the one after it.
+    if carries_traffic(tick) && !tick.resumed {
         arm::judge(tick);
         if let Some(breach) = tick.judged.iter().find(|judged| judged.verdict == Verdict::Breach) {
             let shown = breach.shown.clone();
@@ -128,7 +129,16 @@ fn target_left(tick: &mut Tick<'_>) -> bool {
         revert::begin(tick, revert::Cause::overridden(by, reason));
         return true;
     }
-    if object::integer(target, "/spec/replicas", 1) == 0 && !matches!(tick.step(), Step::Soak) {
+    // Promoted, or as good as: what comes next is the next release's.
+    let over = tick.step() == Step::Soak || (tick.step() == Step::Drain && draining_is_done(tick));
+    if over {
+        if tick.step() == Step::Soak && !tick.asks_for_candidate() {
+            tick.note("SoakCutShort", "a newer template was written during the soak");
+            promoted(tick);
+        }
+        return false;
+    }
+    if object::integer(target, "/spec/replicas", 1) == 0 {
         revert::begin(
             tick,
             revert::Cause::gone(
@@ -150,6 +160,10 @@ fn target_left(tick: &mut Tick<'_>) -> bool {
     true
 }
 
+fn draining_is_done(tick: &Tick<'_>) -> bool {
+    tick.status.current.as_ref().is_some_and(|current| current.canary_pods == 0)
+}
+
 /// Whether the canary can't become or stay ready, so that the release ends or waits.
 fn canary_failed(tick: &mut Tick<'_>) -> bool {
     if !matches!(tick.step(), Step::Scale | Step::Shift | Step::Bake | Step::Roll) {
@@ -166,13 +180,12 @@ fn canary_failed(tick: &mut Tick<'_>) -> bool {
     if tick.step() == Step::Scale {
         return overdue(tick, all);
     }
-    if i64::try_from(ready).unwrap_or(i64::MAX) >= needed || (ready > 0 && tick.step() != Step::Bake) {
+    if i64::try_from(ready).unwrap_or(i64::MAX) >= needed {
+        tick.current().short_since = None;
         return false;
     }
     if ready > 0 {
-        // Some capacity is left: the weight stays, the clock does not end the stage.
-        tick.waiting = Some(format!("{ready} of {needed} canary pods are ready"));
-        return false;
+        return short(tick, all, ready, needed);
     }
     let trouble = pods::trouble(&all.iter().collect::<Vec<_>>());
     let flaps = tick.status.current.as_ref().map_or(0, |current| current.flaps).saturating_add(1);
@@ -194,8 +207,23 @@ fn canary_failed(tick: &mut Tick<'_>) -> bool {
     }
     tick.warn("CanaryNotReady", format!("{why}: traffic goes back to stable until the canary is ready again"));
     tick.current().flaps = flaps;
+    tick.current().short_since = None;
     tick.set_weight(0);
     tick.enter(Step::Scale);
+    tick.wake(Duration::from_millis(500));
+    true
+}
+
+/// Some of the canary's pods are ready and not all that the weight needs: borne for as long as pods
+/// may take to become ready, and no stage ends meanwhile.
+fn short(tick: &mut Tick<'_>, all: &[Value], ready: usize, needed: i64) -> bool {
+    let now = tick.time();
+    let since = tick.current().short_since.get_or_insert(now).clone();
+    tick.waiting = Some(format!("{ready} of {needed} canary pods are ready"));
+    if tick.since(Some(&since)) < tick.spec.ready_deadline.std() || tick.step() == Step::Roll {
+        return false;
+    }
+    failed(tick, all, ready, needed);
     true
 }
 
@@ -209,6 +237,12 @@ fn overdue(tick: &mut Tick<'_>, all: &[Value]) -> bool {
     if i64::try_from(ready).unwrap_or(i64::MAX) >= needed {
         return false;
     }
+    failed(tick, all, ready, needed);
+    true
+}
+
+/// Ends or stops the release for pods that do not become ready, by whose fault that is.
+fn failed(tick: &mut Tick<'_>, all: &[Value], ready: usize, needed: i64) {
     let quota = tick
         .canary()
         .map(|canary| object::condition_reason(canary, "/status/conditions", "ReplicaFailure"))
@@ -230,7 +264,6 @@ fn overdue(tick: &mut Tick<'_>, all: &[Value]) -> bool {
             format!("{ready} of {needed} canary pods were ready within {}", tick.spec.ready_deadline),
         ),
     }
-    true
 }
 
 /// Stops the clock with traffic on stable; the candidate is not rejected.
@@ -244,6 +277,7 @@ fn stop(tick: &mut Tick<'_>, reason: &str, why: String) {
     );
     tick.set_weight(0);
     tick.current().paused = Some(Paused { by: why, reason: reason.to_owned(), since, without_weight: true });
+    tick.wake(Duration::from_millis(500));
 }
 
 /// Keeps the most pods that the target wanted, and with it what the canary needs; never lowered.
@@ -278,7 +312,8 @@ fn baseline(tick: &mut Tick<'_>) {
     });
     let judged: Vec<_> = bad.collect();
     tick.status.gates = judged.iter().map(|judged| judged.shown.clone()).collect();
-    if let Some(breach) = judged.iter().find(|judged| judged.verdict == Verdict::Breach) {
+    let breach = judged.iter().find(|judged| judged.verdict == Verdict::Breach).filter(|_| !tick.resumed);
+    if let Some(breach) = breach {
         let shown = breach.shown.clone();
         let why = format!(
             "the stable version itself breaks gate {}: {} where {} is allowed",
@@ -326,6 +361,9 @@ fn scale(tick: &mut Tick<'_>) {
             Some(format!("{ready} of {needed} canary pods are ready; the deadline is {deadline} after the step began"));
         return;
     }
+    if tick.unread("the target", &tick.seen.target) || tick.unread("the target's pods", &tick.seen.target_pods) {
+        return;
+    }
     if let Some(why) = stable_too_small(tick) {
         if tick.in_step() > tick.spec.ready_deadline.std() {
             let since = tick.time();
@@ -342,6 +380,7 @@ fn scale(tick: &mut Tick<'_>) {
     tick.set_weight(weight);
     tick.current().window_since = Some(now);
     tick.current().counts.clear();
+    tick.current().split = true;
     tick.enter(Step::Shift);
     tick.note(
         "StageStarted",
@@ -383,19 +422,44 @@ fn scaled_by(target: &Value) -> String {
         .map_or_else(|| "someone".to_owned(), |entry| object::text(entry, "/manager").to_owned())
 }
 
-/// Whether every route has the weight and its gateways accepted it.
-pub(super) fn switched(tick: &Tick<'_>) -> Result<(), String> {
+/// Why a weight is not in force yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotSwitched {
+    /// A route does not have it, or could not be read.
+    Unwritten(String),
+    /// The routes have it, and a gateway has not taken it over.
+    Unaccepted(String),
+}
+
+impl NotSwitched {
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Unwritten(text) | Self::Unaccepted(text) => text,
+        }
+    }
+}
+
+/// Whether every route has the weight and its gateways accepted it. On the way back a route that is
+/// gone has no traffic to give, and what others added to it is theirs.
+pub(super) fn switched(tick: &Tick<'_>) -> Result<(), NotSwitched> {
     let weight = tick.weight();
     for (name, fetched) in &tick.seen.routes {
         let route = match fetched {
             Fetched::Known(route) => route,
-            Fetched::Missing => return Err(format!("HTTPRoute {name} is gone")),
-            Fetched::Failed(why) => return Err(format!("HTTPRoute {name} could not be read: {why}")),
+            Fetched::Missing if weight == 0 => continue,
+            Fetched::Missing => return Err(NotSwitched::Unwritten(format!("HTTPRoute {name} is gone"))),
+            Fetched::Failed(why) => {
+                return Err(NotSwitched::Unwritten(format!("HTTPRoute {name} could not be read: {why}")));
+            }
         };
         match tick.with_pair(|pair| route::split(route, pair)) {
-            Split::Even(share) if share == weight => route::accepted(route)?,
+            Split::Even(share) if share == weight => route::accepted(route).map_err(NotSwitched::Unaccepted)?,
             Split::Plain | Split::Absent if weight == 0 => {}
-            _ => return Err(format!("HTTPRoute {name} does not have weight {weight}/1000 yet")),
+            Split::Foreign(_) if weight == 0 && tick.with_pair(|pair| route::none_for_canary(route, pair)) => {}
+            _ => {
+                let text = format!("HTTPRoute {name} does not have weight {weight}/1000 yet");
+                return Err(NotSwitched::Unwritten(text));
+            }
         }
     }
     Ok(())
@@ -405,9 +469,9 @@ fn shift(tick: &mut Tick<'_>) {
     tick.wake(Duration::from_millis(500));
     if let Err(why) = switched(tick) {
         if tick.in_step() > ACCEPT_DEADLINE {
-            return stop(tick, "RouteNotAccepted", why);
+            return stop(tick, "RouteNotAccepted", why.into_text());
         }
-        tick.waiting = Some(why);
+        tick.waiting = Some(why.into_text());
         return;
     }
     if tick.in_step() < SWITCH {
@@ -459,7 +523,7 @@ fn bake(tick: &mut Tick<'_>) {
         return;
     }
     if let Err(why) = switched(tick) {
-        tick.waiting = Some(why);
+        tick.waiting = Some(why.into_text());
         return;
     }
     if stage.approval && !tick.status.current.as_ref().is_some_and(|current| current.approved) {
@@ -494,6 +558,14 @@ fn inconclusive(tick: &mut Tick<'_>, open: &str) {
 }
 
 fn finish_stages(tick: &mut Tick<'_>) {
+    // Stages that were edited meanwhile can end short of all of the traffic.
+    if tick.weight() != route::WHOLE {
+        tick.current().stage_index = i32::try_from(tick.spec.stages.len()).unwrap_or(1).saturating_sub(1);
+        tick.enter(Step::Scale);
+        count_pods(tick);
+        tick.wake(Duration::ZERO);
+        return;
+    }
     tick.enter(Step::Roll);
     tick.note(
         "Promoting",
@@ -517,11 +589,20 @@ fn roll(tick: &mut Tick<'_>) {
                 "Deployment {} did not finish its rollout within its progressDeadlineSeconds",
                 object::name(target)
             );
-            return revert::begin(tick, revert::Cause::canary("RolloutFailed", why, true));
+            let own: Vec<_> = tick.seen.target_pods.list().iter().collect();
+            let fault = pods::trouble(&own).is_none_or(|trouble| trouble.rejects);
+            return revert::begin(tick, revert::Cause::canary("RolloutFailed", why, fault));
         }
         let (done, all) =
             (object::integer(target, "/status/updatedReplicas", 0), object::integer(target, "/spec/replicas", 1));
         tick.waiting = Some(format!("{done} of {all} pods of Deployment {} run the candidate", object::name(target)));
+        return;
+    }
+    if tick.unread("the target's pods", &tick.seen.target_pods) {
+        return;
+    }
+    if let Some(why) = stable_too_small(tick) {
+        tick.waiting = Some(why);
         return;
     }
     tick.set_weight(0);
@@ -532,7 +613,7 @@ fn roll(tick: &mut Tick<'_>) {
 fn hand_back(tick: &mut Tick<'_>) {
     tick.wake(Duration::from_millis(500));
     if let Err(why) = switched(tick) {
-        tick.waiting = Some(why);
+        tick.waiting = Some(why.into_text());
         return;
     }
     if tick.in_step() < SWITCH {
@@ -556,7 +637,12 @@ fn drain(tick: &mut Tick<'_>) {
         tick.waiting = Some("the canary is taken away and the routes are put back as they were".to_owned());
         return;
     }
-    take_over(tick, target);
+    // Which ReplicaSet serves now must be known, or no later release could be told from it.
+    let serving::Serving::One(set) = serving::serving(tick.seen.replica_sets.list(), object::uid(target)) else {
+        tick.waiting = Some("the ReplicaSet of the new version is not to be found yet".to_owned());
+        return;
+    };
+    take_over(tick, object::name(set));
     if tick.spec.soak.millis() > 0 {
         let now = tick.time();
         tick.current().window_since = Some(now);
@@ -568,15 +654,10 @@ fn drain(tick: &mut Tick<'_>) {
 }
 
 /// The candidate is now what serves.
-fn take_over(tick: &mut Tick<'_>, target: &Value) {
-    let set = match serving::serving(tick.seen.replica_sets.list(), object::uid(target)) {
-        serving::Serving::One(set) => object::name(set).to_owned(),
-        _ => String::new(),
-    };
+fn take_over(tick: &mut Tick<'_>, replica_set: &str) {
     let mut version = tick.current().candidate.clone();
-    version.replica_set = set;
-    let short: String = version.digest.chars().skip("sha256:".len()).take(8).collect();
-    let record = names::derived(tick.name(), &format!("-serving-{short}"));
+    version.replica_set = replica_set.to_owned();
+    let record = arm::record_name(tick.name(), &version);
     if let Some(hold) = &mut tick.status.hold {
         hold.serving = Some(version);
         hold.serving_record = record;

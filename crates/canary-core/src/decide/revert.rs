@@ -6,7 +6,11 @@ use std::time::Duration;
 use canary_api::{GateStatus, OnRevert, RevertStatus, Step, names};
 use serde_json::Value;
 
-use super::{arm, release, tick::Tick};
+use super::{
+    arm,
+    release::{self, NotSwitched},
+    tick::Tick,
+};
 use crate::{object, observed::Fetched, route::WHOLE, serving, template};
 
 /// Why a release is reverted.
@@ -77,8 +81,9 @@ pub(super) fn breached(tick: &mut Tick<'_>, gate: &GateStatus) {
 
 /// Begins to revert, in this tick.
 pub(super) fn begin(tick: &mut Tick<'_>, cause: Cause) {
-    let rolled =
-        matches!(tick.step(), Step::Roll | Step::HandBack | Step::Drain | Step::Soak) && cause.outcome != "Overridden";
+    let rolled = matches!(tick.step(), Step::Roll | Step::HandBack | Step::Drain | Step::Soak)
+        && cause.outcome != "Overridden"
+        && same_target(tick);
     let (at, stage) = (tick.time(), tick.stage_text());
     tick.warn("Reverting", format!("{}; traffic goes back to stable", cause.message));
     let current = tick.current();
@@ -105,7 +110,9 @@ fn share_out(tick: &mut Tick<'_>) {
     let rolled =
         tick.status.current.as_ref().and_then(|current| current.revert.as_ref()).is_some_and(|revert| revert.rolled);
     let mut weight = 0;
-    if rolled && tick.weight() > 0 {
+    let gone =
+        !same_target(tick) || tick.target().is_none_or(|target| object::integer(target, "/spec/replicas", 1) == 0);
+    if rolled && tick.weight() > 0 && !gone && !restored(tick) {
         let whole = tick.status.current.as_ref().map_or(1, |current| i64::from(current.target_pods)).max(1);
         let ready = serving_ready(tick).min(whole);
         let carried = ready.saturating_mul(i64::from(WHOLE)).checked_div(whole).unwrap_or(0);
@@ -113,6 +120,13 @@ fn share_out(tick: &mut Tick<'_>) {
         weight = left.min(tick.weight());
     }
     tick.set_weight(weight);
+}
+
+/// Whether the target is there, and is the one that the release began with. Where it could not be
+/// read, it is taken to be.
+fn same_target(tick: &Tick<'_>) -> bool {
+    let Some(target) = tick.target() else { return !tick.seen.target.missing() };
+    tick.status.hold.as_ref().is_none_or(|hold| hold.target_uid == object::uid(target))
 }
 
 /// Ready pods of the version that served before.
@@ -151,17 +165,16 @@ fn traffic(tick: &mut Tick<'_>) {
     share_out(tick);
     let rolled =
         tick.status.current.as_ref().and_then(|current| current.revert.as_ref()).is_some_and(|revert| revert.rolled);
-    let routes_gone = tick.seen.routes.iter().all(|(_, route)| route.missing());
-    if let Err(why) = release::switched(tick)
-        && !routes_gone
-    {
-        let gateway_is_silent = why.contains("gateway") && tick.in_step() > Duration::from_secs(30);
-        if !gateway_is_silent {
-            tick.waiting = Some(why);
+    match release::switched(tick) {
+        Ok(()) => {}
+        // The route says it; a gateway that never answers keeps nobody from cleaning up.
+        Err(NotSwitched::Unaccepted(_)) if tick.in_step() > Duration::from_secs(30) => {}
+        Err(not) => {
+            tick.waiting = Some(not.into_text());
             return;
         }
     }
-    if rolled && !restored(tick) {
+    if rolled && same_target(tick) && !restored(tick) {
         tick.waiting = Some(format!("Deployment {} goes back to the serving version", tick.spec.target.name));
         return;
     }
@@ -207,11 +220,13 @@ fn target(tick: &mut Tick<'_>) {
 }
 
 /// Whether the rejection is written down, where there is one.
-fn remembered(tick: &Tick<'_>) -> bool {
+pub(super) fn remembered(tick: &Tick<'_>) -> bool {
     let rejects =
         tick.status.current.as_ref().and_then(|current| current.revert.as_ref()).is_some_and(|revert| revert.rejects);
     // Where the canary never ran it and the target no longer asks for it, nothing is left to remember it by.
-    let lost = canary_set(tick).is_none() && !tick.asks_for_candidate();
+    let id = tick.status.current.as_ref().map_or("", |current| current.id.as_str());
+    let made = tick.canary().is_some_and(|canary| object::annotation(canary, names::ANNOTATION_MADE_FOR) == Some(id));
+    let lost = !made && !tick.asks_for_candidate();
     !rejects
         || lost
         || tick.deleting()
@@ -248,17 +263,15 @@ fn owned_by_gitops(target: &Value) -> bool {
 /// Whether this revert writes the serving template back.
 pub(super) fn restores(tick: &Tick<'_>) -> bool {
     let Some(revert) = tick.status.current.as_ref().and_then(|current| current.revert.as_ref()) else { return false };
-    if tick
-        .target()
-        .is_none_or(|target| tick.status.hold.as_ref().is_some_and(|hold| hold.target_uid != object::uid(target)))
-    {
+    if tick.target().is_none() || !same_target(tick) {
         return false;
     }
     match revert.outcome.as_str() {
         "Superseded" | "Overridden" => false,
         _ if revert.rolled || revert.reason == "ScaledToZero" => true,
         _ if tick.deleting() => false,
-        _ => mode(tick) == OnRevert::Restore,
+        // What was written meanwhile is not ours to write over: it is the next candidate.
+        _ => mode(tick) == OnRevert::Restore && tick.asks_for_candidate(),
     }
 }
 
@@ -287,6 +300,7 @@ fn over(tick: &mut Tick<'_>) {
         "Overridden" => tick.warn("Overridden", text.clone()),
         _ => tick.note("Superseded", text.clone()),
     }
+    let name = tick.name();
     let held = tick.target().is_some_and(|target| object::truth(target, "/spec/paused"));
     if let Some(hold) = &mut tick.status.hold {
         hold.holds_rejected = held && revert.rejects;
@@ -294,6 +308,7 @@ fn over(tick: &mut Tick<'_>) {
     if revert.rolled
         && let Some(hold) = &mut tick.status.hold
     {
+        hold.serving_record = arm::record_name(name, &current.stable);
         hold.serving = Some(current.stable);
     }
     arm::remember(tick, format!("{} {text}", revert.outcome));

@@ -32,7 +32,7 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
         return;
     }
     clear(tick);
-    if tick.effects.is_empty() && !unsure(tick) {
+    if tick.effects.is_empty() && !tick.holds_back && !unsure(tick) {
         drop_finalizer(tick);
     }
 }
@@ -57,7 +57,7 @@ fn clear(tick: &mut Tick<'_>) {
     converge::thaw(tick);
     release_target(tick);
     // The canary goes only once no route can send anything there, and the target stands on its own.
-    if !tick.effects.is_empty() {
+    if !tick.effects.is_empty() || tick.holds_back {
         return;
     }
     let uid = tick.uid();
@@ -85,9 +85,22 @@ fn release_target(tick: &mut Tick<'_>) {
         return;
     }
     let mut patch = Patch::guarded(target);
-    if object::truth(target, "/spec/paused") {
+    let held =
+        object::truth(target, "/spec/paused") && object::annotation(target, names::ANNOTATION_CHANGED_BY).is_some();
+    let served = tick.serving_template();
+    let lists = [&tick.seen.replica_sets, &tick.seen.serving_records];
+    if held && served.is_none() && lists.iter().any(|list| matches!(list, Fetched::Failed(_))) {
+        // Un-paused now, it would roll out what was held back.
+        tick.waiting = Some("the serving version's template could not be read".to_owned());
+        tick.wake(Duration::from_secs(2));
+        tick.holds_back = true;
+        return;
+    }
+    if held && served.is_none() {
+        tick.warn("HoldKept", format!("the serving version's template of Deployment {} is lost: it stays paused as it is; apply the template that should run, then `kubectl rollout resume`", object::name(target)));
+    } else if held {
         patch.remove("/spec/paused");
-        if let Some(served) = tick.serving_template()
+        if let Some(served) = served
             && !template::same(&served, serving::template_of(target))
         {
             let asked = template::images(serving::template_of(target)).join(", ");

@@ -58,6 +58,14 @@ pub(super) struct Tick<'a> {
     /// Labels that keep canary pods apart, once known.
     pub(super) overlay: BTreeMap<String, String>,
     pub(super) gone: bool,
+    /// Who asked in this tick to release a rejected template again.
+    pub(super) retry: Option<String>,
+    /// Whether the clock was started again in this tick.
+    pub(super) resumed: bool,
+    /// A command's text whose annotations are to be taken away.
+    pub(super) taken: Option<String>,
+    /// Whether something that must be read first keeps a deletion back.
+    pub(super) holds_back: bool,
     wake: Option<Duration>,
 }
 
@@ -77,6 +85,10 @@ impl<'a> Tick<'a> {
             judged: Vec::new(),
             overlay: BTreeMap::new(),
             gone: false,
+            retry: None,
+            resumed: false,
+            taken: None,
+            holds_back: false,
             wake: None,
         };
         tick.overlay = tick.recorded_overlay();
@@ -235,6 +247,7 @@ impl<'a> Tick<'a> {
     pub(super) fn serving_template(&self) -> Option<Value> {
         let hold = self.status.hold.as_ref()?;
         let serving = hold.serving.as_ref()?;
+        let digest = &serving.digest;
         let set = self
             .seen
             .replica_sets
@@ -246,10 +259,15 @@ impl<'a> Tick<'a> {
         }
         let record =
             self.seen.serving_records.list().iter().find(|record| object::name(record) == hold.serving_record)?;
-        record.pointer("/data/template").cloned()
+        record.pointer("/data/template").filter(|template| template::digest(template) == *digest).cloned()
     }
 
     fn recorded_overlay(&self) -> BTreeMap<String, String> {
+        let chosen =
+            self.status.current.as_ref().filter(|_| self.in_release()).map(|current| current.canary_labels.clone());
+        if let Some(chosen) = chosen.filter(|labels| !labels.is_empty()) {
+            return chosen;
+        }
         self.canary()
             .and_then(|canary| object::annotation(canary, names::ANNOTATION_OVERLAY))
             .and_then(|text| serde_json::from_str(text).ok())

@@ -1,18 +1,31 @@
 //! Carries effects out, in the order given. It decides nothing: the first that fails ends the tick,
-//! and the next tick decides afresh from what it then sees.
+//! and the next tick decides afresh from what it then sees. Only giving traffic back goes on past a failure.
 
 use canary_core::Effect;
 use kube::Client;
 
 use super::api::{self, CallError};
 
-/// Carries the effects out; how many, and what ended it, if something did.
+/// Carries the effects out; what ended it, if something did.
 pub(super) async fn effects(client: &Client, namespace: &str, effects: &[Effect]) -> Result<(), CallError> {
+    let mut failed = None;
     for effect in effects {
+        if failed.is_some() && !effect.gives_traffic_back() {
+            break;
+        }
         tracing::info!(kind = effect.kind().as_str(), name = effect.name(), "{}", effect.why());
-        one(client, namespace, effect).await?;
+        match one(client, namespace, effect).await {
+            Ok(()) => {}
+            // One route that can't be written keeps no other from giving its traffic back.
+            Err(error) if effect.gives_traffic_back() => failed = failed.or(Some(error)),
+            // What is wished for and not needed: a refusal must not stop a release.
+            Err(error @ (CallError::Forbidden { .. } | CallError::Invalid { .. })) if effect.is_optional() => {
+                tracing::warn!("{error}");
+            }
+            Err(error) => return Err(failed.unwrap_or(error)),
+        }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 async fn one(client: &Client, namespace: &str, effect: &Effect) -> Result<(), CallError> {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use canary_api::{CanaryRelease, Counted, Gate, ReleaseStatus, Step};
+use canary_api::{CanaryRelease, Counted, Gate, ReleaseStatus, Step, names::ANNOTATION_COMMAND};
 use canary_core::{
     Observed,
     gates::{self, Measure, Reading},
@@ -121,7 +121,10 @@ pub(super) async fn gates(
     let Some(ledger) = ledger.as_mut() else { return };
     let interval = release.spec.interval.std();
     let young = ledger.asked.is_some_and(|asked| since(asked, now) < interval.mul_f64(0.8));
-    if !young {
+    // A command or a deletion does not wait for a metrics store; its tick goes by what was last read.
+    let commanded = release.metadata.deletion_timestamp.is_some()
+        || release.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_COMMAND));
+    if !young && !commanded {
         ask(ledger, source, observed, now).await;
         ledger.asked = Some(now);
     }

@@ -185,7 +185,8 @@ impl ReleaseTicker {
             }
             _ => {
                 tracing::warn!("{error}");
-                Next::Failed(Failure { step, category: error.category() })
+                let failure = Failure { step, category: error.category() };
+                if reverting(decision) { Next::UrgentlyFailed(failure) } else { Next::Failed(failure) }
             }
         }
     }
@@ -228,8 +229,11 @@ impl ReleaseTicker {
                 note: note.text.clone(),
             });
         }
-        let outcome = decision.status.outcome.as_str();
-        if !outcome.is_empty() && canary_core::object::text(before, "/status/outcome") != outcome {
+        // Each release that ends leaves a line `<time> <outcome> ...`.
+        let ended = decision.status.history.last();
+        let known = canary_core::object::items(before, "/status/history").last().and_then(Value::as_str);
+        if let Some(outcome) = ended.filter(|line| known != Some(line.as_str())).and_then(|line| line.split(' ').nth(1))
+        {
             self.metrics.release_ended(outcome);
         }
     }

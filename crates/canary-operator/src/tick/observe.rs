@@ -153,12 +153,13 @@ async fn prove(client: &Client, release: &CanaryRelease, target: &Fetched<Value>
     let Some(target) = target.known() else { return Hold::NotTried };
     let labelled = object::label(target, names::LABEL_RELEASE).is_some()
         && object::annotation(target, names::ANNOTATION_UID) == release.metadata.uid.as_deref();
-    let overridden = object::annotation(target, names::ANNOTATION_OVERRIDE).is_some()
-        || object::annotation(target, names::ANNOTATION_ROLLING).is_some();
+    // While the operator rolls the target, its template is nobody's to change, not even in a dry run. (An
+    // override speaks for its user only.)
+    let rolling = object::annotation(target, names::ANNOTATION_ROLLING).is_some();
     if proved
         || policies.is_empty()
         || !labelled
-        || overridden
+        || rolling
         || in_release(release)
         || release.metadata.deletion_timestamp.is_some()
     {
@@ -178,7 +179,10 @@ async fn prove(client: &Client, release: &CanaryRelease, target: &Fetched<Value>
         Ok(answer) if object::truth(&answer, "/spec/paused") => Hold::Works(policies.to_owned()),
         Ok(_) => Hold::Fails("a dry run of a changed template did not come back paused".to_owned()),
         // The object moved on between the read and the dry run: the next tick tries again.
-        Err(api::CallError::Conflict { .. } | api::CallError::Gone { .. }) => Hold::NotTried,
+        // So it does where nobody answered: that says nothing of the policies.
+        Err(api::CallError::Conflict { .. } | api::CallError::Gone { .. } | api::CallError::Unavailable { .. }) => {
+            Hold::NotTried
+        }
         Err(error) => Hold::Fails(error.to_string()),
     }
 }
