@@ -66,13 +66,7 @@ fn all(play: &Play) -> Result<bool> {
         command(programs::cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     }));
     tally.add(unit_tests());
-    if Command::new("cargo-deny").arg("--version").output().is_ok_and(|output| output.status.success())
-        && programs::root().join("deny.toml").exists()
-    {
-        tally.add(check("licences and advisories", || {
-            command(programs::cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))
-        }));
-    }
+    tally.add(check("dependencies: licences, sources, bans", dependencies));
     let built = programs::build();
     if let Some(policies) = policies {
         tally.add(policies.join().unwrap_or_else(|_| Tally::one(false)));
@@ -88,8 +82,36 @@ fn all(play: &Play) -> Result<bool> {
             tally.failed = tally.failed.saturating_add(1);
         }
     }
-    println!("{} passed, {} failed, {:.0} s", tally.passed, tally.failed, started.elapsed().as_secs_f64());
+    println!("all of it took {:.0} s", started.elapsed().as_secs_f64());
+    println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(tally.failed == 0)
+}
+
+/// The version of cargo-deny that is installed into the cache where it is missing.
+const CARGO_DENY: &str = "0.20.2";
+
+/// What may be among the dependencies: `deny.toml`.
+fn dependencies() -> Result<Option<String>> {
+    let tools = lab::cache_dir()?.join("tools");
+    let deny = tools.join("bin/cargo-deny");
+    if !deny.exists() {
+        println!("cargo-deny {CARGO_DENY} is built once (about 5 minutes) ...");
+        let mut install = programs::cargo();
+        install.args(["install", "--quiet", "--locked", "--root"]).arg(&tools).arg(format!("cargo-deny@{CARGO_DENY}"));
+        // Not into the project's own target directory, which it would grow for nothing.
+        if let Some(wrong) = command(install.env_remove("CARGO_TARGET_DIR"))? {
+            return Ok(Some(wrong));
+        }
+    }
+    command(Command::new(&deny).current_dir(programs::root()).args([
+        "--offline",
+        "--log-level",
+        "error",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ]))
 }
 
 /// Runs one check: `None` is good, else what is wrong.
