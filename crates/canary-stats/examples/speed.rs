@@ -5,7 +5,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use canary_stats::{AboveLimit, BelowLimit, EventCounts, EventRate, Process, Relative, ShareCounts, Starts};
+use canary_stats::know::{requests_to_detect, share_gate};
+use canary_stats::{AboveLimit, Alpha, BelowLimit, EventCounts, EventRate, Process, Relative, ShareCounts, Starts};
 
 fn time(name: &str, times: u32, mut work: impl FnMut()) {
     let mut best = f64::INFINITY;
@@ -93,4 +94,15 @@ fn main() {
         next.push(black_box(900), &EventCounts::new(1.0, 0.9).unwrap());
         black_box(next.log_e(&EventRate::new()));
     });
+    let alpha = Alpha::RELEASE.split(6, 5).unwrap();
+    for n in [300.0, 3000.0, 49_000.0, 51_000.0, 1e9] {
+        time(&format!("what a stage of {n} requests can know"), 1, || {
+            black_box(share_gate(0.01, alpha, Alpha::RELEASE, black_box(n)).unwrap());
+        });
+    }
+    for share in [0.5, 0.05, 0.02, 0.0105] {
+        time(&format!("requests to detect {share}"), 1, || {
+            black_box(requests_to_detect(0.01, alpha, black_box(share), 0.8).unwrap());
+        });
+    }
 }

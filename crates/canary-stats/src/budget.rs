@@ -43,9 +43,8 @@ impl Alpha {
         -self.0.ln()
     }
 
-    /// The share of one gate in one stage. Only gates that claim a probability count: a `value` gate takes no share,
-    /// and a gate that does not run in a stage none there, so `gates` is the sum over stages of the gates that run
-    /// divided by the stages, or simply the number of gates (then a part stays unspent).
+    /// The share of one gate in one stage. Count the gates that claim a probability: a `value` gate takes no share.
+    /// Where a gate runs in fewer stages than others its part there stays unspent.
     ///
     /// # Errors
     /// Where there is no gate or no stage.

@@ -63,6 +63,19 @@ pub fn share_gate(limit: f64, alpha: Alpha, proof: Alpha, requests: f64) -> Resu
     })
 }
 
+/// The chance that a stage of so many requests calls a true bad share a breach.
+///
+/// # Errors
+/// Where the limit is no share, the share not between 0 and 1, or the requests no count.
+pub fn chance_to_detect(limit: f64, alpha: Alpha, requests: f64, share: f64) -> Result<f64, StatsError> {
+    let test = AboveLimit::new(limit)?;
+    if !(0.0..=1.0).contains(&share) {
+        return Err(StatsError::Limit(share));
+    }
+    let share = share.clamp(1e-12, 1.0 - 1e-9);
+    Ok(Looks::until(&test, alpha, count(requests)?).power(share).clamp(0.0, 1.0))
+}
+
 /// Canary requests after which a true bad share has been called in a share `power` of releases; `None` where more than
 /// 10^9 would be needed, as for shares at or below the limit.
 ///

@@ -11,6 +11,24 @@
 //! - [`ChangeDetector`]: the watch after a promotion
 //! - [`know`]: what a stage can know at all
 //!
+//! ```
+//! use canary_stats::{AboveLimit, Alpha, ShareCounts, Starts};
+//!
+//! # fn main() -> Result<(), canary_stats::StatsError> {
+//! let test = AboveLimit::new(0.01)?; // at most 1 % bad
+//! let alpha = Alpha::RELEASE.split(6, 5)?; // six gates, five stages
+//! let mut starts = Starts::new(300); // five minutes of ticks of a second
+//! for tick in 0..200 {
+//!     starts.push(tick, &ShareCounts::new(10.0, 0.0)?);
+//! }
+//! assert!(starts.log_e(&test) < 0.0);
+//! starts.push(200, &ShareCounts::new(10.0, 5.0)?); // a late fault,
+//! starts.push(201, &ShareCounts::new(10.0, 5.0)?); // called in two seconds
+//! assert!(starts.log_e(&test) >= alpha.ln_threshold());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! It never does I/O, reads a clock or draws a random number, and never takes a number that makes no sense for
 //! evidence: those are a [`StatsError`] at the door.
 #![deny(missing_docs)]

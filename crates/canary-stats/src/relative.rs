@@ -20,12 +20,39 @@ const RATIOS: [f64; GRID] = [1.5, 2.0, 3.0, 5.0, 10.0];
 
 /// Both sides' events, and what each alternative makes of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RawPaired")]
 pub struct PairedCounts {
     canary: f64,
     all: f64,
     /// Of the canary, if it were at the limit.
     expected: f64,
     ln_ratios: [f64; GRID],
+}
+
+#[derive(Deserialize)]
+struct RawPaired {
+    canary: f64,
+    all: f64,
+    expected: f64,
+    ln_ratios: [f64; GRID],
+}
+
+impl TryFrom<RawPaired> for PairedCounts {
+    type Error = StatsError;
+
+    fn try_from(raw: RawPaired) -> Result<Self, StatsError> {
+        let (canary, all) = events(raw.canary, raw.all)?;
+        if let Some(ln) = raw.ln_ratios.iter().find(|ln| !ln.is_finite()) {
+            return Err(StatsError::Count(*ln));
+        }
+        Ok(Self { canary, all, expected: count(raw.expected)?, ln_ratios: raw.ln_ratios })
+    }
+}
+
+/// Events of the canary among all.
+fn events(canary: f64, all: f64) -> Result<(f64, f64), StatsError> {
+    let (canary, all) = (count(canary)?, count(all)?);
+    if canary > all { Err(StatsError::MoreBadThanAll { bad: canary, all }) } else { Ok((canary, all)) }
 }
 
 impl PairedCounts {
@@ -65,10 +92,7 @@ impl Tally for PairedCounts {
 
 /// One tick against a grid of alternatives: `ratio` is the limit, the alternatives are `ratio * factors`.
 fn tick(canary: f64, all: f64, share: f64, ratio: f64, factors: [f64; GRID]) -> Result<PairedCounts, StatsError> {
-    let (canary, all) = (count(canary)?, count(all)?);
-    if canary > all {
-        return Err(StatsError::MoreBadThanAll { bad: canary, all });
-    }
+    let (canary, all) = events(canary, all)?;
     if !(share > 0.0 && share < 1.0) {
         return Err(StatsError::Share(share));
     }

@@ -1,10 +1,11 @@
 //! What a stage is said to know is what simulated stages show.
-#![allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod common;
 
 use canary_stats::know::{
-    clean_requests_to_prove, detectable_rate, detectable_ratio, requests_to_detect, requests_to_prove, share_gate,
+    chance_to_detect, clean_requests_to_prove, detectable_rate, detectable_ratio, requests_to_detect,
+    requests_to_prove, share_gate,
 };
 use canary_stats::{
     AboveLimit, Alpha, BelowLimit, EventCounts, EventRate, Process, Relative, ShareCounts, Starts, Tally,
@@ -66,6 +67,25 @@ fn requests_to_detect_grow_as_the_fault_shrinks_and_agree_with_the_stage() {
     }
     assert_eq!(requests_to_detect(0.01, alpha(), 0.01, 0.8).unwrap(), None);
     assert_eq!(requests_to_detect(0.01, alpha(), 0.005, 0.8).unwrap(), None);
+}
+
+#[test]
+fn a_plan_says_by_which_stage_a_fault_is_reverted() {
+    // A plan of 1, 5, 25 % of 100 requests/s, 5 minutes each. The reference counts the test from the start in full; here
+    // it has half the weight.
+    let by_stage = |share: f64| {
+        let mut goes_on = 1.0;
+        [300.0, 1500.0, 7500.0].map(|n| {
+            goes_on *= 1.0 - chance_to_detect(0.01, alpha(), n, share).unwrap();
+            1.0 - goes_on
+        })
+    };
+    let (five, three) = (by_stage(0.05), by_stage(0.03));
+    println!("reverted by stage: 5 %: {five:?}, 3 %: {three:?}");
+    assert!(five[0] > 0.75 && five[0] < 0.84 && five[1] > 0.995);
+    assert!(three[0] > 0.15 && three[0] < 0.22 && three[1] > 0.95 && three[2] > 0.995);
+    assert!(chance_to_detect(0.01, alpha(), 300.0, 0.003).unwrap() < 1e-4);
+    assert!(chance_to_detect(0.01, alpha(), 300.0, 0.0).unwrap() < 1e-12);
 }
 
 #[test]
