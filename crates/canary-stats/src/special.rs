@@ -16,6 +16,9 @@
 //! "Fast and accurate computation of binomial probabilities". ln Γ below 10 and the
 //! complementary error function are libm's. The incomplete Beta functions of common libraries stop their fraction after
 //! a fixed number of terms, and are wrong near the mean of many thousand requests; they underflow in the tails.
+//!
+//! Against 60-digit values (tests/data), as error of the larger of 1 and the value: both tails 1e-10 and ln E of the
+//! binomial tests 2e-11 for counts up to 10^9, ln E 2e-12 up to 10^6; ln B 1e-15.
 
 use std::f64::consts::TAU;
 

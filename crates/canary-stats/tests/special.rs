@@ -2,15 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use canary_stats::special::{ln_beta, ln_lower_tail, ln_upper_tail};
-use canary_stats::{Alpha, upper_mean};
+use canary_stats::{AboveLimit, Alpha, BelowLimit, Prior, Process, ShareCounts, upper_mean};
 
 struct Row {
-    x: f64,
-    y: f64,
+    n: f64,
+    k: f64,
+    a: f64,
+    b: f64,
     p: f64,
     lower: f64,
     upper: f64,
     beta: f64,
+    above: f64,
+    below: f64,
 }
 
 fn rows() -> Vec<Row> {
@@ -18,8 +22,9 @@ fn rows() -> Vec<Row> {
         .lines()
         .skip(1)
         .map(|line| {
-            let v: Vec<f64> = line.split(',').map(|field| field.parse().unwrap()).collect();
-            Row { x: v[0], y: v[1], p: v[2], lower: v[3], upper: v[4], beta: v[5] }
+            let values: Vec<f64> = line.split(',').map(|field| field.parse().unwrap()).collect();
+            let [n, k, a, b, p, lower, upper, beta, above, below] = values[..] else { panic!("{line}") };
+            Row { n, k, a, b, p, lower, upper, beta, above, below }
         })
         .collect()
 }
@@ -32,18 +37,34 @@ fn error(is: f64, should: f64) -> f64 {
 
 #[test]
 fn both_tails_agree_with_high_precision_values_for_counts_up_to_a_billion() {
-    let mut worst = (0.0_f64, 0.0_f64, 0.0_f64);
+    let (mut lower, mut upper, mut whole) = (0.0_f64, 0.0_f64, 0.0_f64);
     for row in rows() {
-        let lower = error(ln_lower_tail(row.x, row.y, row.p), row.lower);
-        let upper = error(ln_upper_tail(row.x, row.y, row.p), row.upper);
-        let whole = error(ln_beta(row.x, row.y), row.beta);
-        // 1 - p is not a double: at n = 10^9 half a unit in its last place moves the tail by this much.
-        let allowed = 2e-12 + 4e-17 * (row.x + row.y);
-        assert!(lower < allowed && upper < allowed, "{} {} {}: {lower:e} {upper:e}", row.x, row.y, row.p);
-        worst = (worst.0.max(lower), worst.1.max(upper), worst.2.max(whole));
+        let (x, y) = (row.a + row.k, row.b + row.n - row.k);
+        let allowed = if row.n > 1e6 { 1e-9 } else { 1e-11 };
+        let errors = (error(ln_lower_tail(x, y, row.p), row.lower), error(ln_upper_tail(x, y, row.p), row.upper));
+        assert!(errors.0 < allowed && errors.1 < allowed, "{x} {y} {}: {errors:?}", row.p);
+        lower = lower.max(errors.0);
+        upper = upper.max(errors.1);
+        whole = whole.max(error(ln_beta(x, y), row.beta));
     }
-    println!("worst errors: ln I {:e}, ln(1-I) {:e}, ln B {:e}", worst.0, worst.1, worst.2);
-    assert!(worst.2 < 1e-13);
+    println!("worst errors: ln I {lower:e}, ln(1-I) {upper:e}, ln B {whole:e}");
+    assert!(whole < 1e-14);
+}
+
+#[test]
+fn evidence_agrees_with_high_precision_values_for_counts_up_to_a_billion() {
+    let (mut few, mut many) = (0.0_f64, 0.0_f64);
+    for row in rows() {
+        let counts = ShareCounts::new(row.n, row.k).unwrap();
+        let prior = Prior::new(row.a, row.b).unwrap();
+        let above = AboveLimit::with_prior(row.p, prior).unwrap().log_e(&counts);
+        let below = BelowLimit::with_prior(row.p, prior).unwrap().log_e(&counts);
+        let worst = error(above, row.above).max(error(below, row.below));
+        let allowed = if row.n > 1e6 { 1e-9 } else { 1e-11 };
+        assert!(worst < allowed, "{} of {} against {}: {above} {below}: {worst:e}", row.k, row.n, row.p);
+        if row.n > 1e6 { many = many.max(worst) } else { few = few.max(worst) }
+    }
+    println!("worst errors of ln E: {few:e} up to a million requests, {many:e} at a billion");
 }
 
 #[test]

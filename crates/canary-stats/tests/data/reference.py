@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes incomplete-beta.csv: reference values of ln I_p(x,y), ln(1 - I_p(x,y)) and ln B(x,y).
+"""Writes incomplete-beta.csv: reference values of ln I_p(x,y), ln(1 - I_p(x,y)) and ln B(x,y), and of ln E of the
+test above the limit p and of its mirror, for k of n bad requests and a prior (a,b) = (x-k, y-n+k).
 
 Independent of the crate: mpmath with 60 digits (`pip install mpmath`, 1.4 used). Where its hypergeometric
 series does not converge, the integral is done by mpmath's quadrature around its peak.
@@ -38,28 +39,30 @@ def rows():
             ks |= {int(min(max(mean + z * sd, 0), n)) for z in (-6, -2, 2, 6, 12)}
             for k in sorted(ks):
                 for a, b in ((mpf(1) / 2, mpf(10)), (mpf(1) / 2, mpf(100))):
-                    yield a + k, b + n - k, p
+                    yield n, k, a, b, p
 
 
-print("x,y,p,ln_lower,ln_upper,ln_beta")
-for x, y, p in rows():
-    q = mpf(p)
+def ln_tails(x, y, q):
+    """ln I_q(x,y), ln(1 - I_q(x,y)) and ln B(x,y)."""
     whole = ln_beta(x, y)
     if x + y < 20000:
-        lower = log(betainc(x, y, 0, q)) - whole
-        upper = log(betainc(y, x, 0, 1 - q)) - whole
-    else:
-        mp.dps = 40
-        # Where one tail is nearly everything its logarithm comes from the other one.
-        lower = upper = None
-        if q * (x + y) > x:
-            upper = ln_integral(x, y, q, mpf(1)) - whole
-            lower = log(1 - exp(upper))
-        else:
-            if x < 1:
-                lower = log(betainc(x, y, 0, q)) - whole
-            else:
-                lower = ln_integral(x, y, mpf(0), q) - whole
-            upper = log(1 - exp(lower))
-        mp.dps = 60
-    print(",".join([mp.nstr(v, 20) for v in (x, y)] + [p] + [mp.nstr(v, 20) for v in (lower, upper, whole)]), flush=True)
+        return log(betainc(x, y, 0, q)) - whole, log(betainc(y, x, 0, 1 - q)) - whole, whole
+    # Where one tail is nearly everything its logarithm comes from the other one.
+    if q * (x + y) > x:
+        upper = ln_integral(x, y, q, mpf(1)) - whole
+        return log(1 - exp(upper)), upper, whole
+    lower = ln_integral(x, y, mpf(0), q) - whole if x > 1 else log(betainc(x, y, 0, q)) - whole
+    return lower, log(1 - exp(lower)), whole
+
+
+print("n,k,a,b,p,ln_lower,ln_upper,ln_beta,ln_above,ln_below")
+for n, k, a, b, p in rows():
+    # What a double makes of the limit, so that its rounding is not counted as an error of the function.
+    q = mpf(float(p))
+    lower, upper, whole = ln_tails(a + k, b + n - k, q)
+    lower0, upper0, whole0 = ln_tails(a, b, q)
+    likelihood = k * log(q) + (n - k) * log(1 - q)
+    above = upper + whole - upper0 - whole0 - likelihood
+    below = lower + whole - lower0 - whole0 - likelihood
+    values = [mp.nstr(v, 20) for v in (lower, upper, whole, above, below)]
+    print(",".join([str(n), str(k), mp.nstr(a, 5), mp.nstr(b, 5), p] + values), flush=True)
