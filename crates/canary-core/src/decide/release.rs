@@ -237,8 +237,22 @@ fn overdue(tick: &mut Tick<'_>, all: &[Value]) -> bool {
     if i64::try_from(ready).unwrap_or(i64::MAX) >= needed {
         return false;
     }
+    if !asked_for(tick, needed) {
+        // Pods that were not asked for yet, since a read failed or no operator was there, are not late.
+        tick.enter(Step::Scale);
+        return false;
+    }
     failed(tick, all, ready, needed);
     true
+}
+
+/// Whether the canary was made for this release and is asked for so many pods.
+fn asked_for(tick: &Tick<'_>, pods: i64) -> bool {
+    let id = tick.status.current.as_ref().map_or("", |current| current.id.as_str());
+    tick.canary().is_some_and(|canary| {
+        object::annotation(canary, names::ANNOTATION_MADE_FOR) == Some(id)
+            && object::integer(canary, "/spec/replicas", 0) >= pods
+    })
 }
 
 /// Ends or stops the release for pods that do not become ready, by whose fault that is.

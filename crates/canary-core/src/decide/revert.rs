@@ -209,6 +209,14 @@ fn drain(tick: &mut Tick<'_>) {
 }
 
 fn target(tick: &mut Tick<'_>) {
+    // What can't be seen is neither restored nor remembered, and it must not be called over.
+    let seen = tick.seen;
+    if tick.unread("the target", &seen.target)
+        || tick.unread("the canary", &seen.canary)
+        || tick.unread("the ReplicaSets", &seen.replica_sets)
+    {
+        return;
+    }
     let done = super::converge::tidy(tick) && remembered(tick) && target_is_as_wanted(tick);
     if !done {
         tick.waiting = Some(
