@@ -208,28 +208,48 @@ fn false_alarms_of_the_mixture() {
 const WEIGHTS: [f64; 5] = [0.01, 0.05, 0.25, 0.5, 1.0];
 const STAGE: u64 = 300;
 
-/// The stage, from 1, in which a release at so many requests a second is reverted; 0 for never.
-fn reverted_in(rps: u64, share: f64, mixture: bool, traffic: &mut Traffic) -> usize {
-    let test = AboveLimit::new(0.01).unwrap();
-    for (stage, weight) in WEIGHTS.iter().enumerate() {
-        let mut starts = Starts::new(STAGE);
+/// A release of five stages: requests and bad ones by stage and second.
+fn release(rps: u64, share: f64, traffic: &mut Traffic) -> Vec<Vec<(u64, u64)>> {
+    let stage = |weight: &f64| {
         let mut due = 0.0;
-        for tick in 0..STAGE {
+        let mut second = || {
             due += rps as f64 * weight;
             let n = due as u64;
             due -= n as f64;
-            let bad = traffic.bad(n, share);
-            starts.push(tick, &counts(n, bad));
-            if bad == 0 || starts.whole().k() < 3.0 {
-                continue;
+            (n, traffic.bad(n, share))
+        };
+        (0..STAGE).map(|_| second()).collect()
+    };
+    WEIGHTS.iter().map(stage).collect()
+}
+
+/// The stage, from 1, in which a release is reverted; 0 for never.
+fn reverted_in(release: &[Vec<(u64, u64)>], mixture: bool) -> usize {
+    let test = AboveLimit::new(0.01).unwrap();
+    let reverts = |stage: &Vec<(u64, u64)>| {
+        let mut starts = Starts::new(STAGE);
+        stage.iter().enumerate().any(|(tick, (n, bad))| {
+            starts.push(tick as u64, &counts(*n, *bad));
+            // Good requests alone never raise E.
+            if *bad == 0 || starts.whole().k() < LEAST_BAD as f64 {
+                return false;
             }
             let e = if mixture { starts.log_e(&test) } else { test.log_e(starts.whole()) };
-            if e >= -ALPHA.ln() {
-                return stage + 1;
-            }
-        }
-    }
-    0
+            e >= -ALPHA.ln()
+        })
+    };
+    release.iter().position(reverts).map_or(0, |stage| stage + 1)
+}
+
+/// "5xx over the last minute above 1 %", asked every 15 s, each stage anew: the gate that this crate replaces.
+fn plain_threshold_reverts(release: &[Vec<(u64, u64)>]) -> bool {
+    release.iter().any(|stage| {
+        (1..=stage.len() / 15).any(|look| {
+            let minute = &stage[(look * 15).saturating_sub(60)..look * 15];
+            let (n, k) = minute.iter().fold((0, 0), |sum, second| (sum.0 + second.0, sum.1 + second.1));
+            n > 0 && k as f64 > 0.01 * n as f64
+        })
+    })
 }
 
 #[test]
@@ -238,53 +258,36 @@ fn a_plan_reverts_a_bad_release_early() {
     for (share, by_stage) in [(0.05, vec![0.84, 1.0]), (0.03, vec![0.22, 0.98, 1.0])] {
         for mixture in [false, true] {
             let mut traffic = Traffic::seeded(17);
-            let ends: Vec<usize> = (0..runs).map(|_| reverted_in(100, share, mixture, &mut traffic)).collect();
+            let ends: Vec<usize> =
+                (0..runs).map(|_| reverted_in(&release(100, share, &mut traffic), mixture)).collect();
             for (stage, should) in by_stage.iter().enumerate() {
                 let is = ends.iter().filter(|end| (1..=stage + 1).contains(*end)).count() as f64 / f64::from(runs);
                 println!("{share} by stage {}, mixture {mixture}: {is:.3}, {should}", stage + 1);
-                if !mixture {
-                    // A figure of 1 was rounded: it is at least 0.995.
-                    let room = tolerance(f64::min(*should, 0.995), runs, 400) + 0.005;
-                    assert!((is - should).abs() <= room, "{share} stage {stage}: {is}");
-                }
+                // A figure of 1 was rounded: it is at least 0.995. The reference is of one test from each stage's start;
+                // the mixture gives up a little of a fault that is there from the start.
+                let room = tolerance(f64::min(*should, 0.995), runs, 400) + 0.005;
+                let given_up = if mixture { 0.05 } else { 0.0 };
+                assert!((is + given_up * 0.5 - should).abs() <= room + given_up * 0.5, "{share} stage {stage}: {is}");
             }
         }
     }
 }
 
+/// The same releases under both gates.
 #[test]
-fn a_plan_does_not_revert_a_healthy_release() {
-    let mut traffic = Traffic::seeded(19);
-    for rps in [10, 100, 1000] {
-        let reverted = (0..400).filter(|_| reverted_in(rps, 0.003, rps < 1000, &mut traffic) > 0).count();
-        assert_eq!(reverted, 0, "{rps} requests/s");
-    }
-}
-
-/// "5xx over the last minute above 1 %", asked every 15 s, each stage anew.
-fn naive_reverts(rps: f64, share: f64, traffic: &mut Traffic) -> bool {
-    WEIGHTS.iter().any(|weight| {
-        let mut window: Vec<(u64, u64)> = Vec::new();
-        let mut due = 0.0;
-        (0..STAGE / 15).any(|_| {
-            due += 15.0 * rps * weight;
-            let n = due as u64;
-            due -= n as f64;
-            window.push((n, traffic.bad(n, share)));
-            let last = window.iter().rev().take(4);
-            let (n, k) = last.fold((0, 0), |sum, tick| (sum.0 + tick.0, sum.1 + tick.1));
-            n > 0 && k as f64 > 0.01 * n as f64
-        })
-    })
-}
-
-#[test]
-fn a_plain_threshold_reverts_most_healthy_releases() {
-    let runs = 1000;
-    for (rps, should) in [(10.0, 0.83), (100.0, 0.70), (1000.0, 0.12)] {
+fn a_healthy_release_is_not_reverted_where_a_plain_threshold_reverts_most() {
+    for (rps, should) in [(10, 0.83), (100, 0.70), (1000, 0.12)] {
+        let runs = 400;
         let mut traffic = Traffic::seeded(23);
-        let is = (0..runs).filter(|_| naive_reverts(rps, 0.003, &mut traffic)).count() as f64 / f64::from(runs);
-        println!("plain threshold, {rps} requests/s: {is:.3}, {should}");
+        let mut plain = 0;
+        for run in 0..runs {
+            let release = release(rps, 0.003, &mut traffic);
+            plain += u32::from(plain_threshold_reverts(&release));
+            // The mixture has a bad request to look at in every second of 1000; one in ten releases is enough there.
+            assert_eq!(reverted_in(&release, rps < 1000 || run % 10 == 0), 0, "{rps} requests/s, run {run}");
+        }
+        let is = f64::from(plain) / f64::from(runs);
+        println!("plain threshold, {rps} requests/s: {is:.3}, {should}; ours: 0");
         assert!((is - should).abs() <= tolerance(should, runs, 400), "{rps}: {is}");
     }
 }
