@@ -95,10 +95,13 @@ async fn act(arguments: Arguments) -> Result<bool> {
         (None, None) => bail!("this needs --lab or --context"),
     };
     let started = Instant::now();
+    let made = made("");
     println!("install the operator ...");
     world.import_images()?;
     world.install().await?;
     println!("install the operator: {:.1} s", started.elapsed().as_secs_f64());
+    // Now: the checkout may move on while this runs.
+    let made = |command: &str| Made { command: command.to_owned(), ..made.clone() };
     match arguments.act {
         Act::Demo { stays } => demo::play(&world, stays).await.map(|()| true),
         Act::Scenarios { quick, only, jobs, steps, keep, write, count } => {

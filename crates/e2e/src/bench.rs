@@ -38,6 +38,8 @@ pub struct Writes {
 /// One reverted release.
 #[derive(Debug, Clone, Copy)]
 pub struct Reverted {
+    /// From the fault to the status that says so, in ms.
+    pub verdict_ms: u64,
     /// From the fault to the candidate's last answer at the client, in ms.
     pub fault_ms: u64,
     /// Bad answers that the client got.
@@ -154,7 +156,10 @@ async fn reverted(world: &Arc<World>, run: usize) -> Result<Reverted> {
     let writes = writes(world, from, Some(&namespace))?;
     scene.close().await;
     scene.take_away().await;
-    Ok(Reverted { fault_ms: last.unix_ms.saturating_sub(fault), bad, writes, memory: most })
+    let verdict =
+        scene.history().all().into_iter().find(|seen| seen.step() == "Revert").context("no revert in the history")?;
+    let verdict_ms = verdict.unix_ms.saturating_sub(fault);
+    Ok(Reverted { verdict_ms, fault_ms: last.unix_ms.saturating_sub(fault), bad, writes, memory: most })
 }
 
 async fn promoted(world: &Arc<World>, run: usize) -> Result<Writes> {
@@ -237,6 +242,13 @@ impl Figures {
             "| from the fault to the candidate's last answer at the client | {:.1} s | {} | 8 s | 12 to 14 s, 24 s |",
             seconds(median(times.iter().copied())),
             list(times.iter().map(|ms| format!("{:.1}", seconds(*ms))).collect())
+        );
+        let verdicts: Vec<u64> = self.reverted.iter().map(|one| one.verdict_ms).collect();
+        let _ = writeln!(
+            page,
+            "| of that, until the breach stands in the status | {:.1} s | {} | | |",
+            seconds(median(verdicts.iter().copied())),
+            list(verdicts.iter().map(|ms| format!("{:.1}", seconds(*ms))).collect())
         );
         let bad = self.reverted.iter().map(|one| one.bad);
         let _ = writeln!(

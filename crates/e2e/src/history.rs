@@ -2,7 +2,7 @@
 //! stage is not missed and a repeated one is noticed. It decides nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -18,6 +18,8 @@ use crate::cluster::{Cluster, Kind, number, text, truth};
 pub struct Seen {
     /// When it arrived.
     pub at: Instant,
+    /// The same, in milliseconds since 1970.
+    pub unix_ms: u64,
     /// The whole object; `null` once it is gone.
     pub object: Value,
 }
@@ -137,7 +139,9 @@ impl Shared {
     fn push(&self, object: Value) {
         let mut seen = self.seen();
         if seen.last().is_none_or(|last| last.object != object) {
-            seen.push(Seen { at: Instant::now(), object });
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let unix_ms = u64::try_from(now.as_millis()).unwrap_or_default();
+            seen.push(Seen { at: Instant::now(), unix_ms, object });
         }
         self.more.send_replace(seen.len());
     }
