@@ -187,7 +187,7 @@ fn canary_failed(tick: &mut Tick<'_>) -> bool {
     if ready > 0 {
         return short(tick, all, ready, needed);
     }
-    let trouble = pods::trouble(&all.iter().collect::<Vec<_>>());
+    let trouble = pods::trouble(&all.iter().filter(|pod| !replacement(tick, pod)).collect::<Vec<_>>());
     let flaps = tick.status.current.as_ref().map_or(0, |current| current.flaps).saturating_add(1);
     let why = trouble
         .as_ref()
@@ -212,6 +212,15 @@ fn canary_failed(tick: &mut Tick<'_>) -> bool {
     tick.enter(Step::Scale);
     tick.wake(Duration::from_millis(500));
     true
+}
+
+/// Whether a pod came after the stage's weight and merely starts: what it replaces was lost, which
+/// is not its version's fault.
+fn replacement(tick: &Tick<'_>, pod: &Value) -> bool {
+    let since = tick.status.current.as_ref().and_then(|current| current.window_since.as_ref());
+    let created = object::text(pod, "/metadata/creationTimestamp").parse::<jiff::Timestamp>();
+    let young = since.is_some_and(|since| created.is_ok_and(|created| created > since.0));
+    young && pods::trouble(&[pod]).is_some_and(|trouble| trouble.reason == "ProbeFailing")
 }
 
 /// Some of the canary's pods are ready and not all that the weight needs: borne for as long as pods
@@ -482,8 +491,12 @@ pub(super) fn switched(tick: &Tick<'_>) -> Result<(), NotSwitched> {
 fn shift(tick: &mut Tick<'_>) {
     tick.wake(Duration::from_millis(500));
     if let Err(why) = switched(tick) {
-        if tick.in_step() > ACCEPT_DEADLINE {
-            return stop(tick, "RouteNotAccepted", why.into_text());
+        let first = tick.status.current.as_ref().is_some_and(|current| current.window_since == current.step_since);
+        match why {
+            _ if tick.in_step() <= ACCEPT_DEADLINE => {}
+            // A route that was not written, since no operator was there, is not refused: once more.
+            NotSwitched::Unwritten(_) if first => tick.enter(Step::Shift),
+            _ => return stop(tick, "RouteNotAccepted", why.into_text()),
         }
         tick.waiting = Some(why.into_text());
         return;
