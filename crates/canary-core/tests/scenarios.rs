@@ -1,0 +1,21 @@
+//! Whole releases, in a small cluster in memory: each test is a promise kept. The promises that hold
+//! at every write are checked by the world itself, in every test.
+// A test that overflows or indexes wrongly panics, as it should.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod world;
+
+#[path = "scenarios/breaches.rs"]
+mod breaches;
+#[path = "scenarios/changes.rs"]
+mod changes;
+#[path = "scenarios/commands.rs"]
+mod commands;
+#[path = "scenarios/crashes.rs"]
+mod crashes;
+#[path = "scenarios/good.rs"]
+mod good;
+#[path = "scenarios/pods.rs"]
+mod pods;
+#[path = "scenarios/surroundings.rs"]
+mod surroundings;

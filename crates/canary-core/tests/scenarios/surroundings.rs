@@ -1,0 +1,392 @@
+//! What happens around a release: scaling to zero, deletion and re-creation, overrides, edits of the
+//! route, autoscalers, missing policies, a second CanaryRelease.
+
+use canary_api::{Step, names};
+use serde_json::{Value, json};
+
+use crate::{
+    changes::{BACKWARD, FORWARD, reverting},
+    world::{JANE, NAMESPACE, World},
+};
+
+#[test]
+fn a_target_scaled_to_zero_while_held_comes_back_with_the_serving_version() {
+    for mode in ["Restore", "Hold"] {
+        for place in FORWARD.into_iter().filter(|(step, _)| *step < Step::Roll) {
+            let mut world = World::with_release(json!({"onRevert": mode}), "v2", place);
+            world.scale(0);
+            world.until("the release is over", |world| world.place().0 == Step::Done);
+            world.run(60);
+            assert_eq!((world.image(), world.paused()), ("web:v1", false), "{mode} {place:?}: {}", world.describe());
+            world.scale(2);
+            world.run(60);
+            assert_eq!(world.served(), ["web:v1"], "{mode} {place:?}: {}", world.describe());
+            world.assert_plain_route();
+            world.assert_rest();
+        }
+    }
+}
+
+#[test]
+fn a_rejected_template_held_and_scaled_to_zero_does_not_come_back() {
+    let mut world = reverting("Hold", (Step::Revert, 1));
+    assert_eq!(world.finish(), "RolledBack");
+    world.scale(0);
+    world.run(60);
+    world.scale(3);
+    world.run(60);
+    assert_eq!((world.served(), world.image()), (vec!["web:v1".to_owned()], "web:v1"), "{}", world.describe());
+    world.assert_rest();
+}
+
+#[test]
+fn a_sleeping_target_takes_a_new_template_without_a_release() {
+    let mut world = World::new(json!({}));
+    world.arm();
+    world.scale(0);
+    world.run(30);
+    world.assert_rest();
+    world.apply("v2").unwrap();
+    world.run(60);
+    assert_eq!((world.id().as_str(), world.paused()), ("", false), "{}", world.describe());
+    world.scale(4);
+    world.run(60);
+    assert_eq!(world.served(), ["web:v2"], "{}", world.describe());
+    world.assert_rest();
+    world.apply("v3").unwrap();
+    world.reach((Step::Bake, 0));
+    assert_eq!(world.finish(), "Promoted");
+}
+
+#[test]
+fn a_target_deleted_and_created_again_at_every_step_is_a_new_baseline() {
+    for place in FORWARD {
+        for pause in [0, 45] {
+            let mut world = World::with_release(json!({"soak": "30s"}), "v2", place);
+            world.delete("Deployment", "web");
+            world.run(pause);
+            world.create_target();
+            world.until("the release is over", |world| world.place().0 == Step::Done);
+            world.run(90);
+            assert_eq!(
+                (world.served(), world.canary_pods()),
+                (vec!["web:v1".to_owned()], 0),
+                "{place:?}: {}",
+                world.describe()
+            );
+            assert_eq!(world.condition("Ready").0, "True", "{place:?}: {}", world.describe());
+            world.assert_plain_route();
+            world.assert_rest();
+            world.apply("v9").unwrap();
+            world.until("a new release", |world| world.id() == "web-2");
+            assert_eq!(world.finish(), "Promoted", "{place:?}: {}", world.describe());
+            assert_eq!(world.served(), ["web:v9"]);
+        }
+    }
+}
+
+#[test]
+fn a_target_that_is_gone_is_said() {
+    let mut world = World::new(json!({}));
+    world.arm();
+    world.delete("Deployment", "web");
+    world.run(60);
+    assert_eq!(world.condition("Ready"), ("False".to_owned(), "TargetNotFound".to_owned()));
+    world.create_target();
+    world.run(60);
+    assert_eq!(world.condition("Ready").0, "True", "{}", world.describe());
+    world.assert_rest();
+}
+
+fn deleted(mut world: World, what: &str) {
+    world.delete("CanaryRelease", "web");
+    world.until("it is gone", |world| world.get("CanaryRelease", "web").is_none());
+    world.run(30);
+    assert_eq!(world.unanswered, 0.0, "{what}: {}", world.describe());
+    assert_eq!(world.served().len(), 1, "{what}: one version serves");
+    world.assert_plain_target();
+    world.assert_plain_route();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn deletion_at_every_step_leaves_a_plain_deployment_without_a_failed_answer() {
+    for mode in ["Restore", "Hold"] {
+        for place in FORWARD {
+            let world = World::with_release(json!({"onRevert": mode, "soak": "40s"}), "v2", place);
+            deleted(world, &format!("{mode} {place:?}"));
+        }
+        for place in BACKWARD {
+            deleted(reverting(mode, place), &format!("{mode} {place:?}"));
+        }
+    }
+}
+
+#[test]
+fn deletion_after_a_revert_in_hold_mode_leaves_the_serving_version() {
+    let mut world = reverting("Hold", (Step::Revert, 1));
+    assert_eq!(world.finish(), "RolledBack");
+    assert_eq!(world.image(), "web:v2");
+    deleted(world, "after a revert");
+    let mut idle = World::new(json!({}));
+    idle.arm();
+    deleted(idle, "idle");
+}
+
+#[test]
+fn deletion_with_everything_else_gone_finishes() {
+    let mut world = World::with_release(json!({}), "v2", (Step::Bake, 1));
+    for (kind, name) in [
+        ("HTTPRoute", "web"),
+        ("Deployment", "web"),
+        ("Deployment", "web-canary"),
+        ("Service", "web"),
+        ("Service", "web-canary"),
+    ] {
+        world.delete(kind, name);
+    }
+    world.delete("CanaryRelease", "web");
+    world.until("it is gone", |world| world.get("CanaryRelease", "web").is_none());
+    world.assert_nothing_left();
+}
+
+fn break_the_glass(world: &mut World) {
+    world
+        .edit("Deployment", "web", JANE, "kubectl-patch", |target| {
+            target["metadata"]["annotations"][names::ANNOTATION_OVERRIDE] = json!("the shop burns");
+            target["spec"].as_object_mut().unwrap().remove("paused");
+        })
+        .unwrap();
+}
+
+#[test]
+fn an_override_at_every_step_ends_the_release_and_lets_the_template_through() {
+    for place in FORWARD {
+        let mut world = World::with_release(json!({"soak": "40s"}), "v2", place);
+        break_the_glass(&mut world);
+        world.until("the release is over", |world| world.place().0 == Step::Done);
+        world.run(90);
+        assert_eq!(
+            (world.outcome().as_str(), world.served()),
+            ("Overridden", vec!["web:v2".to_owned()]),
+            "{place:?}: {}",
+            world.describe()
+        );
+        assert!(
+            world.status().history.iter().any(|line| line.contains("the shop burns") && line.contains("jane")),
+            "{:?}",
+            world.status().history
+        );
+        assert_eq!((world.canary_pods(), world.unanswered), (0, 0.0), "{place:?}");
+        assert!(!world.target().to_string().contains("override"), "{place:?}: {}", world.target());
+        world.assert_plain_route();
+        world.assert_rest();
+        world.apply("v3").unwrap();
+        world.until("a new release", |world| world.id() == "web-2");
+        assert_eq!(world.finish(), "Promoted", "{place:?}: {}", world.describe());
+    }
+}
+
+/// Somebody writes the route as Git has it.
+fn plain(route: &mut Value) {
+    for rule in route["spec"]["rules"].as_array_mut().unwrap() {
+        let entries = rule["backendRefs"].as_array_mut().unwrap();
+        entries.retain(|entry| entry["name"] != "web-canary");
+        entries.iter_mut().for_each(|entry| entry["weight"] = json!(1));
+    }
+}
+
+#[test]
+fn a_route_edited_by_hand_is_put_back_and_said() {
+    for place in [(Step::Bake, 0), (Step::Scale, 1), (Step::Bake, 1), (Step::Bake, 2)] {
+        for kept in [false, true] {
+            let mut world = World::with_release(json!({}), "v2", place);
+            world.split_kept = kept;
+            let weight = world.weight();
+            world.edit("HTTPRoute", "web", JANE, "kubectl-edit", plain).unwrap();
+            assert_eq!(world.weight(), if kept { weight } else { 0 });
+            world.run(1);
+            assert!(world.weight() >= weight, "{place:?}: {}", world.describe());
+            assert!(
+                kept || world.notes.iter().any(|note| note.contains("RouteDrifted")),
+                "{place:?}: {}",
+                world.describe()
+            );
+            assert_eq!(world.finish(), "Promoted", "{place:?} {kept}: {}", world.describe());
+            world.assert_plain_route();
+            world.assert_rest();
+        }
+    }
+}
+
+#[test]
+fn edits_of_the_route_that_are_not_ours_stay() {
+    let mut world = World::with_release(json!({}), "v2", (Step::Bake, 1));
+    world
+        .edit("HTTPRoute", "web", JANE, "kubectl-edit", |route| {
+            route["spec"]["hostnames"] = json!(["shop.example", "www.shop.example"]);
+            route["metadata"]["annotations"]["shop.example/edited"] = json!("yes");
+        })
+        .unwrap();
+    assert_eq!(world.finish(), "Promoted");
+    assert_eq!(world.route()["spec"]["hostnames"], json!(["shop.example", "www.shop.example"]));
+    assert_eq!(object_annotation(world.route(), "shop.example/edited"), Some("yes"));
+    assert!(!world.route().to_string().contains("canary"));
+}
+
+fn object_annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    canary_core::object::annotation(object, key)
+}
+
+#[test]
+fn a_route_that_is_deleted_holds_the_release_until_it_is_back() {
+    for place in [(Step::Bake, 0), (Step::Bake, 1), (Step::Bake, 2)] {
+        let mut world = World::with_release(json!({}), "v2", place);
+        world.delete("HTTPRoute", "web");
+        world.run(300);
+        assert_ne!(world.outcome(), "Promoted");
+        assert_eq!(world.served(), ["web:v1"], "{place:?}: {}", world.describe());
+        world.create_route();
+        world.run(30);
+        let paused = world.status().current.is_some_and(|current| current.paused.is_some());
+        if paused {
+            world.command(&format!("resume {}", world.id()));
+        }
+        assert_eq!(world.finish(), "Promoted", "{place:?}: {}", world.describe());
+        world.assert_plain_route();
+        world.assert_rest();
+    }
+}
+
+#[test]
+fn a_route_that_is_deleted_stops_no_abort() {
+    let mut world = World::with_release(json!({}), "v2", (Step::Bake, 1));
+    world.delete("HTTPRoute", "web");
+    world.run(10);
+    world.command("abort");
+    assert_eq!(world.finish(), "Aborted", "{}", world.describe());
+}
+
+fn autoscaler(behavior: Value) -> Value {
+    let mut hpa = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "web", "namespace": NAMESPACE, "labels": {"team": "shop"}},
+        "spec": {"minReplicas": 2, "maxReplicas": 10, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}},
+    });
+    if !behavior.is_null() {
+        hpa["spec"]["behavior"] = behavior;
+    }
+    hpa
+}
+
+#[test]
+fn an_autoscaler_is_frozen_for_the_release_and_given_back_exactly() {
+    let behaviors = [
+        Value::Null,
+        json!({"scaleUp": {"stabilizationWindowSeconds": 5}}),
+        json!({"scaleDown": {"selectPolicy": "Min", "stabilizationWindowSeconds": 60, "policies": [{"type": "Pods", "value": 1, "periodSeconds": 30}]}}),
+    ];
+    for behavior in behaviors {
+        for bad in [false, true] {
+            let mut world = World::new(json!({}));
+            world.create("HorizontalPodAutoscaler", autoscaler(behavior.clone()));
+            let before = world.get("HorizontalPodAutoscaler", "web").unwrap().clone();
+            world.arm();
+            world.apply("v2").unwrap();
+            world.reach((Step::Bake, 1));
+            assert_eq!(
+                world.get("HorizontalPodAutoscaler", "web").unwrap()["spec"]["behavior"]["scaleDown"]["selectPolicy"],
+                "Disabled"
+            );
+            if bad {
+                world.faulty("v2", 0.5);
+            }
+            assert_eq!(world.finish(), if bad { "RolledBack" } else { "Promoted" });
+            let mut after = world.get("HorizontalPodAutoscaler", "web").unwrap().clone();
+            for field in ["resourceVersion", "generation"] {
+                after["metadata"][field] = before["metadata"][field].clone();
+            }
+            assert_eq!(after.to_string(), before.to_string());
+            world.assert_rest();
+        }
+    }
+}
+
+#[test]
+fn deletion_thaws_the_autoscaler() {
+    let mut world = World::new(json!({}));
+    world.create("HorizontalPodAutoscaler", autoscaler(Value::Null));
+    world.arm();
+    world.apply("v2").unwrap();
+    world.reach((Step::Bake, 1));
+    deleted(world, "with an autoscaler");
+}
+
+#[test]
+fn without_the_hold_it_is_said_and_a_change_is_recorded_as_ungated() {
+    let mut world = World::new(json!({}));
+    world.hold_installed = false;
+    world.run(60);
+    assert_eq!(world.condition("Ready"), ("False".to_owned(), "HoldNotInstalled".to_owned()));
+    assert!(world.status().message.contains("kubectl apply"), "{}", world.status().message);
+    world.apply("v2").unwrap();
+    world.run(120);
+    assert_eq!(world.outcome(), "Ungated", "{}", world.describe());
+    assert_eq!((world.served(), world.weight(), world.canary_pods()), (vec!["web:v2".to_owned()], 0, 0));
+    world.assert_no_turning();
+    world.hold_installed = true;
+    world.run(60);
+    assert_eq!(world.condition("Ready").0, "True", "{}", world.describe());
+    world.assert_rest();
+    world.apply("v3").unwrap();
+    world.reach((Step::Bake, 0));
+    assert_eq!(world.finish(), "Promoted", "{}", world.describe());
+}
+
+#[test]
+fn a_second_canaryrelease_for_the_target_says_so_and_does_nothing() {
+    let mut world = World::new(json!({}));
+    world.run(10);
+    world.install("later", json!({}));
+    world.arm();
+    world.run(60);
+    let later = world.status_of("later");
+    assert!(later.conditions.iter().any(|condition| condition.type_ == "Ready"
+        && condition.status == "False"
+        && condition.reason == "TargetTaken"));
+    assert!(later.message.contains("CanaryRelease web already releases"), "{}", later.message);
+    world.apply("v2").unwrap();
+    assert_eq!(world.finish(), "Promoted", "{}", world.describe());
+    assert!(world.status_of("later").current.is_none());
+    world.assert_rest();
+    world.delete("CanaryRelease", "later");
+    world.until("it is gone", |world| world.get("CanaryRelease", "later").is_none());
+    assert_eq!(world.condition("Ready").0, "True");
+    world.assert_rest();
+}
+
+#[test]
+fn objects_of_another_with_our_names_are_left_alone() {
+    let mut world = World::bare();
+    world.create("Service", json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web-canary"}, "spec": {"selector": {"app": "else"}}}));
+    world.install("web", json!({}));
+    world.run(60);
+    assert_eq!(world.condition("Ready"), ("False".to_owned(), "CanaryNameTaken".to_owned()));
+    world.apply("v2").unwrap();
+    world.run(60);
+    assert_eq!(world.get("Service", "web-canary").unwrap()["spec"]["selector"], json!({"app": "else"}));
+    world.delete("CanaryRelease", "web");
+    world.until("it is gone", |world| world.get("CanaryRelease", "web").is_none());
+    assert!(world.get("Service", "web-canary").is_some());
+}
+
+#[test]
+fn a_target_that_rolls_is_armed_once_one_version_runs() {
+    let mut world = World::bare();
+    world.apply("v2").unwrap();
+    world.install("web", json!({}));
+    world.step(std::time::Duration::from_millis(500));
+    world.arm();
+    assert_eq!(world.status().hold.unwrap().serving.unwrap().images, ["web:v2"]);
+    world.assert_rest();
+}

@@ -1,0 +1,349 @@
+//! The promises, checked at every write of the operator from the world's own truth, not from what
+//! the core says of itself.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use canary_api::{CanaryReleaseStatus, GateStatus, Percent, ReleaseStatus, Step};
+use canary_core::{
+    Decision, Effect, Kind, Observed,
+    gates::{Measure, Reading},
+    object, template,
+};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Read, World};
+
+/// What has to be remembered to judge a write.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// Since when no route gives the canary any weight; `None` while one does.
+    weightless: Option<Timestamp>,
+    /// The largest weight that was given, by release, while enough pods were ready.
+    granted: BTreeMap<String, i64>,
+    /// A revert has begun and the route was not written yet.
+    route_first: bool,
+    /// Digests of rejected templates, with the release.
+    rejected: BTreeMap<String, String>,
+    /// Gates of the last decision that truly passed, and all gates.
+    passed: usize,
+    gates: usize,
+    last: (Vec<Reading>, Vec<GateStatus>),
+}
+
+impl Ledger {
+    pub(super) fn weight_is(&mut self, weight: i64, now: Timestamp) {
+        if weight > 0 {
+            self.weightless = None;
+        } else if self.weightless.is_none() {
+            self.weightless = Some(now);
+        }
+    }
+
+    /// A person lifts every rejection.
+    pub(super) fn retried(&mut self) {
+        self.rejected.clear();
+    }
+
+    /// Judges the gates once more, independently: enough requests, finite, within the limit.
+    pub(super) fn decided(&mut self, observed: &Observed, decision: &Decision) {
+        let spec = &observed.release.spec;
+        let passes = |gate: &&canary_api::Gate| {
+            let reading = observed.readings.iter().find(|reading| reading.gate == gate.name);
+            match (reading.map(|reading| &reading.canary), &gate.error_rate, &gate.value) {
+                (Some(Measure::Counted { n, k, .. }), Some(rule), _) => {
+                    *n >= f64::from(gate.min_requests) && *k / *n <= rule.limit.fraction()
+                }
+                (Some(Measure::Number { value, .. }), _, Some(rule)) => rule.max.is_none_or(|max| *value <= max),
+                _ => false,
+            }
+        };
+        self.passed = spec.gates.iter().filter(passes).count();
+        self.gates = spec.gates.len();
+        self.last = (observed.readings.clone(), decision.status.gates.clone());
+    }
+}
+
+/// The largest weight that a route gives the canary, in thousandths.
+pub(super) fn canary_weight(route: &Value) -> i64 {
+    let of_rule = |rule: &Value| {
+        let entries: Vec<&Value> = object::items(rule, "/backendRefs").collect();
+        let all: i64 = entries.iter().map(|entry| object::integer(entry, "/weight", 1)).sum();
+        let ours: i64 = entries
+            .iter()
+            .filter(|entry| object::text(entry, "/name") == "web-canary")
+            .map(|entry| object::integer(entry, "/weight", 1))
+            .sum();
+        if all == 0 { 0 } else { (ours * 1000 + all - 1) / all }
+    };
+    object::items(route, "/spec/rules").map(of_rule).max().unwrap_or(0)
+}
+
+fn current(status: &Value) -> ReleaseStatus {
+    let status: CanaryReleaseStatus = serde_json::from_value(status.clone()).unwrap_or_default();
+    status.current.unwrap_or_else(|| ReleaseStatus { step: Step::Done, ..ReleaseStatus::default() })
+}
+
+fn permille(release: &ReleaseStatus) -> i64 {
+    release.weight.parse::<Percent>().map_or(0, |weight| i64::from(weight.permille()))
+}
+
+fn reverting(step: Step) -> bool {
+    matches!(step, Step::Revert | Step::RevertDrain | Step::RevertTarget)
+}
+
+impl World {
+    /// The status was written: stages go up one by one, on passes, and a breach stays.
+    pub(super) fn status_written(&mut self, before: &Value, decision: &Decision) {
+        let was = current(before);
+        let Some(now) = decision.status.current.clone() else { return };
+        let place = (now.id.clone(), now.step, now.stage_index);
+        if self.trail.last() != Some(&place) {
+            self.trail.push(place);
+        }
+        let tell = || {
+            format!(
+                "{:?}/{} -> {:?}/{}\n{:?}\n{}",
+                was.step,
+                was.stage_index,
+                now.step,
+                now.stage_index,
+                self.promises.last,
+                self.describe()
+            )
+        };
+        if was.id == now.id && was.step != Step::Done {
+            let commanded = now.partial && !was.partial;
+            let up = now.stage_index - was.stage_index;
+            assert!(up <= 1 || commanded, "a stage is skipped: {}", tell());
+            assert!(up >= 0 || now.stage_index == 0, "back to a stage in the middle: {}", tell());
+            let passed = up == 1 && !commanded || now.step == Step::Roll && was.step != Step::Roll && !now.partial;
+            if passed {
+                assert_eq!(was.step, Step::Bake, "only a baked stage passes: {}", tell());
+                assert_eq!(
+                    self.promises.passed,
+                    self.promises.gates,
+                    "a stage passed without each gate's pass: {}",
+                    tell()
+                );
+                assert!(was.paused.is_none(), "a paused stage passed: {}", tell());
+            }
+            if now.step == Step::Roll && was.step != Step::Roll {
+                assert_eq!(self.weight(), 1000, "the target rolls while stable has traffic: {}", tell());
+            }
+            if was.revert.is_some() {
+                assert!(
+                    now.revert.is_some() && (reverting(now.step) || now.step == Step::Done),
+                    "a revert is forgotten: {}",
+                    tell()
+                );
+                assert!(now.step >= was.step, "a revert goes back: {}", tell());
+            }
+            if was.revert.is_none() && permille(&now) > permille(&was) {
+                assert!(!reverting(now.step), "more weight while reverting: {}", tell());
+            }
+        }
+        if was.id != now.id && !now.id.is_empty() {
+            let rejected = self.promises.rejected.get(&now.candidate.digest);
+            assert!(
+                rejected.is_none(),
+                "a rejected template is released again without a retry: {rejected:?} {}",
+                tell()
+            );
+            self.promises.granted.clear();
+        }
+        if reverting(now.step) && !reverting(was.step) {
+            self.promises.route_first = self.weight() > permille(&now) && !self.unreadable.contains(&Read::Routes);
+        }
+        if let Some(revert) = now.revert.as_ref().filter(|revert| revert.rejects) {
+            self.promises.rejected.insert(now.candidate.digest.clone(), format!("{} {}", now.id, revert.reason));
+        }
+    }
+
+    /// Before an effect: nothing that depends on a failed read is written.
+    pub(super) fn may_be_written(&self, effect: &Effect) {
+        let reads: &[Read] = match (effect.kind(), effect.name()) {
+            (Kind::Deployment, "web") => &[Read::Target],
+            (Kind::Deployment, _) => &[Read::Canary],
+            (Kind::HttpRoute, _) => &[Read::Routes],
+            (Kind::HorizontalPodAutoscaler, _) => &[Read::Autoscalers],
+            (Kind::Service, _) => &[Read::CanaryService],
+            (Kind::PodDisruptionBudget, _) => &[Read::Budgets],
+            (Kind::ControllerRevision, _) => &[Read::ServingRecords],
+            (Kind::ReplicaSet, _) => &[Read::ReplicaSets],
+            (Kind::CanaryRelease, _) => &[],
+        };
+        for read in reads {
+            assert!(
+                !self.unreadable.contains(read),
+                "{effect:?} rests on {read:?}, which was not read\n{}",
+                self.describe()
+            );
+        }
+    }
+
+    /// An effect was made.
+    pub(super) fn written(&mut self, effect: &Effect, before: Option<&Value>, after: Option<&Value>) {
+        let release =
+            current(&self.get("CanaryRelease", "web").map_or(Value::Null, |release| release["status"].clone()));
+        if self.promises.route_first && effect.kind() != Kind::CanaryRelease {
+            assert_eq!(
+                effect.kind(),
+                Kind::HttpRoute,
+                "the revert's first write is the route, not {effect:?}\n{}",
+                self.describe()
+            );
+            self.promises.route_first = false;
+        }
+        match (effect.kind(), effect.name()) {
+            (Kind::HttpRoute, _) => self.route_written(&release, before.unwrap(), after.unwrap()),
+            (Kind::Deployment, "web") => self.target_written(&release, before.unwrap(), after.unwrap()),
+            (Kind::Deployment, _) => self.canary_written(before, after),
+            (Kind::HorizontalPodAutoscaler, _) => {
+                assert_eq!(
+                    foreign(before.unwrap(), hpa_ours),
+                    foreign(after.unwrap(), hpa_ours),
+                    "another's field of the autoscaler was written"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn route_written(&mut self, release: &ReleaseStatus, before: &Value, after: &Value) {
+        assert_eq!(foreign(before, route_ours), foreign(after, route_ours), "another's field of the route was written");
+        for rule in object::items(after, "/spec/rules") {
+            let weights: Vec<i64> = object::items(rule, "/backendRefs")
+                .filter(|entry| object::text(entry, "/name").starts_with("web"))
+                .map(|entry| object::integer(entry, "/weight", 1))
+                .collect();
+            assert!(weights.len() != 2 || weights.iter().sum::<i64>() == 1000, "weights sum to 1000: {rule}");
+        }
+        let (was, now) = (canary_weight(before), canary_weight(after));
+        let pods = i64::from(release.target_pods).max(1);
+        if now > was {
+            assert!(
+                !reverting(release.step) && release.revert.is_none(),
+                "weight rises in a revert\n{}",
+                self.describe()
+            );
+            let selector = json!({"matchLabels": self.get("Service", "web-canary").expect("the canary's Service")["spec"]["selector"]});
+            let ready = i64::try_from(self.ready_pods(&selector).len()).unwrap();
+            let granted = self.promises.granted.entry(release.id.clone()).or_default();
+            // What was given before and taken by another's hand may be given again to what is left.
+            let needed = if now <= *granted { 1 } else { (now * pods + 999) / 1000 };
+            *granted = (*granted).max(now);
+            assert!(
+                ready >= needed,
+                "weight {now} onto {ready} ready pods where {needed} are needed\n{}",
+                self.describe()
+            );
+        }
+        if now < was && release.step == Step::HandBack {
+            let ready = i64::try_from(self.ready_pods(&json!({"matchLabels": {"app": "web"}})).len()).unwrap();
+            let wanted = pods.min(object::integer(self.target(), "/spec/replicas", 1));
+            assert!(ready >= wanted, "weight is handed back to {ready} of {wanted} pods\n{}", self.describe());
+        }
+    }
+
+    fn target_written(&self, release: &ReleaseStatus, before: &Value, after: &Value) {
+        assert_eq!(
+            foreign(before, target_ours),
+            foreign(after, target_ours),
+            "another's field of the target was written"
+        );
+        let (was, now) = (&before["spec"]["template"], &after["spec"]["template"]);
+        let status = self.status();
+        let served = status.hold.and_then(|hold| hold.serving).unwrap_or_default();
+        let known = [&served.digest, &release.stable.digest];
+        if was != now {
+            assert!(
+                known.contains(&&template::digest(now)),
+                "a template that did not serve was written\n{}",
+                self.describe()
+            );
+        }
+        let un_paused = object::truth(before, "/spec/paused") && !object::truth(after, "/spec/paused");
+        let asleep = object::integer(after, "/spec/replicas", 1) == 0;
+        if un_paused && !asleep && !known.contains(&&template::digest(now)) {
+            assert_eq!(release.step, Step::Roll, "the candidate rolls out before its promotion\n{}", self.describe());
+        }
+        if un_paused && release.step == Step::Roll {
+            assert_eq!(self.weight(), 1000, "the target rolls under traffic\n{}", self.describe());
+            let ready = self.ready_pods(&json!({"matchLabels": {"app": "web-canary"}})).len();
+            assert!(
+                ready >= usize::try_from(release.target_pods).unwrap(),
+                "the target rolls while {ready} canary pods carry all of the traffic\n{}",
+                self.describe()
+            );
+        }
+    }
+
+    /// Capacity goes only from a side that has had no weight for as long as the drain.
+    fn canary_written(&self, before: Option<&Value>, after: Option<&Value>) {
+        let Some(before) = before else { return };
+        let pods = |canary: &Value| object::integer(canary, "/spec/replicas", 0);
+        let less = after
+            .is_none_or(|after| pods(after) < pods(before) || after["spec"]["template"] != before["spec"]["template"])
+            && pods(before) > 0;
+        if less {
+            let drained = self
+                .promises
+                .weightless
+                .map(|since| Duration::try_from(self.now.duration_since(since)).unwrap_or_default());
+            assert!(
+                drained.is_some_and(|drained| drained >= Duration::from_secs(10)),
+                "the canary's pods are taken away {drained:?} after its weight\n{}",
+                self.describe()
+            );
+        }
+    }
+}
+
+/// An object without what is ours in it.
+fn foreign(object: &Value, take_ours: fn(&mut Value)) -> String {
+    let mut object = object.clone();
+    let metadata = object["metadata"].as_object_mut().unwrap();
+    for field in ["resourceVersion", "generation"] {
+        metadata.remove(field);
+    }
+    for field in ["labels", "annotations"] {
+        let Some(entries) = metadata.get_mut(field).and_then(Value::as_object_mut) else { continue };
+        entries.retain(|key, _| !key.starts_with("canaryrelease.dev/"));
+        if entries.is_empty() {
+            metadata.remove(field);
+        }
+    }
+    take_ours(&mut object);
+    object.to_string()
+}
+
+fn route_ours(route: &mut Value) {
+    for rule in route["spec"]["rules"].as_array_mut().into_iter().flatten() {
+        let entries = rule["backendRefs"].as_array_mut().unwrap();
+        entries.retain(|entry| entry["name"] != "web-canary");
+        for entry in entries.iter_mut().filter(|entry| entry["name"] == "web") {
+            entry.as_object_mut().unwrap().remove("weight");
+        }
+    }
+}
+
+fn target_ours(target: &mut Value) {
+    let spec = target["spec"].as_object_mut().unwrap();
+    spec.remove("paused");
+    spec.remove("template");
+}
+
+fn hpa_ours(hpa: &mut Value) {
+    let spec = hpa["spec"].as_object_mut().unwrap();
+    let Some(behavior) = spec.get_mut("behavior").and_then(Value::as_object_mut) else { return };
+    if let Some(down) = behavior.get_mut("scaleDown").and_then(Value::as_object_mut) {
+        down.remove("selectPolicy");
+        if down.is_empty() {
+            behavior.remove("scaleDown");
+        }
+    }
+    if behavior.is_empty() {
+        spec.remove("behavior");
+    }
+}
