@@ -25,6 +25,11 @@ pub const FORWARD: [(Step, i32); 14] = [
 
 pub const BACKWARD: [(Step, i32); 3] = [(Step::Revert, 1), (Step::RevertDrain, 1), (Step::RevertTarget, 1)];
 
+/// Every place, in the one mode and the other by turns.
+pub fn in_turn(places: impl IntoIterator<Item = (Step, i32)>) -> impl Iterator<Item = (&'static str, (Step, i32))> {
+    ["Restore", "Hold"].into_iter().cycle().zip(places)
+}
+
 /// A release that is being reverted after a breach at its second stage.
 pub fn reverting(mode: &str, place: (Step, i32)) -> World {
     let mut world = World::with_release(json!({"onRevert": mode}), "v2", (Step::Bake, 1));
@@ -35,32 +40,29 @@ pub fn reverting(mode: &str, place: (Step, i32)) -> World {
 
 #[test]
 fn a_new_template_at_every_step_supersedes_and_starts_from_stage_1() {
-    for mode in ["Restore", "Hold"] {
-        for place in FORWARD {
-            let mut world = World::with_release(json!({"onRevert": mode, "soak": "40s"}), "v2", place);
-            let answer = world.apply("v3");
-            if matches!(place.0, Step::Roll | Step::HandBack | Step::Drain) && answer.is_err() {
-                // "Apply it again when it is done."
-                assert!(matches!(answer, Err(Refused::Forbidden(_))), "{place:?}: {answer:?}");
-                world
-                    .until("the roll is over", |world| !world.target().to_string().contains(names::ANNOTATION_ROLLING));
-                world.apply("v3").unwrap();
-            }
-            world.until("the second release", |world| world.id() == "web-2");
-            assert!(world.place().1 == 0, "from stage 1");
-            assert_eq!(world.finish(), "Promoted", "{mode} {place:?}: {}", world.describe());
-            assert_eq!(world.served(), ["web:v3"], "{mode} {place:?}: {}", world.describe());
-            assert_eq!(world.unanswered, 0.0, "{mode} {place:?}");
-            let seen: Vec<i32> = world
-                .trail
-                .iter()
-                .filter(|(id, step, _)| id == "web-2" && *step == Step::Bake)
-                .map(|(_, _, stage)| *stage)
-                .collect();
-            assert_eq!(seen, [0, 1, 2]);
-            world.assert_plain_route();
-            world.assert_rest();
+    for (mode, place) in in_turn(FORWARD) {
+        let mut world = World::with_release(json!({"onRevert": mode, "soak": "40s"}), "v2", place);
+        let answer = world.apply("v3");
+        if matches!(place.0, Step::Roll | Step::HandBack | Step::Drain) && answer.is_err() {
+            // "Apply it again when it is done."
+            assert!(matches!(answer, Err(Refused::Forbidden(_))), "{place:?}: {answer:?}");
+            world.until("the roll is over", |world| !world.target().to_string().contains(names::ANNOTATION_ROLLING));
+            world.apply("v3").unwrap();
         }
+        world.until("the second release", |world| world.id() == "web-2");
+        assert!(world.place().1 == 0, "from stage 1");
+        assert_eq!(world.finish(), "Promoted", "{mode} {place:?}: {}", world.describe());
+        assert_eq!(world.served(), ["web:v3"], "{mode} {place:?}: {}", world.describe());
+        assert_eq!(world.unanswered, 0.0, "{mode} {place:?}");
+        let seen: Vec<i32> = world
+            .trail
+            .iter()
+            .filter(|(id, step, _)| id == "web-2" && *step == Step::Bake)
+            .map(|(_, _, stage)| *stage)
+            .collect();
+        assert_eq!(seen, [0, 1, 2]);
+        world.assert_plain_route();
+        world.assert_rest();
     }
 }
 
@@ -93,22 +95,20 @@ fn a_fix_pushed_after_a_revert_is_a_new_release() {
 
 #[test]
 fn the_old_template_put_back_ends_the_release() {
-    for mode in ["Restore", "Hold"] {
-        for place in FORWARD.into_iter().filter(|(step, _)| *step < Step::Roll) {
-            let mut world = World::with_release(json!({"onRevert": mode}), "v2", place);
-            world.apply("v1").unwrap();
-            world.until("the release is over", |world| world.place().0 == Step::Done);
-            world.run(60);
-            assert_eq!(
-                (world.id(), world.served(), world.paused()),
-                ("web-1".to_owned(), vec!["web:v1".to_owned()], false),
-                "{mode} {place:?}: {}",
-                world.describe()
-            );
-            assert_eq!(world.canary_pods(), 0);
-            world.assert_plain_route();
-            world.assert_rest();
-        }
+    for (mode, place) in in_turn(FORWARD).filter(|(_, (step, _))| *step < Step::Roll) {
+        let mut world = World::with_release(json!({"onRevert": mode}), "v2", place);
+        world.apply("v1").unwrap();
+        world.until("the release is over", |world| world.place().0 == Step::Done);
+        world.run(60);
+        assert_eq!(
+            (world.id(), world.served(), world.paused()),
+            ("web-1".to_owned(), vec!["web:v1".to_owned()], false),
+            "{mode} {place:?}: {}",
+            world.describe()
+        );
+        assert_eq!(world.canary_pods(), 0);
+        world.assert_plain_route();
+        world.assert_rest();
     }
 }
 

@@ -5,25 +5,23 @@ use canary_api::{Step, names};
 use serde_json::{Value, json};
 
 use crate::{
-    changes::{BACKWARD, FORWARD, reverting},
+    changes::{BACKWARD, FORWARD, in_turn, reverting},
     world::{JANE, NAMESPACE, World},
 };
 
 #[test]
 fn a_target_scaled_to_zero_while_held_comes_back_with_the_serving_version() {
-    for mode in ["Restore", "Hold"] {
-        for place in FORWARD.into_iter().filter(|(step, _)| *step < Step::Roll) {
-            let mut world = World::with_release(json!({"onRevert": mode}), "v2", place);
-            world.scale(0);
-            world.until("the release is over", |world| world.place().0 == Step::Done);
-            world.run(60);
-            assert_eq!((world.image(), world.paused()), ("web:v1", false), "{mode} {place:?}: {}", world.describe());
-            world.scale(2);
-            world.run(60);
-            assert_eq!(world.served(), ["web:v1"], "{mode} {place:?}: {}", world.describe());
-            world.assert_plain_route();
-            world.assert_rest();
-        }
+    for (mode, place) in in_turn(FORWARD).filter(|(_, (step, _))| *step < Step::Roll) {
+        let mut world = World::with_release(json!({"onRevert": mode}), "v2", place);
+        world.scale(0);
+        world.until("the release is over", |world| world.place().0 == Step::Done);
+        world.run(60);
+        assert_eq!((world.image(), world.paused()), ("web:v1", false), "{mode} {place:?}: {}", world.describe());
+        world.scale(2);
+        world.run(60);
+        assert_eq!(world.served(), ["web:v1"], "{mode} {place:?}: {}", world.describe());
+        world.assert_plain_route();
+        world.assert_rest();
     }
 }
 
@@ -60,28 +58,26 @@ fn a_sleeping_target_takes_a_new_template_without_a_release() {
 
 #[test]
 fn a_target_deleted_and_created_again_at_every_step_is_a_new_baseline() {
-    for place in FORWARD {
-        for pause in [0, 45] {
-            let mut world = World::with_release(json!({"soak": "30s"}), "v2", place);
-            world.delete("Deployment", "web");
-            world.run(pause);
-            world.create_target();
-            world.until("the release is over", |world| world.place().0 == Step::Done);
-            world.run(90);
-            assert_eq!(
-                (world.served(), world.canary_pods()),
-                (vec!["web:v1".to_owned()], 0),
-                "{place:?}: {}",
-                world.describe()
-            );
-            assert_eq!(world.condition("Ready").0, "True", "{place:?}: {}", world.describe());
-            world.assert_plain_route();
-            world.assert_rest();
-            world.apply("v9").unwrap();
-            world.until("a new release", |world| world.id() == "web-2");
-            assert_eq!(world.finish(), "Promoted", "{place:?}: {}", world.describe());
-            assert_eq!(world.served(), ["web:v9"]);
-        }
+    for (place, pause) in FORWARD.into_iter().zip([0, 45].into_iter().cycle()) {
+        let mut world = World::with_release(json!({"soak": "30s"}), "v2", place);
+        world.delete("Deployment", "web");
+        world.run(pause);
+        world.create_target();
+        world.until("the release is over", |world| world.place().0 == Step::Done);
+        world.run(90);
+        assert_eq!(
+            (world.served(), world.canary_pods()),
+            (vec!["web:v1".to_owned()], 0),
+            "{place:?}: {}",
+            world.describe()
+        );
+        assert_eq!(world.condition("Ready").0, "True", "{place:?}: {}", world.describe());
+        world.assert_plain_route();
+        world.assert_rest();
+        world.apply("v9").unwrap();
+        world.until("a new release", |world| world.id() == "web-2");
+        assert_eq!(world.finish(), "Promoted", "{place:?}: {}", world.describe());
+        assert_eq!(world.served(), ["web:v9"]);
     }
 }
 
