@@ -2,8 +2,8 @@
 //! entry, the stable entries' weights, our label and annotations are ever touched.
 
 use canary_api::names::{
-    ANNOTATION_OVERRIDE, ANNOTATION_OVERRIDE_BY, ANNOTATION_SPLIT, ANNOTATION_UID, ANNOTATION_WEIGHTS, LABEL_RELEASE,
-    label_value,
+    ANNOTATION_BREACHED, ANNOTATION_OVERRIDE, ANNOTATION_OVERRIDE_BY, ANNOTATION_SPLIT, ANNOTATION_UID,
+    ANNOTATION_WEIGHTS, LABEL_RELEASE, label_value,
 };
 use serde_json::{Value, json};
 
@@ -105,6 +105,12 @@ pub fn none_for_canary(route: &Value, pair: &Pair<'_>) -> bool {
 /// `None` where it has them.
 #[must_use]
 pub fn set(route: &Value, pair: &Pair<'_>, canary_share: u32) -> Option<Value> {
+    set_marked(route, pair, canary_share, None)
+}
+
+/// As [`set`], with a breach that is remembered on the route.
+#[must_use]
+pub fn set_marked(route: &Value, pair: &Pair<'_>, canary_share: u32, breached: Option<&str>) -> Option<Value> {
     // A route that another CanaryRelease split is left alone.
     if object::annotation(route, ANNOTATION_UID).is_some_and(|uid| uid != pair.uid) {
         return None;
@@ -119,6 +125,9 @@ pub fn set(route: &Value, pair: &Pair<'_>, canary_share: u32) -> Option<Value> {
     patch.set_entries(route, "annotations", &[(ANNOTATION_UID, pair.uid), (ANNOTATION_SPLIT, &mark)]);
     if object::annotation(route, ANNOTATION_WEIGHTS).is_none() {
         patch.set_entries(route, "annotations", &[(ANNOTATION_WEIGHTS, &before.join(","))]);
+    }
+    if let Some(breached) = breached {
+        patch.set_entries(route, "annotations", &[(ANNOTATION_BREACHED, breached)]);
     }
     for (rule, entries, stable, canary) in places {
         let base = format!("/spec/rules/{rule}/backendRefs");
@@ -198,7 +207,14 @@ pub fn undo(route: &Value, pair: &Pair<'_>) -> Option<Value> {
     patch.remove_entries(
         route,
         "annotations",
-        &[ANNOTATION_SPLIT, ANNOTATION_WEIGHTS, ANNOTATION_UID, ANNOTATION_OVERRIDE, ANNOTATION_OVERRIDE_BY],
+        &[
+            ANNOTATION_SPLIT,
+            ANNOTATION_WEIGHTS,
+            ANNOTATION_UID,
+            ANNOTATION_BREACHED,
+            ANNOTATION_OVERRIDE,
+            ANNOTATION_OVERRIDE_BY,
+        ],
     );
     Some(patch.into_value())
 }

@@ -183,6 +183,7 @@ fn weights(tick: &mut Tick<'_>) {
 /// As [`weights`], but a route that was never split stays as it is.
 fn weights_down(tick: &mut Tick<'_>) {
     let weight = tick.weight();
+    let breached = revert::breach_to_remember(tick);
     for (name, fetched) in &tick.seen.routes {
         let Fetched::Known(route) = fetched else { continue };
         // A plain route is written all the same where the split was ever asked for: a write that is
@@ -193,7 +194,7 @@ fn weights_down(tick: &mut Tick<'_>) {
             Split::Absent => continue,
             _ => {}
         }
-        if let Some(patch) = tick.with_pair(|pair| route::set(route, pair, weight)) {
+        if let Some(patch) = tick.with_pair(|pair| route::set_marked(route, pair, weight, breached.as_deref())) {
             tick.effects.push(Effect::Patch { kind: Kind::HttpRoute, name: name.clone(), patch, why: TRAFFIC_BACK });
         }
     }

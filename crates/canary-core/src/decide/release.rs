@@ -31,6 +31,9 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
         return revert::advance(tick);
     }
     // The breach first: it needs only the readings, and nothing may stand before it.
+    if let Some(cause) = revert::forgotten_breach(tick) {
+        return revert::begin(tick, cause);
+    }
     // Readings of the window before a resume say nothing of the one after it.
     if carries_traffic(tick) && !tick.resumed {
         arm::judge(tick);

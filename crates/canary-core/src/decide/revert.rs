@@ -79,6 +79,22 @@ pub(super) fn breached(tick: &mut Tick<'_>, gate: &GateStatus) {
     begin(tick, Cause::new(reason, message, format!("gate {}", gate.gate), "RolledBack", true));
 }
 
+/// What a route is to remember of a breach: it is written in the same patch that takes the weight away.
+pub(super) fn breach_to_remember(tick: &Tick<'_>) -> Option<String> {
+    let current = tick.status.current.as_ref()?;
+    let revert = current.revert.as_ref().filter(|revert| revert.by.starts_with("gate "))?;
+    Some(format!("{}: {}", current.id, revert.message).chars().take(500).collect())
+}
+
+/// A breach of this release that a route remembers and the status does not: its write failed then.
+pub(super) fn forgotten_breach(tick: &Tick<'_>) -> Option<Cause> {
+    let id = &tick.status.current.as_ref()?.id;
+    let marks =
+        tick.seen.routes.iter().filter_map(|(_, route)| object::annotation(route.known()?, names::ANNOTATION_BREACHED));
+    let message = marks.into_iter().find_map(|mark| mark.strip_prefix(id.as_str())?.strip_prefix(": "))?;
+    Some(Cause::new("GateBreached", message.to_owned(), "gate remembered by the route", "RolledBack", true))
+}
+
 /// Begins to revert, in this tick.
 pub(super) fn begin(tick: &mut Tick<'_>, cause: Cause) {
     let rolled = matches!(tick.step(), Step::Roll | Step::HandBack | Step::Drain | Step::Soak)
