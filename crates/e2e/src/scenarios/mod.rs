@@ -58,6 +58,11 @@ pub fn all() -> Vec<Scenario> {
     vec![
         // The longest first, so that they do not end alone.
         scenario!(
+            "example",
+            "the README's example works as it is written, its times aside",
+            promotion::the_readmes_example_is_released
+        ),
+        scenario!(
             "hpa",
             "an autoscaler on the target that really scales during the release",
             hold::autoscaler_scales_during_the_release
