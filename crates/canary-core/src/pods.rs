@@ -1,5 +1,6 @@
 //! Why pods are not ready, and whose fault that is.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::object;
@@ -19,6 +20,20 @@ pub struct Trouble {
 #[must_use]
 pub fn ready(pod: &Value) -> bool {
     !object::deleting(pod) && object::condition(pod, "/status/conditions", "Ready") == "True"
+}
+
+/// How long a pod must have been ready before traffic is moved onto it: endpoints are published after
+/// readiness, and a gateway takes them over later still (Traefik gathers changes for 2 s). Times of
+/// transitions are cut to whole seconds.
+const SETTLE_SECONDS: i64 = 4;
+
+/// Whether a pod is ready, and has been for so long that gateways know of it.
+#[must_use]
+pub fn settled(pod: &Value, now: Timestamp) -> bool {
+    let ready_since = object::items(pod, "/status/conditions")
+        .find(|condition| object::text(condition, "/type") == "Ready")
+        .and_then(|condition| object::text(condition, "/lastTransitionTime").parse::<Timestamp>().ok());
+    ready(pod) && ready_since.is_none_or(|since| now.duration_since(since).as_secs() >= SETTLE_SECONDS)
 }
 
 /// The worst trouble among the pods, the version's own faults first.
@@ -95,6 +110,15 @@ mod tests {
         let only = trouble(&[&full]).unwrap();
         assert_eq!((only.reason, only.rejects), ("Unschedulable", false));
         assert!(only.message.contains("0/1 nodes"));
+    }
+
+    #[test]
+    fn a_pod_that_has_just_become_ready_takes_no_traffic_yet() {
+        let pod = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+        let at = |second: i64| format!("2026-01-01T00:00:{second:02}Z").parse().unwrap();
+        assert!(!settled(&pod, at(3)));
+        assert!(settled(&pod, at(4)));
+        assert!(!settled(&json!({}), at(9)));
     }
 
     #[test]

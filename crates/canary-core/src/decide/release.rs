@@ -387,6 +387,12 @@ fn scale(tick: &mut Tick<'_>) {
             Some(format!("{ready} of {needed} canary pods are ready; the deadline is {deadline} after the step began"));
         return;
     }
+    let known = tick.seen.canary_pods.list().iter().filter(|pod| pods::settled(pod, tick.now)).count();
+    if i64::try_from(known).unwrap_or(i64::MAX) < needed {
+        tick.wake(Duration::from_secs(1));
+        tick.waiting = Some("the canary's pods are ready; gateways are given a moment to learn of them".to_owned());
+        return;
+    }
     if tick.unread("the target", &tick.seen.target) || tick.unread("the target's pods", &tick.seen.target_pods) {
         return;
     }
@@ -633,6 +639,10 @@ fn roll(tick: &mut Tick<'_>) {
     }
     if let Some(why) = stable_too_small(tick) {
         tick.waiting = Some(why);
+        return;
+    }
+    if !tick.seen.target_pods.list().iter().all(|pod| object::deleting(pod) || pods::settled(pod, tick.now)) {
+        tick.waiting = Some("the new pods are ready; gateways are given a moment to learn of them".to_owned());
         return;
     }
     tick.set_weight(0);
