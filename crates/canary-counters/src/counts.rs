@@ -435,8 +435,13 @@ impl Meter {
 
     /// Notes for every pod since when this counter has certainly been looked at.
     fn watch(&self, state: &mut Counter, tick: &Tick) {
+        // An answer that covers no time, or one that ends before it begins, has seen no one.
+        let from = tick.covered_from_ms.saturating_add(1);
+        if from > tick.now_ms {
+            return;
+        }
         for (pod, times) in &self.scraped {
-            let covered = times.range(tick.covered_from_ms.saturating_add(1)..=tick.now_ms).next();
+            let covered = times.range(from..=tick.now_ms).next();
             if let Some(first) = covered {
                 let group = state.groups.entry(pod.clone()).or_default();
                 if group.watched_from_ms.is_none() {
