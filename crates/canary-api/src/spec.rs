@@ -231,6 +231,11 @@ pub struct Gate {
     /// A number that PromQL gives, against limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
+    /// By how much the counts are divided because events come in bursts, from 1 to 10. Not given: measured on the
+    /// stable version before the release. Above 1 the rate of false alarms is calibrated, not guaranteed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10))]
+    pub dispersion: Option<f64>,
     /// Requests of the canary below which the gate has no verdict, though it may find a breach. (A
     /// `value` gate does not look at requests.)
     #[serde(default = "defaults::min_requests")]

@@ -284,6 +284,9 @@ pub struct RevertStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Counted {
+    /// How bursty the events are, measured before the release: the variance over what independent events have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dispersion: Option<f64>,
     /// The gate's name.
     pub gate: String,
     /// Bad or counted events.
@@ -295,7 +298,7 @@ pub struct Counted {
     pub n: f64,
     /// Time they were counted over, in seconds.
     pub seconds: f64,
-    /// `canary` or `stable`.
+    /// `canary`, `stable`, or `proof`: the canary, counted so that it may prove the limit to be kept.
     pub side: String,
     /// Ticks in a row outside the limits (value gates).
     #[serde(skip_serializing_if = "is_zero")]
@@ -310,15 +313,27 @@ fn is_zero(value: &u32) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GateStatus {
+    /// By how much counts are divided because events come in bursts, where that is more than 1, and by whom.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub dispersion: String,
+    /// How much the counts speak for a breach, and how much makes one, such as `E 3.2 of 600`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub evidence: String,
     /// The gate's name.
     pub gate: String,
+    /// Where the share lies with 95% confidence (Wilson), for gates on a share. Shown, never deciding.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub interval: String,
     /// Its limit, with unit.
     pub limit: String,
+    /// Whether the limit is proved to be kept, not only not seen to be exceeded.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub proved: bool,
     /// What the value rests on, or why there is none.
     pub rests_on: String,
     /// The measured value, with unit; `none` where there is none.
     pub value: String,
-    /// Pass, Breach, Inconclusive, NoData.
+    /// Pass, Breach, Inconclusive, NoData; Baseline while the stable version is measured before a release.
     pub verdict: String,
 }
 

@@ -1,8 +1,15 @@
-//! Judging gates: from counts to a verdict. A gate that has no fresh, finite, sufficient data never
-//! passes. The kernels here are plain limits behind [`Kernel`], with three standard errors of margin,
-//! so that a handful of bad answers is not taken for a bad version.
+//! Judging gates: from counts and what they prove to a verdict, and to what a reader sees of it. A gate that has no
+//! fresh, finite, sufficient data never passes. It decides nothing about the release.
 
 use canary_api::{Gate, GateStatus, Scope, To};
+use canary_stats::{
+    Alpha, Evidence as Proof, MeasuredDispersion, ShareCounts, Verdict as Said, WholeService, interval, whole_service,
+};
+
+use crate::evidence::Evidence;
+
+/// Of the interval that is shown beside a share.
+const CONFIDENCE: f64 = 0.95;
 
 /// What was measured on one side.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,8 +56,14 @@ pub struct Reading {
     pub canary: Measure,
     /// The stable side at the same time.
     pub stable: Measure,
+    /// The canary, counted so that it may prove the limit to be kept, where that differs.
+    pub proof: Option<Measure>,
     /// The stable side before the release, for gates relative to the Baseline.
     pub baseline: Option<Measure>,
+    /// What the counts prove; nothing for gates that read a number, and where nothing can be tested.
+    pub evidence: Option<Evidence>,
+    /// How bursty the stable side's events are.
+    pub bursts: Option<MeasuredDispersion>,
 }
 
 /// What a gate says of a stage.
@@ -84,170 +97,10 @@ impl Verdict {
 pub struct Judged {
     /// The verdict.
     pub verdict: Verdict,
+    /// Why nothing follows from a breach for the candidate: the stable side is as bad.
+    pub confounded: Option<String>,
     /// What a reader sees.
     pub shown: GateStatus,
-}
-
-/// What a kernel judges: one window of one gate.
-#[derive(Debug, Clone, Copy)]
-pub struct Window<'a> {
-    /// The canary side (or, under test, the side that is asked about).
-    pub canary: &'a Measure,
-    /// The side it is compared with, for relative gates.
-    pub other: &'a Measure,
-    /// The canary's share of the traffic, 0 to 1.
-    pub share: f64,
-    /// Requests below which there is no verdict.
-    pub min_requests: f64,
-}
-
-/// A rule's arithmetic.
-pub trait Kernel {
-    /// The measured value and the verdict on a window that has data.
-    fn judge(&self, window: &Window<'_>) -> (String, Verdict);
-    /// The limit as a reader wants it.
-    fn limit(&self) -> String;
-}
-
-/// Standard errors by which an estimate must exceed its limit to be a breach.
-const MARGIN: f64 = 3.0;
-/// Bad events below which nothing is a breach.
-const LEAST_BAD: f64 = 3.0;
-
-/// A share of bad events that must not exceed a limit.
-struct Share {
-    limit: f64,
-    text: String,
-}
-
-impl Kernel for Share {
-    fn judge(&self, window: &Window<'_>) -> (String, Verdict) {
-        let Measure::Counted { n, k, .. } = *window.canary else { return (String::new(), Verdict::NoData) };
-        if n <= 0.0 {
-            return ("no requests".to_owned(), Verdict::NoData);
-        }
-        let share = k / n;
-        // Wilson's interval: it stays sensible for few events and for shares near 0 and 1.
-        let z2 = MARGIN * MARGIN;
-        let centre = share + z2 / (2.0 * n);
-        let spread = MARGIN * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).max(0.0).sqrt();
-        let least = (centre - spread) / (1.0 + z2 / n);
-        let verdict = if k >= LEAST_BAD && least > self.limit {
-            Verdict::Breach
-        } else if n < window.min_requests || share > self.limit {
-            Verdict::Inconclusive
-        } else {
-            Verdict::Pass
-        };
-        (percent(share), verdict)
-    }
-
-    fn limit(&self) -> String {
-        self.text.clone()
-    }
-}
-
-/// Events per minute that must not exceed a limit.
-struct EventsPerMinute {
-    limit: f64,
-    scope: Scope,
-}
-
-impl Kernel for EventsPerMinute {
-    fn judge(&self, window: &Window<'_>) -> (String, Verdict) {
-        let Measure::Counted { n, k, seconds } = *window.canary else { return (String::new(), Verdict::NoData) };
-        let other = match (self.scope, window.other) {
-            (Scope::Canary, _) => 0.0,
-            (Scope::Total, Measure::Counted { k, .. }) => *k,
-            (Scope::Total, _) => return ("the stable side was not measured".to_owned(), Verdict::NoData),
-        };
-        let minutes = seconds / 60.0;
-        if minutes <= 0.0 {
-            return ("no time has passed".to_owned(), Verdict::NoData);
-        }
-        let scale = if self.scope == Scope::Canary { window.share } else { 1.0 };
-        let all = k + other;
-        let expected = self.limit * minutes * scale;
-        // The whole service may be above its limit without the candidate's doing: then its share of the events is no larger than of the requests.
-        let candidates_doing = self.scope == Scope::Canary || k > all * window.share;
-        let verdict = if all >= LEAST_BAD && all - MARGIN * all.sqrt() > expected {
-            if candidates_doing { Verdict::Breach } else { Verdict::Inconclusive }
-        } else if n < window.min_requests {
-            // No events of a candidate that got no requests say nothing.
-            Verdict::Inconclusive
-        } else {
-            Verdict::Pass
-        };
-        (format!("{:.2}/min", all / minutes), verdict)
-    }
-
-    fn limit(&self) -> String {
-        let scope = if self.scope == Scope::Total { "in total" } else { "at the canary's share" };
-        format!("<= {}/min {scope}", trimmed(self.limit))
-    }
-}
-
-/// Events per request on the canary against another side.
-struct Compared {
-    margin: f64,
-    to: To,
-}
-
-impl Kernel for Compared {
-    fn judge(&self, window: &Window<'_>) -> (String, Verdict) {
-        let Measure::Counted { n, k, .. } = *window.canary else { return (String::new(), Verdict::NoData) };
-        let Measure::Counted { n: other_n, k: other_k, .. } = *window.other else {
-            return ("nothing to compare with".to_owned(), Verdict::NoData);
-        };
-        if n <= 0.0 || other_n <= 0.0 {
-            return ("no requests".to_owned(), Verdict::NoData);
-        }
-        let factor = 1.0 + self.margin;
-        let (rate, other) = (k / n, other_k / other_n);
-        // Standard error of the difference of two Poisson rates.
-        let spread = MARGIN * (k / (n * n) + factor * factor * other_k / (other_n * other_n)).sqrt();
-        let verdict = if k >= LEAST_BAD && rate - factor * other > spread {
-            Verdict::Breach
-        } else if n < window.min_requests || rate > factor * other + spread {
-            Verdict::Inconclusive
-        } else {
-            Verdict::Pass
-        };
-        (format!("{} against {} per 1000 requests", trimmed(rate * 1000.0), trimmed(other * 1000.0)), verdict)
-    }
-
-    fn limit(&self) -> String {
-        let to = if self.to == To::Baseline { "baseline" } else { "stable" };
-        format!("<= {to} +{}", percent(self.margin))
-    }
-}
-
-/// A number that must stay within limits.
-struct Number {
-    min: Option<f64>,
-    max: Option<f64>,
-    unit: String,
-    consecutive: u32,
-}
-
-impl Kernel for Number {
-    fn judge(&self, window: &Window<'_>) -> (String, Verdict) {
-        let Measure::Number { value, streak } = *window.canary else { return (String::new(), Verdict::NoData) };
-        let verdict = if streak >= self.consecutive {
-            Verdict::Breach
-        } else if streak > 0 {
-            Verdict::Inconclusive
-        } else {
-            Verdict::Pass
-        };
-        (format!("{}{}", trimmed(value), self.unit), verdict)
-    }
-
-    fn limit(&self) -> String {
-        let side =
-            |sign: &str, bound: Option<f64>| bound.map(|bound| format!("{sign} {}{}", trimmed(bound), self.unit));
-        [side(">=", self.min), side("<=", self.max)].into_iter().flatten().collect::<Vec<_>>().join(", ")
-    }
 }
 
 /// Whether a number is outside a value gate's limits.
@@ -256,109 +109,257 @@ pub fn outside(gate: &canary_api::spec::Value, value: f64) -> bool {
     gate.max.is_some_and(|max| value > max) || gate.min.is_some_and(|min| value < min)
 }
 
-fn kernel(gate: &Gate) -> Option<Box<dyn Kernel>> {
-    if let Some(rule) = &gate.error_rate {
-        return Some(Box::new(Share { limit: rule.limit.fraction(), text: format!("<= {}", rule.limit) }));
-    }
-    if let Some(rule) = &gate.latency {
-        let text = format!("P{} < {}", trimmed(rule.quantile.fraction() * 100.0), rule.limit);
-        return Some(Box::new(Share { limit: 1.0 - rule.quantile.fraction(), text }));
-    }
-    if let Some(rule) = &gate.event_rate {
-        return Some(Box::new(EventsPerMinute { limit: rule.limit.per_minute(), scope: rule.scope }));
-    }
-    if let Some(rule) = &gate.relative {
-        return Some(Box::new(Compared { margin: rule.margin.fraction(), to: rule.to }));
-    }
-    let rule = gate.value.as_ref()?;
-    let unit = rule.unit.clone().unwrap_or_default();
-    Some(Box::new(Number { min: rule.min, max: rule.max, unit, consecutive: rule.consecutive.max(1) }))
-}
-
 /// Whether a gate has something to compare with at this share: the stable side has no traffic at 100 %.
 #[must_use]
 pub fn applies(gate: &Gate, share: f64) -> bool {
     !gate.relative.as_ref().is_some_and(|rule| rule.to == To::Stable && share >= 1.0)
 }
 
-/// Judges a gate on what was read; no reading is no data.
+/// Whether the gate's events are a part of all events.
+pub(crate) fn bounded(gate: &Gate) -> bool {
+    gate.error_rate.is_some() || gate.latency.is_some()
+}
+
+/// The counts of a measure (requests, bad ones), if they make sense.
+pub(crate) fn counts(measure: &Measure, bounded: bool) -> Option<(f64, f64)> {
+    let (Measure::Counted { n, k, seconds } | Measure::Partial { n, k, seconds, .. }) = *measure else { return None };
+    let sound = [n, k, seconds].iter().all(|value| value.is_finite() && *value >= 0.0) && !(bounded && k > n);
+    sound.then_some((n, k))
+}
+
+/// Judges a gate on what was read at this share of the traffic; no reading is no data.
 #[must_use]
 pub fn judge(gate: &Gate, reading: Option<&Reading>, share: f64) -> Judged {
     let missing = Measure::NoData("not measured yet".to_owned());
     let canary = reading.map_or(&missing, |reading| &reading.canary);
-    let to_baseline = gate.relative.as_ref().is_some_and(|rule| rule.to == To::Baseline);
-    let other = match reading {
-        Some(reading) if to_baseline => reading.baseline.as_ref().unwrap_or(&missing),
-        Some(reading) => &reading.stable,
-        None => &missing,
+    let mut shown = GateStatus { gate: gate.name.clone(), limit: limit(gate), ..GateStatus::default() };
+    let mut confounded = None;
+    let verdict = match (canary, reading) {
+        (Measure::Number { value, streak }, _) => number(gate, *value, *streak, &mut shown),
+        (Measure::Counted { .. } | Measure::Partial { .. }, Some(reading)) => {
+            let (verdict, why) = counted(gate, reading, share, &mut shown);
+            confounded = why;
+            verdict
+        }
+        (Measure::NoData(why), _) => nothing(&mut shown, why.clone()),
+        (Measure::Error(why), _) => nothing(&mut shown, format!("error: {why}")),
+        (_, None) => nothing(&mut shown, "not measured yet".to_owned()),
     };
-    let window = Window { canary, other, share, min_requests: f64::from(gate.min_requests) };
-    judge_window(gate, &window)
+    shown.verdict = verdict.as_str().to_owned();
+    Judged { verdict, confounded, shown }
 }
 
-/// Judges the stable side alone, as at baseline: counts against absolute limits.
+/// What a gate says of the stable side, where that breaks the limit too.
 #[must_use]
-pub fn judge_stable(gate: &Gate, reading: Option<&Reading>) -> Option<Judged> {
-    let reading = reading?;
-    if gate.relative.is_some() || gate.value.is_some() {
+pub fn stable_in_breach(gate: &Gate, reading: &Reading) -> Option<String> {
+    let evidence = reading.evidence?;
+    let (n, k) = counts(&reading.stable, bounded(gate))?;
+    let proof = proof_of(&evidence, evidence.stable, n, k);
+    proof.is_breach().then(|| value(gate, n, k, seconds(&reading.stable), None))
+}
+
+/// The stable side as a reader sees it before the release: value and limit of a gate that counts.
+#[must_use]
+pub fn stable_shown(gate: &Gate, reading: &Reading) -> Option<GateStatus> {
+    let mut shown = GateStatus { gate: gate.name.clone(), limit: limit(gate), ..GateStatus::default() };
+    match &reading.stable {
+        Measure::Counted { .. } | Measure::Partial { .. } => {
+            let Some((n, k)) = counts(&reading.stable, bounded(gate)) else {
+                nothing(&mut shown, "error: the numbers make no sense".to_owned());
+                return Some(shown);
+            };
+            shown.value = value(gate, n, k, seconds(&reading.stable), None);
+            shown.rests_on = rests_on(&reading.stable);
+            shown.verdict = "Baseline".to_owned();
+        }
+        Measure::NoData(why) if gate.value.is_none() => {
+            nothing(&mut shown, why.clone());
+        }
+        Measure::Error(why) => {
+            nothing(&mut shown, format!("error: {why}"));
+        }
+        Measure::NoData(_) | Measure::Number { .. } => return None,
+    }
+    Some(shown)
+}
+
+fn nothing(shown: &mut GateStatus, why: String) -> Verdict {
+    "none".clone_into(&mut shown.value);
+    shown.rests_on = why;
+    shown.verdict = Verdict::NoData.as_str().to_owned();
+    Verdict::NoData
+}
+
+fn number(gate: &Gate, value: f64, streak: u32, shown: &mut GateStatus) -> Verdict {
+    let Some(rule) = gate.value.as_ref().filter(|_| value.is_finite()) else {
+        return nothing(shown, "error: the numbers make no sense".to_owned());
+    };
+    shown.value = format!("{}{}", trimmed(value), rule.unit.as_deref().unwrap_or_default());
+    shown.rests_on =
+        if streak > 0 { format!("{streak} ticks in a row outside") } else { "the newest sample".to_owned() };
+    if streak >= rule.consecutive.max(1) {
+        Verdict::Breach
+    } else if streak > 0 {
+        Verdict::Inconclusive
+    } else {
+        Verdict::Pass
+    }
+}
+
+fn counted(gate: &Gate, reading: &Reading, share: f64, shown: &mut GateStatus) -> (Verdict, Option<String>) {
+    let Some((n, k)) = counts(&reading.canary, bounded(gate)) else {
+        return (nothing(shown, "error: the numbers make no sense".to_owned()), None);
+    };
+    let Some(evidence) = reading.evidence else {
+        let why =
+            if gate.relative.is_some() { "nothing was captured to compare with" } else { "the limit can't be tested" };
+        return (nothing(shown, why.to_owned()), None);
+    };
+    if n <= 0.0 {
+        return (nothing(shown, "no requests".to_owned()), None);
+    }
+    let other = match &gate.relative {
+        Some(rule) if rule.to == To::Baseline => reading.baseline.as_ref(),
+        _ => Some(&reading.stable),
+    };
+    if (gate.relative.is_some() || total_scope(gate)) && other.and_then(|other| counts(other, false)).is_none() {
+        return (nothing(shown, "nothing to compare with: the other side was not measured".to_owned()), None);
+    }
+    shown.value = value(gate, n, k, seconds(&reading.canary), other);
+    shown.rests_on = rests_on(&reading.canary);
+    shown.evidence = in_words(&evidence);
+    shown.dispersion = dispersion(gate, &evidence);
+    if bounded(gate)
+        && let Ok(interval) = ShareCounts::new(n, k).and_then(|counts| interval::wilson(&counts, CONFIDENCE))
+    {
+        shown.interval = format!("{} to {}", percent(interval.low), percent(interval.high));
+    }
+    let proof = proof_of(&evidence, evidence.canary, n, all_events(gate, reading, k));
+    let (mut verdict, proved) = match proof.verdict(f64::from(gate.min_requests)) {
+        Said::Breach => (Verdict::Breach, false),
+        Said::NoData => (Verdict::NoData, false),
+        Said::Inconclusive => (Verdict::Inconclusive, false),
+        Said::Pass { proved } => (Verdict::Pass, proved),
+    };
+    shown.proved = proved;
+    // What was counted is real, but what is missing may be worse.
+    if verdict == Verdict::Pass && matches!(reading.canary, Measure::Partial { .. }) {
+        (verdict, shown.proved) = (Verdict::Inconclusive, false);
+    }
+    let confounded =
+        (verdict == Verdict::Breach).then(|| both_sides(gate, reading, &evidence, &proof, share)).flatten();
+    (verdict, confounded)
+}
+
+/// Why a breach of the canary says nothing of the candidate.
+fn both_sides(gate: &Gate, reading: &Reading, evidence: &Evidence, proof: &Proof, share: f64) -> Option<String> {
+    if share >= 1.0 {
         return None;
     }
-    let nothing = Measure::Counted { n: 0.0, k: 0.0, seconds: 0.0 };
-    Some(judge_window(gate, &Window { canary: &reading.stable, other: &nothing, share: 1.0, min_requests: 0.0 }))
+    if let Some(candidate) = evidence.candidate {
+        let confounded = whole_service(proof, candidate) == WholeService::Confounded;
+        return confounded.then(|| {
+            "the whole service is above the limit, and nothing shows that it is the candidate's doing".to_owned()
+        });
+    }
+    stable_in_breach(gate, reading).map(|value| format!("stable has {value} at the same time: both sides are bad"))
 }
 
-fn judge_window(gate: &Gate, window: &Window<'_>) -> Judged {
-    let Some(kernel) = kernel(gate) else {
-        return Judged {
-            verdict: Verdict::NoData,
-            shown: GateStatus { gate: gate.name.clone(), ..GateStatus::default() },
-        };
-    };
-    let (value, verdict, rests_on) = match window.canary {
-        Measure::NoData(why) => ("none".to_owned(), Verdict::NoData, why.clone()),
-        Measure::Error(why) => ("none".to_owned(), Verdict::NoData, format!("error: {why}")),
-        Measure::Counted { n, k, seconds }
-            if finite(&[*n, *k, *seconds]) && *k >= 0.0 && *n >= 0.0 && !(bounded(gate) && k > n) =>
-        {
-            let (value, verdict) = kernel.judge(window);
-            (value, verdict, format!("{} of {} in {}s", trimmed(*k), trimmed(*n), seconds.round()))
-        }
-        Measure::Number { value: number, streak } if number.is_finite() => {
-            let (value, verdict) = kernel.judge(window);
-            (
-                value,
-                verdict,
-                if *streak > 0 { format!("{streak} ticks in a row outside") } else { "the newest sample".to_owned() },
-            )
-        }
+fn proof_of(evidence: &Evidence, ln_e: f64, requests: f64, bad: f64) -> Proof {
+    Proof {
+        ln_e,
+        alpha: evidence.alpha,
+        bad,
+        requests,
+        above_limit: evidence.above,
+        ln_e_proved: evidence.proved,
+        alpha_proved: Alpha::RELEASE,
+    }
+}
+
+fn total_scope(gate: &Gate) -> bool {
+    gate.event_rate.as_ref().is_some_and(|rule| rule.scope == Scope::Total)
+}
+
+/// Events that a breach rests on.
+fn all_events(gate: &Gate, reading: &Reading, canary: f64) -> f64 {
+    if total_scope(gate) { canary + counts(&reading.stable, false).map_or(0.0, |(_, k)| k) } else { canary }
+}
+
+/// `E 12.4 of 600`: how much speaks for a breach, and what makes one.
+fn in_words(evidence: &Evidence) -> String {
+    let most = evidence.alpha.threshold();
+    if evidence.canary >= evidence.alpha.ln_threshold() {
+        return format!("E {most:.0} of {most:.0} reached");
+    }
+    format!("E {} of {most:.0}", trimmed(evidence.canary.exp()))
+}
+
+fn dispersion(gate: &Gate, evidence: &Evidence) -> String {
+    if evidence.dispersion.guaranteed() {
+        return String::new();
+    }
+    let from = if gate.dispersion.is_some() { "given" } else { "measured on stable" };
+    let phi = trimmed(evidence.dispersion.get());
+    format!("{phi}, {from}: the rate of false alarms is calibrated, not guaranteed")
+}
+
+fn seconds(measure: &Measure) -> f64 {
+    match measure {
+        Measure::Counted { seconds, .. } | Measure::Partial { seconds, .. } => *seconds,
+        Measure::Number { .. } | Measure::NoData(_) | Measure::Error(_) => 0.0,
+    }
+}
+
+fn rests_on(measure: &Measure) -> String {
+    match measure {
+        Measure::Counted { n, k, seconds } => format!("{} of {} in {}s", trimmed(*k), trimmed(*n), seconds.round()),
         Measure::Partial { n, k, seconds, why } => {
-            let whole = Measure::Counted { n: *n, k: *k, seconds: *seconds };
-            let judged = judge_window(gate, &Window { canary: &whole, ..*window });
-            // What was counted is real, but what is missing may be worse.
-            let verdict = if judged.verdict == Verdict::Pass { Verdict::Inconclusive } else { judged.verdict };
-            (judged.shown.value, verdict, format!("{}; {why}", judged.shown.rests_on))
+            format!("{} of {} in {}s; {why}", trimmed(*k), trimmed(*n), seconds.round())
         }
-        Measure::Counted { .. } | Measure::Number { .. } => {
-            ("none".to_owned(), Verdict::NoData, "error: the numbers make no sense".to_owned())
-        }
-    };
-    let shown = GateStatus {
-        gate: gate.name.clone(),
-        limit: kernel.limit(),
-        rests_on,
-        value,
-        verdict: verdict.as_str().to_owned(),
-    };
-    Judged { verdict, shown }
+        Measure::Number { .. } => "the newest sample".to_owned(),
+        Measure::NoData(why) => why.clone(),
+        Measure::Error(why) => format!("error: {why}"),
+    }
 }
 
-/// Whether the gate's events are a part of all events.
-fn bounded(gate: &Gate) -> bool {
-    gate.error_rate.is_some() || gate.latency.is_some()
+/// The measured value with its unit.
+fn value(gate: &Gate, n: f64, k: f64, seconds: f64, other: Option<&Measure>) -> String {
+    let other = other.and_then(|other| counts(other, false));
+    if gate.event_rate.is_some() {
+        let minutes = seconds / 60.0;
+        let all = if total_scope(gate) { k + other.map_or(0.0, |(_, k)| k) } else { k };
+        return if minutes > 0.0 { format!("{:.2}/min", all / minutes) } else { "no time has passed".to_owned() };
+    }
+    let per_thousand = |n: f64, k: f64| if n > 0.0 { trimmed(k / n * 1000.0) } else { "none".to_owned() };
+    if gate.relative.is_some() {
+        let against = other.map_or_else(|| "nothing".to_owned(), |(n, k)| per_thousand(n, k));
+        return format!("{} against {against} per 1000 requests", per_thousand(n, k));
+    }
+    if n > 0.0 { percent(k / n) } else { "no requests".to_owned() }
 }
 
-fn finite(values: &[f64]) -> bool {
-    values.iter().all(|value| value.is_finite())
+/// A gate's limit as a reader wants it.
+#[must_use]
+pub fn limit(gate: &Gate) -> String {
+    if let Some(rule) = &gate.error_rate {
+        return format!("<= {}", rule.limit);
+    }
+    if let Some(rule) = &gate.latency {
+        return format!("P{} < {}", trimmed(rule.quantile.fraction() * 100.0), rule.limit);
+    }
+    if let Some(rule) = &gate.event_rate {
+        let scope = if rule.scope == Scope::Total { "in total" } else { "at the canary's share" };
+        return format!("<= {}/min {scope}", trimmed(rule.limit.per_minute()));
+    }
+    if let Some(rule) = &gate.relative {
+        let to = if rule.to == To::Baseline { "historical baseline" } else { "stable" };
+        return format!("<= {to} +{}", percent(rule.margin.fraction()));
+    }
+    let Some(rule) = &gate.value else { return String::new() };
+    let unit = rule.unit.as_deref().unwrap_or_default();
+    let side = |sign: &str, bound: Option<f64>| bound.map(|bound| format!("{sign} {}{unit}", trimmed(bound)));
+    [side(">=", rule.min), side("<=", rule.max)].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// A share as per cent with two decimals at most.
@@ -371,12 +372,17 @@ pub fn percent(share: f64) -> String {
 #[must_use]
 pub fn trimmed(value: f64) -> String {
     let text = format!("{value:.2}");
+    if !text.contains('.') {
+        return text;
+    }
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::{Accounts, Paired, Totals};
+    use canary_api::{CanaryReleaseSpec, Counted, ReleaseStatus, Step};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -390,8 +396,36 @@ mod tests {
         gate(json!({"errorRate": {"bad": "b", "total": "t", "limit": "1%"}}))
     }
 
-    fn reading(canary: Measure, stable: Measure) -> Reading {
-        Reading { gate: "g".to_owned(), canary, stable, baseline: None }
+    /// A release of one stage of a tick, with this gate alone.
+    fn spec(gate: &Gate) -> CanaryReleaseSpec {
+        serde_json::from_value(json!({
+            "target": {"name": "web"}, "interval": "60s",
+            "traffic": {"service": "web", "routes": [{"kind": "HTTPRoute", "name": "web"}], "requests": {"counter": "r"}},
+            "stages": [{"weight": "100%", "duration": "60s"}], "gates": [gate],
+        }))
+        .unwrap()
+    }
+
+    /// What one tick's totals come to.
+    fn reading(gate: &Gate, canary: Measure, stable: Measure) -> Reading {
+        let start = "2026-01-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap();
+        let current = ReleaseStatus {
+            step: Step::Bake,
+            weight: "5%".to_owned(),
+            baseline: vec![Counted { gate: "g".to_owned(), n: 1000.0, k: 10.0, seconds: 60.0, ..Counted::default() }],
+            ..ReleaseStatus::default()
+        };
+        let mut accounts = Accounts::new(&spec(gate), &current, start, None);
+        let (of_canary, of_stable) = (counts(&canary, false), counts(&stable, false));
+        let paired = of_canary.zip(of_stable).map(|(canary, stable)| Paired {
+            canary_events: canary.1,
+            stable_events: stable.1,
+            canary_requests: canary.0,
+            stable_requests: stable.0,
+        });
+        let totals = Totals { paired, ..Totals::new("g", canary, stable) };
+        let later = start.checked_add(jiff::SignedDuration::from_secs(59)).unwrap();
+        accounts.absorb(&spec(gate), Step::Bake, &[totals], None, later).remove(0)
     }
 
     fn counted(k: f64, n: f64) -> Measure {
@@ -399,7 +433,7 @@ mod tests {
     }
 
     fn verdict(gate: &Gate, canary: Measure) -> Verdict {
-        judge(gate, Some(&reading(canary, counted(0.0, 1000.0))), 0.05).verdict
+        judge(gate, Some(&reading(gate, canary, counted(0.0, 1000.0))), 0.05).verdict
     }
 
     #[test]
@@ -427,7 +461,7 @@ mod tests {
         assert_eq!(verdict(&errors(), counted(2.0, 2.0)), Verdict::Inconclusive);
         assert_eq!(verdict(&errors(), counted(3.0, 6.0)), Verdict::Breach);
         assert_eq!(verdict(&errors(), counted(2.0, 150.0)), Verdict::Inconclusive);
-        let shown = judge(&errors(), Some(&reading(counted(3.0, 6.0), counted(0.0, 1.0))), 0.05).shown;
+        let shown = judge(&errors(), Some(&reading(&errors(), counted(3.0, 6.0), counted(0.0, 1.0))), 0.05).shown;
         assert_eq!(
             (shown.value.as_str(), shown.limit.as_str(), shown.rests_on.as_str()),
             ("50%", "<= 1%", "3 of 6 in 60s")
@@ -455,24 +489,26 @@ mod tests {
     fn events_in_total_reject_only_what_the_candidate_did() {
         let gate = gate(json!({"eventRate": {"counter": "c", "limit": "0.5/min", "scope": "Total"}}));
         let of = |canary: f64, stable: f64| {
-            judge(&gate, Some(&reading(counted(canary, 100.0), counted(stable, 1900.0))), 0.05).verdict
+            judge(&gate, Some(&reading(&gate, counted(canary, 100.0), counted(stable, 1900.0))), 0.05)
         };
-        assert_eq!(of(0.0, 0.0), Verdict::Pass);
-        assert_eq!(of(30.0, 0.0), Verdict::Breach);
-        assert_eq!(of(0.0, 30.0), Verdict::Inconclusive);
+        assert_eq!(of(0.0, 0.0).verdict, Verdict::Pass);
+        assert_eq!((of(30.0, 0.0).verdict, of(30.0, 0.0).confounded), (Verdict::Breach, None));
+        let common = of(0.0, 30.0);
+        assert!(common.verdict == Verdict::Breach && common.confounded.is_some());
     }
 
     #[test]
     fn no_events_of_a_candidate_without_requests_are_no_pass() {
         let gate = gate(json!({"eventRate": {"counter": "c", "limit": "0.5/min"}}));
-        assert_eq!(verdict(&gate, counted(0.0, 0.0)), Verdict::Inconclusive);
+        assert_eq!(verdict(&gate, counted(0.0, 0.0)), Verdict::NoData);
+        assert_eq!(verdict(&gate, counted(0.0, 49.0)), Verdict::Inconclusive);
         assert_eq!(verdict(&gate, counted(0.0, 50.0)), Verdict::Pass);
     }
 
     #[test]
     fn a_relative_gate_needs_two_sides() {
         let gate = gate(json!({"relative": {"counter": "c", "margin": "10%"}}));
-        let of = |canary: Measure, stable: Measure| judge(&gate, Some(&reading(canary, stable)), 0.05).verdict;
+        let of = |canary: Measure, stable: Measure| judge(&gate, Some(&reading(&gate, canary, stable)), 0.05).verdict;
         assert_eq!(of(counted(1.0, 100.0), counted(10.0, 1000.0)), Verdict::Pass);
         assert_eq!(of(counted(50.0, 100.0), counted(10.0, 1000.0)), Verdict::Breach);
         assert_eq!(of(counted(1.0, 100.0), Measure::NoData(String::new())), Verdict::NoData);

@@ -11,6 +11,7 @@
 pub mod canary;
 pub mod decide;
 pub mod effect;
+pub mod evidence;
 pub mod gates;
 pub mod hpa;
 pub mod object;
@@ -20,6 +21,7 @@ pub mod pods;
 pub mod route;
 pub mod serving;
 pub mod template;
+pub mod traffic;
 
 pub use decide::{Decision, Note, decide};
 pub use effect::{Effect, Kind};

@@ -1,6 +1,8 @@
 //! What was seen of the cluster in one tick. A read that failed is told apart from an object that is
 //! not there: what depends on a failed read waits, nothing else does.
 
+use std::time::Duration;
+
 use canary_api::CanaryRelease;
 use serde_json::Value;
 
@@ -105,4 +107,10 @@ pub struct Observed {
     pub readings: Vec<Reading>,
     /// The canary's share of the requests, as counted, where it was.
     pub share: Option<f64>,
+    /// Why the traffic can't be what was asked for, as counted.
+    pub misrouted: Option<String>,
+    /// Requests that were due to the canary since it last counted one.
+    pub due_in_silence: f64,
+    /// When the canary's counters are next worth looking at, where that is before the next interval.
+    pub next_look: Option<Duration>,
 }

@@ -311,6 +311,14 @@ impl Meter {
         self.since_ms
     }
 
+    /// When a counter was last sampled, and how often it is: milliseconds since the Unix epoch, and the spacing.
+    #[must_use]
+    pub fn rhythm(&self, counter: &str) -> Option<(i64, i64)> {
+        let counter = self.counters.get(counter)?;
+        let newest = counter.groups.values().filter_map(|group| group.newest_ms).max()?;
+        Some((newest, self.configured_interval_ms.or(counter.interval_ms)?))
+    }
+
     /// Begins a new window: from now on totals count what was sampled after `at_ms`; the base of
     /// each series is its last value at or before it.
     pub fn begin_window(&mut self, at_ms: i64) {

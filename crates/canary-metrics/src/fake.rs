@@ -16,6 +16,7 @@ use crate::source::MetricSource;
 #[derive(Debug, Default)]
 pub struct FakeSource {
     labels: LabelNames,
+    history: bool,
     answers: Mutex<Answers>,
 }
 
@@ -30,6 +31,13 @@ impl FakeSource {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A source that says it can be asked for the past.
+    #[must_use]
+    pub fn with_history(mut self) -> Self {
+        self.history = true;
+        self
     }
 
     /// Sets the answer to a counter selector, as text.
@@ -58,6 +66,10 @@ impl MetricSource for FakeSource {
 
     fn scrape_interval(&self) -> Option<Duration> {
         None
+    }
+
+    fn keeps_history(&self) -> bool {
+        self.history
     }
 
     fn counters<'a>(

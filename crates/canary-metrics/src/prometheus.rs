@@ -201,6 +201,10 @@ impl MetricSource for Prometheus {
         self.config.scrape_interval
     }
 
+    fn keeps_history(&self) -> bool {
+        true
+    }
+
     fn requires_pods(&self) -> bool {
         self.config.require_pods
     }

@@ -20,6 +20,11 @@ pub trait MetricSource: Send + Sync + std::fmt::Debug {
     /// How often it samples, where that is known.
     fn scrape_interval(&self) -> Option<Duration>;
 
+    /// Whether samples of the past can be asked for.
+    fn keeps_history(&self) -> bool {
+        false
+    }
+
     /// Whether a query must name the candidate's pods (`scope: Total` aside).
     fn requires_pods(&self) -> bool {
         true

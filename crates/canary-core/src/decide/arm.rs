@@ -1,7 +1,7 @@
 //! Between releases: whether the target can be held, whether the hold works, which version serves,
 //! and whether the target asks for another one. It starts a release; it never moves traffic.
 
-use canary_api::{Counted, HoldStatus, Percent, ReleaseStatus, Step, Version, names};
+use canary_api::{Counted, Gate, HoldStatus, Percent, ReleaseStatus, Step, Version, names};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::tick::Tick;
 use crate::{
     canary,
-    gates::{self, Measure},
+    gates::{self, Judged, Measure, Verdict},
     object,
     observed::{Fetched, Hold},
     plan,
@@ -587,29 +587,35 @@ pub(super) fn remember(tick: &mut Tick<'_>, line: String) {
 
 /// Judges the gates of the stage under way on this tick's readings.
 pub(super) fn judge(tick: &mut Tick<'_>) {
-    let weight = f64::from(tick.weight()) / f64::from(route::WHOLE);
-    // From the roll on there is no stable side: all of the traffic is the candidate's.
-    let alone = matches!(tick.step(), Step::Roll | Step::HandBack | Step::Drain | Step::Soak);
-    let weight = if alone { 1.0 } else { weight };
-    let share = if alone { 1.0 } else { tick.seen.share.unwrap_or(weight) };
-    tick.judged = tick
-        .spec
-        .gates
-        .iter()
-        .filter(|gate| gates::applies(gate, weight))
-        .map(|gate| gates::judge(gate, tick.seen.readings.iter().find(|reading| reading.gate == gate.name), share))
-        .collect();
+    let weight = tick.status.current.as_ref().map_or(0.0, crate::traffic::weight);
+    let share = if weight >= 1.0 { 1.0 } else { tick.seen.share.unwrap_or(weight) };
+    let judged = |gate: &Gate| {
+        let reading = tick.seen.readings.iter().find(|reading| reading.gate == gate.name);
+        gates::judge(gate, reading, share)
+    };
+    let applying = tick.spec.gates.iter().filter(|gate| gates::applies(gate, weight));
+    tick.judged = applying.map(judged).collect();
+    if let Some(why) = &tick.seen.misrouted {
+        misrouted(&mut tick.judged, why);
+    }
     tick.status.gates = tick.judged.iter().map(|judged| judged.shown.clone()).collect();
-    let counts = tick
-        .seen
-        .readings
-        .iter()
-        .flat_map(|reading| {
-            [counted(&reading.gate, "canary", &reading.canary), counted(&reading.gate, "stable", &reading.stable)]
-        })
-        .flatten()
-        .collect();
+    let counts = tick.seen.readings.iter().flat_map(|reading| {
+        let side = |side: &str, measure: &Measure| counted(&reading.gate, side, measure);
+        let proof = reading.proof.as_ref().and_then(|proof| side("proof", proof));
+        [side("canary", &reading.canary), side("stable", &reading.stable), proof]
+    });
+    let counts = counts.flatten().collect();
     tick.current().counts = counts;
+}
+
+/// A canary that does not get the traffic that was asked for has not been tried as was asked: nothing passes.
+fn misrouted(judged: &mut [Judged], why: &str) {
+    for judged in judged.iter_mut().filter(|judged| judged.verdict == Verdict::Pass) {
+        judged.verdict = Verdict::Inconclusive;
+        judged.shown.proved = false;
+        judged.shown.verdict = judged.verdict.as_str().to_owned();
+        judged.shown.rests_on = format!("{}; {why}", judged.shown.rests_on);
+    }
 }
 
 /// A reading's sums for the status, from which a restarted operator goes on.

@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use canary_api::{GateStatus, OnInconclusive, Paused, Step, names};
+use canary_api::{Counted, Gate, OnInconclusive, Paused, Step, names};
 use serde_json::Value;
 
 use super::{arm, revert, tick::Tick};
 use crate::{
     canary, gates,
-    gates::Verdict,
+    gates::{Judged, Reading, Verdict},
     hpa, object,
     observed::Fetched,
     plan::pods_for,
@@ -23,6 +23,8 @@ use crate::{
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(60);
 /// How long after the edit the data plane is taken to have switched.
 const SWITCH: Duration = Duration::from_millis(2500);
+/// Requests that must have been due before a silent canary is one.
+const SILENT: f64 = 20.0;
 /// Lost readiness that is borne within one stage.
 const MOST_FLAPS: u32 = 3;
 
@@ -36,13 +38,17 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
     }
     // Readings of the window before a resume say nothing of the one after it.
     if carries_traffic(tick) && !tick.resumed {
+        // The sooner a sample is judged, the fewer bad answers there are.
+        if let Some(look) = tick.seen.next_look {
+            tick.wake(look);
+        }
         arm::judge(tick);
         if let Some(breach) = tick.judged.iter().find(|judged| judged.verdict == Verdict::Breach) {
-            let shown = breach.shown.clone();
-            return act_on(tick, &shown);
+            let breach = breach.clone();
+            return act_on(tick, &breach);
         }
     }
-    if target_left(tick) || canary_failed(tick) {
+    if target_left(tick) || canary_failed(tick) || canary_silent(tick) {
         return;
     }
     count_pods(tick);
@@ -65,22 +71,33 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
 
 /// A breach reverts, unless the stable side breaks the same limit at the same time: then nothing is
 /// known about the candidate, and traffic waits on stable for a person.
-fn act_on(tick: &mut Tick<'_>, breach: &GateStatus) {
-    let gate = tick.spec.gates.iter().find(|gate| gate.name == breach.gate);
-    let reading = tick.seen.readings.iter().find(|reading| reading.gate == breach.gate);
-    let stable =
-        gate.and_then(|gate| gates::judge_stable(gate, reading)).filter(|judged| judged.verdict == Verdict::Breach);
+fn act_on(tick: &mut Tick<'_>, breach: &Judged) {
     let early = matches!(tick.step(), Step::Scale | Step::Shift | Step::Bake) && tick.weight() < route::WHOLE;
-    match stable {
-        Some(stable) if early => {
-            let why = format!(
-                "gate {}: {} on the candidate and {} on stable, where {} is allowed: both sides are bad",
-                breach.gate, breach.value, stable.shown.value, breach.limit
-            );
+    let shown = &breach.shown;
+    match &breach.confounded {
+        Some(why) if early => {
+            let why = format!("gate {}: {} where {} is allowed, and {why}", shown.gate, shown.value, shown.limit);
             stop(tick, "Confounded", why);
         }
-        _ => revert::breached(tick, breach),
+        _ => revert::breached(tick, shown),
     }
+}
+
+/// Whether the canary counts no requests where it should have counted some: then nothing can be learnt, and traffic
+/// waits on stable.
+fn canary_silent(tick: &mut Tick<'_>) -> bool {
+    let due = tick.seen.due_in_silence;
+    let paused = tick.status.current.as_ref().is_some_and(|current| current.paused.is_some());
+    if tick.step() != Step::Bake || paused || tick.resumed || due < SILENT {
+        return false;
+    }
+    let weight = tick.status.current.as_ref().map(|current| current.weight.clone()).unwrap_or_default();
+    stop(
+        tick,
+        "CanarySilent",
+        format!("the canary counted no request while about {} were due to it at {weight}", due.floor()),
+    );
+    true
 }
 
 fn carries_traffic(tick: &Tick<'_>) -> bool {
@@ -333,18 +350,14 @@ fn needed_now(tick: &Tick<'_>) -> i64 {
 
 fn baseline(tick: &mut Tick<'_>) {
     tick.wake(tick.spec.interval.std());
-    let bad = tick.spec.gates.iter().filter_map(|gate| {
-        gates::judge_stable(gate, tick.seen.readings.iter().find(|reading| reading.gate == gate.name))
-    });
-    let judged: Vec<_> = bad.collect();
-    tick.status.gates = judged.iter().map(|judged| judged.shown.clone()).collect();
-    let breach = judged.iter().find(|judged| judged.verdict == Verdict::Breach).filter(|_| !tick.resumed);
-    if let Some(breach) = breach {
-        let shown = breach.shown.clone();
-        let why = format!(
-            "the stable version itself breaks gate {}: {} where {} is allowed",
-            shown.gate, shown.value, shown.limit
-        );
+    let seen = |gate: &Gate| tick.seen.readings.iter().find(|reading| reading.gate == gate.name);
+    let shown = |gate: &Gate| seen(gate).and_then(|reading| gates::stable_shown(gate, reading));
+    tick.status.gates = tick.spec.gates.iter().filter_map(shown).collect();
+    let broken = |gate: &Gate| seen(gate).and_then(|reading| gates::stable_in_breach(gate, reading));
+    let breach = tick.spec.gates.iter().find_map(|gate| Some((gate, broken(gate)?))).filter(|_| !tick.resumed);
+    if let Some((gate, value)) = breach {
+        let limit = gates::limit(gate);
+        let why = format!("the stable version itself breaks gate {}: {value} where {limit} is allowed", gate.name);
         return stop(tick, "StableInBreach", why);
     }
     let due = tick.spec.baseline.duration.std();
@@ -352,21 +365,27 @@ fn baseline(tick: &mut Tick<'_>) {
         tick.wake(due.saturating_sub(tick.in_step()));
         return;
     }
-    let measured = |name: &str| {
-        let reading = tick.seen.readings.iter().find(|reading| reading.gate == name)?;
-        match reading.stable {
-            gates::Measure::Counted { n, k, seconds } => {
-                Some(canary_api::Counted { gate: name.to_owned(), side: "stable".to_owned(), n, k, seconds, streak: 0 })
-            }
-            _ => None,
-        }
-    };
-    let counts: Vec<_> = tick.spec.gates.iter().filter_map(|gate| measured(&gate.name)).collect();
+    let counts: Vec<_> = tick.spec.gates.iter().filter_map(|gate| captured(seen(gate)?)).collect();
     tick.current().baseline = counts;
     tick.current().counts.clear();
     tick.enter(Step::Scale);
     count_pods(tick);
     tick.wake(Duration::ZERO);
+}
+
+/// What the baseline keeps of a gate.
+fn captured(reading: &Reading) -> Option<Counted> {
+    let gates::Measure::Counted { n, k, seconds } = reading.stable else { return None };
+    let dispersion = reading.bursts.map(|bursts| bursts.phi.get()).filter(|phi| *phi > 1.0);
+    Some(Counted {
+        gate: reading.gate.clone(),
+        side: "stable".to_owned(),
+        n,
+        k,
+        seconds,
+        dispersion,
+        ..Counted::default()
+    })
 }
 
 fn scale(tick: &mut Tick<'_>) {

@@ -7,12 +7,14 @@ use std::{
     time::Duration,
 };
 
-use canary_api::{CanaryRelease, Counted, ReleaseStatus, Step, names};
+use canary_api::{CanaryRelease, CanaryReleaseSpec, ReleaseStatus, Step, names};
 use canary_core::{
     Decision, Effect, Fetched, Observed, decide,
+    evidence::{Accounts, Paired, Totals},
     gates::{self, Measure, Reading},
     object,
     observed::{Hold, Rival},
+    traffic::Requests,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -51,11 +53,12 @@ struct Counting {
     base: BTreeMap<String, (f64, f64)>,
     canary: BTreeSet<String>,
     stable: BTreeSet<String>,
-    before: Vec<Counted>,
+    /// From when the base is.
+    since: Timestamp,
+    accounts: Accounts,
     streaks: BTreeMap<String, u32>,
     asked: Option<Timestamp>,
     readings: Vec<Reading>,
-    share: Option<f64>,
 }
 
 /// How a tick ended.
@@ -365,6 +368,9 @@ impl World {
             provider_problem: None,
             readings: Vec::new(),
             share: None,
+            misrouted: None,
+            due_in_silence: 0.0,
+            next_look: None,
             target,
             canary,
             release,
@@ -413,11 +419,12 @@ impl World {
         match &mut counted {
             Some(counting) if counting.release == current.id && counting.window == window => {}
             Some(counting) if counting.release == current.id => {
-                *counting = Counting::new(&current, window, &self.counters);
-                counting.before.clear();
-                counting.streaks.clear();
+                *counting = Counting::new(&observed.release.spec, &current, window, None, &self.counters);
             }
-            _ => counted = Some(Counting::new(&current, window, &self.counters)),
+            _ => {
+                let resumed = (!current.counts.is_empty()).then_some(self.now);
+                counted = Some(Counting::new(&observed.release.spec, &current, window, resumed, &self.counters));
+            }
         }
         let Some(mut counting) = counted else { return };
         let interval = observed.release.spec.interval.std().mul_f64(0.8);
@@ -428,7 +435,10 @@ impl World {
             self.ask(&mut counting, observed, &current);
         }
         observed.readings.clone_from(&counting.readings);
-        observed.share = counting.share;
+        let traffic = counting.accounts.traffic();
+        observed.share = traffic.share();
+        observed.misrouted = traffic.misrouted();
+        observed.due_in_silence = traffic.due_in_silence();
         self.operators.get_mut(name).unwrap().counted = Some(counting);
     }
 
@@ -441,7 +451,7 @@ impl World {
         counting.canary.extend(canary.iter().cloned());
         counting.stable.extend(stable);
         counting.asked = Some(self.now);
-        let seconds = self.now.duration_since(counting.window).as_secs_f64();
+        let seconds = self.now.duration_since(counting.since).as_secs_f64();
         let side = |pods: &BTreeSet<String>| {
             pods.iter().fold((0.0, 0.0), |(n, k), pod| {
                 let (all, bad) = self.counters.get(pod).copied().unwrap_or_default();
@@ -449,37 +459,38 @@ impl World {
                 (n + all - all_before, k + bad - bad_before)
             })
         };
-        let before = |gate: &str, side: &str| {
-            counting
-                .before
-                .iter()
-                .find(|sums| sums.gate == gate && sums.side == side)
-                .map_or((0.0, 0.0), |sums| (sums.n, sums.k))
-        };
-        let counted = |gate: &str, of: &str, pods: &BTreeSet<String>| {
-            let ((n, k), (n_before, k_before)) = (side(pods), before(gate, of));
+        let counted = |of: &str, pods: &BTreeSet<String>| {
+            let (n, k) = side(pods);
             match self.metrics {
                 Metrics::Down => Measure::Error("Prometheus does not answer".to_owned()),
                 Metrics::Silent if of == "canary" => Measure::NoData("no series".to_owned()),
                 _ if pods.is_empty() => Measure::NoData("no pods".to_owned()),
-                _ => Measure::Counted { n: n + n_before, k: k + k_before, seconds },
+                _ => Measure::Counted { n, k, seconds },
             }
         };
-        let mut readings = Vec::new();
+        let (of_canary, of_stable) = (side(&counting.canary), side(&counting.stable));
+        let mut totals = Vec::new();
         for gate in &observed.release.spec.gates {
-            let baseline = current.baseline.iter().find(|sums| sums.gate == gate.name);
-            let baseline = baseline.map(|sums| Measure::Counted { n: sums.n, k: sums.k, seconds: sums.seconds });
-            let (of_canary, of_stable) = if gate.value.is_some() {
+            let (canary_says, stable_says) = if gate.value.is_some() {
                 (self.gauge(&mut counting.streaks, gate, &canary), Measure::NoData("a value gate".to_owned()))
             } else {
-                (counted(&gate.name, "canary", &counting.canary), counted(&gate.name, "stable", &counting.stable))
+                (counted("canary", &counting.canary), counted("stable", &counting.stable))
             };
-            readings.push(Reading { gate: gate.name.clone(), canary: of_canary, stable: of_stable, baseline });
+            let paired = Paired {
+                canary_events: of_canary.1,
+                stable_events: of_stable.1,
+                canary_requests: of_canary.0,
+                stable_requests: of_stable.0,
+            };
+            let paired = (self.metrics == Metrics::Fine).then_some(paired);
+            totals.push(Totals { paired, ..Totals::new(&gate.name, canary_says, stable_says) });
         }
-        let (canary, stable) = (side(&counting.canary).0, side(&counting.stable).0);
-        counting.share =
-            (self.metrics == Metrics::Fine && canary + stable >= 100.0).then(|| canary / (canary + stable));
-        counting.readings = readings;
+        let requests = Requests { canary: of_canary.0, stable: of_stable.0 };
+        let known = |pods: &Fetched<Vec<Value>>| matches!(pods, Fetched::Known(pods) if !pods.is_empty());
+        let known = known(&observed.canary_pods) && known(&observed.target_pods);
+        let requests = (self.metrics == Metrics::Fine && known).then_some(requests);
+        let spec = &observed.release.spec;
+        counting.readings = counting.accounts.absorb(spec, current.step, &totals, requests, self.now);
     }
 
     fn gauge(&self, streaks: &mut BTreeMap<String, u32>, gate: &canary_api::Gate, pods: &BTreeSet<String>) -> Measure {
@@ -503,18 +514,25 @@ impl World {
 }
 
 impl Counting {
-    fn new(current: &ReleaseStatus, window: Timestamp, counters: &BTreeMap<String, (f64, f64)>) -> Self {
+    fn new(
+        spec: &CanaryReleaseSpec,
+        current: &ReleaseStatus,
+        window: Timestamp,
+        resumed: Option<Timestamp>,
+        counters: &BTreeMap<String, (f64, f64)>,
+    ) -> Self {
+        let streaks = current.counts.iter().map(|sums| (sums.gate.clone(), sums.streak));
         Self {
             release: current.id.clone(),
             window,
             base: counters.clone(),
             canary: BTreeSet::new(),
             stable: BTreeSet::new(),
-            before: current.counts.clone(),
-            streaks: current.counts.iter().map(|sums| (sums.gate.clone(), sums.streak)).collect(),
+            since: resumed.unwrap_or(window),
+            accounts: Accounts::new(spec, current, window, resumed),
+            streaks: if resumed.is_some() { streaks.collect() } else { BTreeMap::new() },
             asked: None,
             readings: Vec::new(),
-            share: None,
         }
     }
 }

@@ -1,27 +1,35 @@
-//! Reads the gates' metrics and keeps, between ticks, what each counter last said. One question per
-//! counter and tick, however many gates ask it; the pods' sides are told apart in the answer. What
-//! is kept here may be lost at any time: the sums in the status are then gone on from.
+//! Reads the gates' metrics and keeps, between ticks, what each counter last said and what the counts prove. One
+//! question per counter and tick, however many gates ask it; the pods' sides are told apart in the answer. What is
+//! kept here may be lost at any time: it is then replayed from a store that keeps the past, or else the sums in the
+//! status are gone on from. It never judges.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use canary_api::{CanaryRelease, Counted, Gate, ReleaseStatus, Step, names::ANNOTATION_COMMAND};
+use canary_api::{CanaryRelease, Gate, ReleaseStatus, Step, names::ANNOTATION_COMMAND};
 use canary_core::{
-    Observed,
+    Fetched, Observed,
+    evidence::{Accounts, Totals},
     gates::{self, Measure, Reading},
     object,
+    traffic::Requests,
 };
-use canary_counters::{
-    Grouping, HistogramUnit, Measured, Meter, PodKnown, Scope, Selector, Series, Tick, Value, ValueLimit, histogram,
-    measure, value,
-};
+use canary_counters::{Grouping, Meter, PodKnown, Scope, Selector, Series, Tick, Value, ValueLimit, value};
 use canary_metrics::MetricSource;
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
+use super::side::Side;
+
 /// Samples are asked for at least this far back.
 const LOOKBACK: Duration = Duration::from_secs(60);
+/// A window longer than this is not replayed after a restart.
+const REPLAY: Duration = Duration::from_secs(2 * 3600);
+/// Of the requests in the status, at least this part must be found again, or the replay is not believed.
+const FOUND: f64 = 0.9;
+/// How long after a sample's time a store is taken to answer with it.
+const STORED: Duration = Duration::from_millis(300);
 
 /// What is remembered of one CanaryRelease between ticks.
 #[derive(Debug)]
@@ -29,57 +37,69 @@ pub(super) struct Ledger {
     /// Release and window that it counts for.
     release: String,
     window: Timestamp,
+    /// From when the meters count.
+    since: Timestamp,
     canary: Meter,
     stable: Meter,
-    /// Sums from the status that the meters do not know of.
-    before: Vec<Counted>,
+    accounts: Accounts,
     streaks: BTreeMap<String, u32>,
     asked: Option<Timestamp>,
+    /// When the canary's next sample should be there.
+    due: Option<Timestamp>,
     readings: Vec<Reading>,
-    share: Option<f64>,
 }
 
 impl Ledger {
-    fn new(current: &ReleaseStatus, window: Timestamp, now: Timestamp, scrape: Option<Duration>) -> Self {
-        let interval = scrape.and_then(|interval| i64::try_from(interval.as_millis()).ok());
-        // Sums in the status were counted by an operator that is no more; counting goes on from now.
-        let since = if current.counts.is_empty() { window } else { now };
-        let meter = || Meter::new(since.as_millisecond()).with_scrape_interval(interval);
-        let streaks = current.counts.iter().map(|sums| (sums.gate.clone(), sums.streak)).collect();
+    /// Counts from the window's beginning, or, with `resumed`, goes on from the sums in the status.
+    fn new(release: &CanaryRelease, current: &ReleaseStatus, window: Window, resumed: Option<Timestamp>) -> Self {
+        let since = resumed.unwrap_or(window.since);
+        let meter = || Meter::new(since.as_millisecond()).with_scrape_interval(window.scrape_ms);
+        let streaks = current.counts.iter().map(|sums| (sums.gate.clone(), sums.streak));
         Self {
             release: current.id.clone(),
-            window,
+            window: window.since,
+            since,
             canary: meter(),
             stable: meter(),
-            before: current.counts.clone(),
-            streaks,
+            accounts: Accounts::new(&release.spec, current, window.since, resumed),
+            streaks: streaks.collect(),
             asked: None,
+            due: None,
             readings: Vec::new(),
-            share: None,
         }
     }
 
     /// Goes over to the window that the status speaks of.
-    fn follow(&mut self, current: &ReleaseStatus, window: Timestamp) -> bool {
+    fn follow(&mut self, release: &CanaryRelease, current: &ReleaseStatus, window: Timestamp) -> bool {
         if self.release != current.id {
             return false;
         }
         if self.window != window {
             self.window = window;
+            self.since = window;
             self.canary.begin_window(window.as_millisecond());
             self.stable.begin_window(window.as_millisecond());
-            self.before.clear();
+            self.accounts = Accounts::new(&release.spec, current, window, None);
             self.streaks.clear();
             self.asked = None;
+            self.due = None;
             self.readings.clear();
-            self.share = None;
         }
         true
     }
 
-    fn before(&self, gate: &str, side: &str) -> Counted {
-        self.before.iter().find(|sums| sums.gate == gate && sums.side == side).cloned().unwrap_or_default()
+    /// Whether the time has not come to ask again.
+    fn young(&self, interval: Duration, now: Timestamp) -> bool {
+        let recent = self.asked.is_some_and(|asked| since(asked, now) < interval.mul_f64(0.8));
+        recent && self.due.is_none_or(|due| now < due)
     }
+}
+
+/// The window that gates count in, and how often its samples come.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    since: Timestamp,
+    scrape_ms: Option<i64>,
 }
 
 /// Whether this step's gates are judged on metrics.
@@ -114,22 +134,37 @@ pub(super) async fn gates(
             return;
         }
     };
-    if !ledger.as_mut().is_some_and(|ledger| ledger.follow(current, window)) {
-        tracing::debug!(release = current.id, window = %window, sums = current.counts.len(), "counting begins anew");
-        *ledger = Some(Ledger::new(current, window, now, source.scrape_interval()));
+    if !ledger.as_mut().is_some_and(|ledger| ledger.follow(release, current, window)) {
+        let scrape_ms = source.scrape_interval().and_then(|interval| i64::try_from(interval.as_millis()).ok());
+        let window = Window { since: window, scrape_ms };
+        *ledger = Some(begin(source, observed, current, window, now).await);
     }
     let Some(ledger) = ledger.as_mut() else { return };
-    let interval = release.spec.interval.std();
-    let young = ledger.asked.is_some_and(|asked| since(asked, now) < interval.mul_f64(0.8));
     // A command or a deletion does not wait for a metrics store; its tick goes by what was last read.
     let commanded = release.metadata.deletion_timestamp.is_some()
         || release.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_COMMAND));
-    if !young && !commanded {
-        ask(ledger, source, observed, now).await;
+    if !ledger.young(release.spec.interval.std(), now) && !commanded {
+        let lookback = LOOKBACK.max(release.spec.interval.std().saturating_mul(4));
+        let sides = Sides::of(observed);
+        match answers(source, release, &sides, lookback, now).await {
+            Ok(answers) => {
+                let numbers = numbers(source, release, &sides, now).await;
+                take(ledger, observed, &Read { source, sides: &sides, answers, numbers, lookback, at: now });
+                ledger.due = sampled_next(ledger, source, release, now);
+            }
+            Err(why) => {
+                ledger.readings =
+                    release.spec.gates.iter().map(|gate| both(gate, &Measure::NoData(why.clone()))).collect();
+            }
+        }
         ledger.asked = Some(now);
     }
     observed.readings.clone_from(&ledger.readings);
-    observed.share = ledger.share;
+    let traffic = ledger.accounts.traffic();
+    observed.share = traffic.share();
+    observed.misrouted = traffic.misrouted();
+    observed.due_in_silence = traffic.due_in_silence();
+    observed.next_look = ledger.due.filter(|due| *due > now).map(|due| since(now, due));
 }
 
 fn since(earlier: Timestamp, now: Timestamp) -> Duration {
@@ -137,7 +172,15 @@ fn since(earlier: Timestamp, now: Timestamp) -> Duration {
 }
 
 fn both(gate: &Gate, measure: &Measure) -> Reading {
-    Reading { gate: gate.name.clone(), canary: measure.clone(), stable: measure.clone(), baseline: None }
+    Reading {
+        gate: gate.name.clone(),
+        canary: measure.clone(),
+        stable: measure.clone(),
+        proof: None,
+        baseline: None,
+        evidence: None,
+        bursts: None,
+    }
 }
 
 /// The two sides' pods.
@@ -170,7 +213,7 @@ fn pod(pod: &Json) -> PodKnown {
 }
 
 /// Answers to the counters of one tick, by the selector's text.
-type Answers = BTreeMap<String, Result<Vec<Series>, String>>;
+pub(super) type Answers = BTreeMap<String, Result<Vec<Series>, String>>;
 
 /// The selectors that the spec's gates need, each once. Histograms are asked by their buckets.
 fn selectors(release: &CanaryRelease) -> BTreeMap<String, Selector> {
@@ -203,197 +246,193 @@ fn selectors(release: &CanaryRelease) -> BTreeMap<String, Selector> {
     wanted
 }
 
-fn key(text: &str, buckets: bool) -> String {
+pub(super) fn key(text: &str, buckets: bool) -> String {
     if buckets { format!("buckets of {text}") } else { text.to_owned() }
 }
 
-async fn ask(ledger: &mut Ledger, source: &dyn MetricSource, observed: &Observed, now: Timestamp) {
+/// A ledger for a window that is not known yet. After a restart the past is replayed where the store keeps it, so that
+/// nothing is lost but time.
+async fn begin(
+    source: &dyn MetricSource,
+    observed: &Observed,
+    current: &ReleaseStatus,
+    window: Window,
+    now: Timestamp,
+) -> Ledger {
     let release = &observed.release;
-    let namespace = release.metadata.namespace.as_deref().unwrap_or_default();
-    let sides = Sides::of(observed);
-    let lookback = LOOKBACK.max(release.spec.interval.std().saturating_mul(4));
-    let scope = match Scope::pods(namespace, sides.names(), source.labels()) {
-        Ok(scope) => scope,
-        Err(error) => {
-            let none = Measure::NoData(error.to_string());
-            ledger.readings = release.spec.gates.iter().map(|gate| both(gate, &none)).collect();
-            return;
+    if current.counts.is_empty() {
+        return Ledger::new(release, current, window, None);
+    }
+    let elapsed = since(window.since, now);
+    if source.keeps_history() && elapsed <= REPLAY {
+        let sides = Sides::of(observed);
+        if let Ok(answers) = answers(source, release, &sides, elapsed.saturating_add(LOOKBACK), now).await {
+            let ledger = replay(source, observed, current, window, &sides, &answers, now);
+            if found_again(&ledger.readings, current) {
+                tracing::info!(release = current.id, "the window's counts were read again from the metrics store");
+                return ledger;
+            }
         }
-    };
+    }
+    tracing::info!(release = current.id, "counting goes on from the sums in the status");
+    Ledger::new(release, current, window, Some(now))
+}
+
+/// The ledger as it would be had it been there all the time: tick after tick on the samples that were there then.
+fn replay(
+    source: &dyn MetricSource,
+    observed: &Observed,
+    current: &ReleaseStatus,
+    window: Window,
+    sides: &Sides,
+    answers: &Answers,
+    now: Timestamp,
+) -> Ledger {
+    let mut ledger = Ledger::new(&observed.release, current, window, None);
+    let lookback = since(window.since, now).saturating_add(LOOKBACK);
+    let mut at = window.since;
+    while let Ok(next) = at.checked_add(observed.release.spec.interval.std()) {
+        at = next;
+        if at >= now {
+            break;
+        }
+        let then: Answers = answers.iter().map(|(key, answer)| (key.clone(), cut(answer, at))).collect();
+        let numbers = Numbers::new();
+        take(&mut ledger, observed, &Read { source, sides, answers: then, numbers, lookback, at });
+    }
+    ledger
+}
+
+/// The samples that were there at a time.
+fn cut(answer: &Result<Vec<Series>, String>, at: Timestamp) -> Result<Vec<Series>, String> {
+    let mut series = answer.clone()?;
+    for one in &mut series {
+        one.samples.retain(|sample| sample.at_ms <= at.as_millisecond());
+    }
+    series.retain(|one| !one.samples.is_empty());
+    Ok(series)
+}
+
+/// Whether a replay found what the status says was counted.
+fn found_again(readings: &[Reading], current: &ReleaseStatus) -> bool {
+    current.counts.iter().filter(|sums| sums.side == "canary").all(|sums| {
+        let reading = readings.iter().find(|reading| reading.gate == sums.gate).map(|reading| &reading.canary);
+        match reading {
+            Some(Measure::Counted { n, k, .. } | Measure::Partial { n, k, .. }) => {
+                *n >= sums.n * FOUND && *k >= sums.k * FOUND
+            }
+            _ => sums.n <= 0.0,
+        }
+    })
+}
+
+/// Asks for every counter once.
+async fn answers(
+    source: &dyn MetricSource,
+    release: &CanaryRelease,
+    sides: &Sides,
+    lookback: Duration,
+    now: Timestamp,
+) -> Result<Answers, String> {
+    let namespace = release.metadata.namespace.as_deref().unwrap_or_default();
+    let scope = Scope::pods(namespace, sides.names(), source.labels()).map_err(|error| error.to_string())?;
     let wanted = selectors(release);
-    let counters = join_all(wanted.iter().map(|(key, selector)| {
+    let asked = wanted.iter().map(|(key, selector)| {
         let scope = &scope;
         async move {
-            (key.clone(), source.counters(selector, scope, lookback, now).await.map_err(|error| error.to_string()))
+            let answer = source.counters(selector, scope, lookback, now).await;
+            (key.clone(), answer.map_err(|error| error.to_string()))
         }
-    }));
-    let values = join_all(release.spec.gates.iter().filter_map(|gate| Some((gate, gate.value.as_ref()?))).map(
-        |(gate, rule)| {
-            let sides = &sides;
-            async move { (gate.name.clone(), number(source, namespace, rule, sides, now).await) }
-        },
-    ));
-    let (answers, values): (Answers, BTreeMap<String, Result<f64, Measure>>) = {
-        let (answers, values) = futures::join!(counters, values);
-        (answers.into_iter().collect(), values.into_iter().collect())
-    };
-    let lookback_ms = i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX);
-    let tick = |pods: &[PodKnown]| Tick {
-        now_ms: now.as_millisecond(),
-        covered_from_ms: now.as_millisecond().saturating_sub(lookback_ms),
-        pods: pods.to_vec(),
-        grouping: Grouping::Pod(source.labels().pod.clone()),
-    };
-    let seconds = since(ledger.window, now).as_secs_f64();
-    let canary = Side::read(&mut ledger.canary, &tick(&sides.canary), &answers, &source.labels().pod, release);
-    let stable = Side::read(&mut ledger.stable, &tick(&sides.stable), &answers, &source.labels().pod, release);
-    let mut readings = Vec::new();
-    for gate in &release.spec.gates {
-        let baseline = release
-            .status
-            .as_ref()
-            .and_then(|status| status.current.as_ref())
-            .and_then(|current| current.baseline.iter().find(|sums| sums.gate == gate.name));
-        let baseline = baseline.map(|sums| Measure::Counted { n: sums.n, k: sums.k, seconds: sums.seconds });
-        let (canary, stable) = match values.get(&gate.name) {
-            Some(answer) => (
-                streak(&mut ledger.streaks, gate, answer),
-                Measure::NoData("a value gate looks at the candidate only".to_owned()),
-            ),
-            None => (
-                with_before(canary.gate(gate), &ledger.before(&gate.name, "canary"), seconds),
-                with_before(stable.gate(gate), &ledger.before(&gate.name, "stable"), seconds),
-            ),
-        };
-        readings.push(Reading { gate: gate.name.clone(), canary, stable, baseline });
-    }
-    tracing::debug!(?readings, "gates read");
-    ledger.share = share(canary.requests(), stable.requests());
-    ledger.readings = readings;
+    });
+    Ok(join_all(asked).await.into_iter().collect())
 }
 
-/// The canary's share of the requests, where enough were counted to say.
-fn share(canary: Option<f64>, stable: Option<f64>) -> Option<f64> {
-    let (canary, stable) = (canary?, stable?);
-    let all = canary + stable;
-    (all >= 100.0).then(|| canary / all)
+/// Answers to the queries of value gates, by gate.
+type Numbers = BTreeMap<String, Result<f64, Measure>>;
+
+async fn numbers(source: &dyn MetricSource, release: &CanaryRelease, sides: &Sides, now: Timestamp) -> Numbers {
+    let namespace = release.metadata.namespace.as_deref().unwrap_or_default();
+    let asked = release.spec.gates.iter().filter_map(|gate| Some((gate, gate.value.as_ref()?)));
+    let asked =
+        asked.map(|(gate, rule)| async move { (gate.name.clone(), number(source, namespace, rule, sides, now).await) });
+    join_all(asked).await.into_iter().collect()
 }
 
-/// One side's counters at this tick.
-struct Side {
-    readings: BTreeMap<String, Result<canary_counters::Reading, String>>,
-    latencies: BTreeMap<String, Measured>,
-    requests: String,
+/// What was read for one tick.
+struct Read<'a> {
+    source: &'a dyn MetricSource,
+    sides: &'a Sides,
+    answers: Answers,
+    numbers: Numbers,
+    lookback: Duration,
+    at: Timestamp,
 }
 
-impl Side {
-    fn read(meter: &mut Meter, tick: &Tick, answers: &Answers, pod_label: &str, release: &CanaryRelease) -> Self {
-        let pods: BTreeSet<&str> = tick.pods.iter().map(|pod| pod.name.as_str()).collect();
-        let own = |series: &Vec<Series>| -> Vec<Series> {
-            series.iter().filter(|one| pods.contains(one.label(pod_label))).cloned().collect()
-        };
-        let mine: BTreeMap<&String, Result<Vec<Series>, &String>> =
-            answers.iter().map(|(key, answer)| (key, answer.as_ref().map(own))).collect();
-        for series in mine.values().flatten() {
-            meter.witness(series, tick);
-        }
-        let mut readings = BTreeMap::new();
-        for (key, series) in mine.iter().filter(|(key, _)| !key.starts_with("buckets of ")) {
-            let reading = match series {
-                Ok(series) => meter.absorb(key, series, tick).map_err(|error| error.to_string()),
-                Err(why) => Err((*why).clone()),
-            };
-            readings.insert((*key).clone(), reading);
-        }
-        let mut latencies = BTreeMap::new();
-        for (gate, rule) in release.spec.gates.iter().filter_map(|gate| Some((gate, gate.latency.as_ref()?))) {
-            let measured = match mine.get(&key(&rule.histogram, true)) {
-                Some(Ok(series)) => latency(meter, tick, gate, rule, series, &readings),
-                Some(Err(why)) => Measured::Error((*why).clone()),
-                None => Measured::Error(format!("{} is not a histogram's name", rule.histogram)),
-            };
-            latencies.insert(gate.name.clone(), measured);
-        }
-        Self { readings, latencies, requests: release.spec.traffic.requests.counter.clone() }
-    }
-
-    fn reading(&self, text: &str) -> Result<&canary_counters::Reading, Measured> {
-        match self.readings.get(text) {
-            Some(Ok(reading)) => Ok(reading),
-            Some(Err(why)) => Err(Measured::Error(why.clone())),
-            None => Err(Measured::Error(format!("{text} is not a counter selector"))),
+impl Read<'_> {
+    fn tick(&self, pods: &[PodKnown]) -> Tick {
+        let lookback_ms = i64::try_from(self.lookback.as_millis()).unwrap_or(i64::MAX);
+        Tick {
+            now_ms: self.at.as_millisecond(),
+            covered_from_ms: self.at.as_millisecond().saturating_sub(lookback_ms),
+            pods: pods.to_vec(),
+            grouping: Grouping::Pod(self.source.labels().pod.clone()),
         }
     }
+}
 
-    fn requests(&self) -> Option<f64> {
-        self.reading(&self.requests).ok().map(canary_counters::Reading::total)
-    }
-
-    /// A gate's counts on this side: k of n, over a time that the caller knows.
-    fn gate(&self, gate: &Gate) -> Measured {
-        let counted = || -> Result<Measured, Measured> {
-            if let Some(rule) = &gate.error_rate {
-                return Ok(measure::share(self.reading(&rule.total)?, self.reading(&rule.bad)?));
+/// Takes what was read for one tick in.
+fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
+    let release = &observed.release;
+    let Some(current) = release.status.as_ref().and_then(|status| status.current.as_ref()) else { return };
+    let now = read.at;
+    let seconds = since(ledger.since, now).as_secs_f64();
+    let label = &read.source.labels().pod;
+    let canary = Side::read(&mut ledger.canary, &read.tick(&read.sides.canary), &read.answers, label, release);
+    let stable = Side::read(&mut ledger.stable, &read.tick(&read.sides.stable), &read.answers, label, release);
+    let totals: Vec<Totals> = release
+        .spec
+        .gates
+        .iter()
+        .filter_map(|gate| match (gate.value.is_some(), read.numbers.get(&gate.name)) {
+            (true, Some(answer)) => {
+                let nothing = Measure::NoData("a value gate looks at the candidate only".to_owned());
+                Some(Totals::new(&gate.name, streak(&mut ledger.streaks, gate, answer), nothing))
             }
-            if gate.latency.is_some() {
-                return Ok(self
-                    .latencies
-                    .get(&gate.name)
-                    .cloned()
-                    .unwrap_or_else(|| Measured::Error("not read".to_owned())));
-            }
-            let rule = gate
-                .event_rate
-                .as_ref()
-                .map(|rule| &rule.counter)
-                .or_else(|| gate.relative.as_ref().map(|rule| &rule.counter));
-            let Some(counter) = rule else { return Ok(Measured::Error("the gate has no counter".to_owned())) };
-            let requests = self.reading(&self.requests)?;
-            let events = measure::event_rate(self.reading(counter)?, Some(requests));
-            // Events are compared per request; their time is the window's.
-            Ok(with_n(events, requests.total()))
-        };
-        counted().unwrap_or_else(|error| error)
-    }
+            (true, None) => None,
+            (false, _) => Some(canary.totals(&stable, gate, seconds, current.step == Step::Baseline)),
+        })
+        .collect();
+    let known = |pods: &Fetched<Vec<Json>>| matches!(pods, Fetched::Known(_));
+    let known = known(&observed.canary_pods) && known(&observed.target_pods);
+    let requests = canary.fresh_requests().zip(stable.fresh_requests()).filter(|_| known);
+    let requests = requests.map(|(canary, stable)| Requests { canary, stable });
+    ledger.readings = ledger.accounts.absorb(&release.spec, current.step, &totals, requests, now);
+    tracing::debug!(readings = ?ledger.readings, "gates read");
 }
 
-fn with_n(measured: Measured, requests: f64) -> Measured {
-    match measured {
-        Measured::Counted { k, .. } => Measured::Counted { n: requests, k },
-        Measured::Stale { why, k, .. } => Measured::Stale { why, n: requests, k },
-        other => other,
-    }
+/// When the canary's next sample should be there, if that is before the next interval is over.
+fn sampled_next(
+    ledger: &Ledger,
+    source: &dyn MetricSource,
+    release: &CanaryRelease,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let (newest, spacing) = ledger.canary.rhythm(&release.spec.traffic.requests.counter)?;
+    let spacing = source.scrape_interval().and_then(|given| i64::try_from(given.as_millis()).ok()).unwrap_or(spacing);
+    let interval = i64::try_from(release.spec.interval.std().as_millis()).ok()?;
+    let stored = i64::try_from(STORED.as_millis()).ok()?;
+    next_look(newest.saturating_add(stored), spacing, now.as_millisecond(), interval)
+        .and_then(|at| Timestamp::from_millisecond(at).ok())
 }
 
-fn latency(
-    meter: &mut Meter,
-    tick: &Tick,
-    gate: &Gate,
-    rule: &canary_api::Latency,
-    series: &[Series],
-    readings: &BTreeMap<String, Result<canary_counters::Reading, String>>,
-) -> Measured {
-    let failed = rule.failed.as_deref().and_then(|text| Selector::parse(text).ok());
-    let histogram =
-        match meter.absorb_histogram(&format!("{} ({})", rule.histogram, gate.name), series, failed.as_ref(), tick) {
-            Ok(histogram) => histogram,
-            Err(error) => return Measured::Error(error.to_string()),
-        };
-    let limit_ms = u32::try_from(rule.limit.millis()).unwrap_or(u32::MAX);
-    let limit = Selector::parse(&rule.histogram)
-        .map_or(HistogramUnit::Seconds, |selector| HistogramUnit::of(selector.metric()))
-        .limit(limit_ms);
-    let failed = rule.failed.as_ref().and_then(|text| readings.get(text)).and_then(|reading| reading.as_ref().ok());
-    histogram::latency(&histogram, limit, failed).breach
-}
-
-fn with_before(measured: Measured, before: &Counted, seconds: f64) -> Measure {
-    match measured {
-        Measured::Counted { n, k } => Measure::Counted { n: n + before.n, k: k + before.k, seconds },
-        Measured::Stale { why, n, k } => Measure::Partial { n: n + before.n, k: k + before.k, seconds, why },
-        Measured::NoData(why) => Measure::NoData(why),
-        Measured::Error(why) => Measure::Error(why),
+/// The last time of a rhythm (`first`, then every `spacing`) that is after `now` and at most `interval` later.
+fn next_look(first: i64, spacing: i64, now: i64, interval: i64) -> Option<i64> {
+    if spacing <= 0 {
+        return None;
     }
+    let last = now.saturating_add(interval).saturating_sub(first).div_euclid(spacing);
+    let at = first.saturating_add(last.saturating_mul(spacing));
+    (at > now).then_some(at)
 }
 
 /// The worst value of the candidate's pods.
@@ -486,6 +525,9 @@ mod tests {
             provider_problem: None,
             readings: Vec::new(),
             share: None,
+            misrouted: None,
+            due_in_silence: 0.0,
+            next_look: None,
         }
     }
 
@@ -506,13 +548,16 @@ mod tests {
     }
 
     async fn tick(ledger: &mut Option<Ledger>, release: CanaryRelease, second: i64) -> (Measure, Measure) {
-        let source = FakeSource::new();
+        let reading = tick_on(FakeSource::new(), ledger, release, second).await;
+        (reading.canary, reading.stable)
+    }
+
+    async fn tick_on(source: FakeSource, ledger: &mut Option<Ledger>, release: CanaryRelease, second: i64) -> Reading {
         source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 1.0, second)]));
         source.set_counter("bad_total", Ok(Vec::new()));
         let mut observed = observed(release);
         gates(ledger, Ok(&source), &mut observed, at(second)).await;
-        let reading = observed.readings.remove(0);
-        (reading.canary, reading.stable)
+        observed.readings.remove(0)
     }
 
     #[tokio::test]
@@ -532,12 +577,53 @@ mod tests {
     #[tokio::test]
     async fn after_a_restart_the_sums_of_the_status_are_gone_on_from() {
         let mut restarted = release("Bake", "2026-01-01T01:00:10Z");
-        let sums = Counted { gate: "errors".into(), side: "canary".into(), n: 7.0, k: 1.0, seconds: 9.0, streak: 0 };
+        let sums = canary_api::Counted {
+            gate: "errors".into(),
+            side: "canary".into(),
+            n: 7.0,
+            k: 1.0,
+            seconds: 9.0,
+            ..Default::default()
+        };
         restarted.status.as_mut().unwrap().current.as_mut().unwrap().counts = vec![sums];
         let mut ledger = None;
         let (canary, _) = tick(&mut ledger, restarted.clone(), 20).await;
         assert_eq!(canary, Measure::NoData("requests_total counted nothing yet".into()));
         let (canary, _) = tick(&mut ledger, restarted, 25).await;
-        assert_eq!(canary, Measure::Counted { n: 12.0, k: 1.0, seconds: 15.0 });
+        assert_eq!(canary, Measure::Counted { n: 12.0, k: 1.0, seconds: 14.0 });
+    }
+
+    #[tokio::test]
+    async fn after_a_restart_a_store_that_keeps_the_past_gives_back_every_tick() {
+        let mut whole = None;
+        let running = release("Bake", "2026-01-01T01:00:10Z");
+        let mut all = None;
+        for second in (12..=30).step_by(2) {
+            all = Some(tick_on(FakeSource::new(), &mut whole, running.clone(), second).await);
+        }
+        let mut restarted = running;
+        let sums = canary_api::Counted {
+            gate: "errors".into(),
+            side: "canary".into(),
+            n: 15.0,
+            seconds: 15.0,
+            ..Default::default()
+        };
+        restarted.status.as_mut().unwrap().current.as_mut().unwrap().counts = vec![sums];
+        let mut replayed = None;
+        let again = tick_on(FakeSource::new().with_history(), &mut replayed, restarted, 30).await;
+        assert_eq!(Some(again), all);
+    }
+
+    #[test]
+    fn the_next_look_is_right_after_the_last_sample_of_the_interval() {
+        // Samples every 5 s, the newest at 100 s, stored 0.3 s later; one tick is 5 s.
+        assert_eq!(next_look(100_300, 5_000, 100_400, 5_000), Some(105_300));
+        assert_eq!(next_look(100_300, 5_000, 103_000, 5_000), Some(105_300));
+        assert_eq!(next_look(100_300, 1_000, 100_400, 10_000), Some(110_300));
+        // Rarer than ticks: sometimes there is none to wait for.
+        assert_eq!(next_look(100_300, 15_000, 100_400, 10_000), None);
+        assert_eq!(next_look(100_300, 15_000, 110_400, 10_000), Some(115_300));
+        assert_eq!(next_look(100_300, 0, 110_400, 10_000), None);
     }
 }

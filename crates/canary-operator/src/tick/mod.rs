@@ -6,6 +6,7 @@ mod api;
 mod apply;
 mod measure;
 mod observe;
+mod side;
 
 use std::{
     collections::{BTreeMap, HashMap},

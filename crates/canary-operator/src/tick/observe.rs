@@ -97,6 +97,9 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
         provider_problem: None,
         readings: Vec::new(),
         share: None,
+        misrouted: None,
+        due_in_silence: 0.0,
+        next_look: None,
     }
 }
 

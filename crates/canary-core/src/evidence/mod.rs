@@ -1,0 +1,265 @@
+//! What a window's counts prove. [`Accounts`] takes each tick's totals, turns them into what is new since the tick
+//! before, and runs every gate's sequential test over it, on both sides, as a mixture over starts. It knows neither
+//! where the totals come from nor what follows from them: that is [`crate::gates::judge`].
+//!
+//! Accounts are lost with the process that holds them. The sums in the status are then gone on from, which may call a
+//! breach later and never falsely; where the past can be read again, it is replayed into new ones.
+
+mod bursts;
+mod running;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use canary_api::{CanaryReleaseSpec, Counted, Gate, ReleaseStatus, Step};
+use canary_stats::{Alpha, Dispersion};
+use jiff::Timestamp;
+
+use self::{
+    bursts::Bursts,
+    running::{Look, Running},
+};
+use crate::{
+    gates::{self, Measure, Reading},
+    traffic::{Requests, Traffic},
+};
+
+/// What a gate's counters come to since the window began, as one tick reads them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Totals {
+    /// The gate.
+    pub gate: String,
+    /// The canary.
+    pub canary: Measure,
+    /// The stable side at the same time.
+    pub stable: Measure,
+    /// The canary, for the question whether the limit is proved to be kept, where that counts otherwise (latency
+    /// between two boundaries).
+    pub proof: Option<Measure>,
+    /// Both sides at one common time, for gates that compare them.
+    pub paired: Option<Paired>,
+    /// The stable pods one by one, requests and bad ones: how bursty events are is measured pod by pod.
+    pub stable_pods: BTreeMap<String, (f64, f64)>,
+}
+
+impl Totals {
+    /// Totals of both sides and nothing else.
+    #[must_use]
+    pub fn new(gate: &str, canary: Measure, stable: Measure) -> Self {
+        Self { gate: gate.to_owned(), canary, stable, proof: None, paired: None, stable_pods: BTreeMap::new() }
+    }
+}
+
+/// Events and requests of both sides up to one common time, since the window began.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Paired {
+    /// Events of the canary.
+    pub canary_events: f64,
+    /// Events of the stable side.
+    pub stable_events: f64,
+    /// Requests of the canary.
+    pub canary_requests: f64,
+    /// Requests of the stable side.
+    pub stable_requests: f64,
+}
+
+/// What the counts of a window prove: logarithms of e-processes, each to be held against `ln_threshold`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evidence {
+    /// That the canary exceeds the limit; for events of the whole service, that the service does.
+    pub canary: f64,
+    /// That the stable side exceeds it.
+    pub stable: f64,
+    /// That the canary keeps it, where the mirror test is defined.
+    pub proved: Option<f64>,
+    /// For events of the whole service: that the candidate has more than its part of them.
+    pub candidate: Option<f64>,
+    /// Whether the canary's plain estimate is above the limit.
+    pub above: bool,
+    /// The budget of this gate in this stage.
+    pub alpha: Alpha,
+    /// By how much counts were divided because events come in bursts.
+    pub dispersion: Dispersion,
+}
+
+/// The budget of false alarms of one gate in one stage: the release's, split over the gates that claim a probability
+/// and the stages, the soak counted as one.
+#[must_use]
+pub fn budget(spec: &CanaryReleaseSpec) -> Alpha {
+    let gates = spec.gates.iter().filter(|gate| gate.value.is_none()).count();
+    let stages = spec.stages.len().saturating_add(usize::from(!spec.soak.std().is_zero()));
+    let count = |number: usize| u32::try_from(number.max(1)).unwrap_or(u32::MAX);
+    Alpha::RELEASE.split(count(gates), count(stages)).unwrap_or(Alpha::RELEASE)
+}
+
+/// Ticks that the window of a status was planned for, at least 1.
+#[must_use]
+pub fn planned_ticks(spec: &CanaryReleaseSpec, current: &ReleaseStatus) -> u64 {
+    let stage = usize::try_from(current.stage_index).ok().and_then(|index| spec.stages.get(index));
+    let length = match current.step {
+        Step::Baseline => spec.baseline.duration.std(),
+        Step::Soak => spec.soak.std(),
+        _ => stage.or_else(|| spec.stages.last()).map_or(spec.interval.std(), |stage| stage.duration.std()),
+    };
+    let ticks = length.as_millis().checked_div(spec.interval.std().as_millis()).unwrap_or(1);
+    u64::try_from(ticks).unwrap_or(u64::MAX).max(1)
+}
+
+/// The accounts of one window: every gate's tests, and where the traffic goes.
+#[derive(Debug)]
+pub struct Accounts {
+    window: Timestamp,
+    interval_ms: i64,
+    gates: BTreeMap<String, Account>,
+    traffic: Traffic,
+}
+
+impl Accounts {
+    /// The accounts of the window that `current` is in. With `resumed`, totals count from that time on, and the sums
+    /// in the status are gone on from; else they count from the window's beginning.
+    #[must_use]
+    pub fn new(
+        spec: &CanaryReleaseSpec,
+        current: &ReleaseStatus,
+        window: Timestamp,
+        resumed: Option<Timestamp>,
+    ) -> Self {
+        let interval_ms = i64::try_from(spec.interval.std().as_millis()).unwrap_or(i64::MAX).max(1);
+        let plan = Plan {
+            ticks: planned_ticks(spec, current),
+            from: resumed.map(|now| tick_index(window, now, interval_ms)),
+            since: resumed.unwrap_or(window),
+        };
+        let account = |gate: &Gate| (gate.name.clone(), Account::new(spec, gate, current, plan));
+        let gates = spec.gates.iter().map(account).collect();
+        Self { window, interval_ms, gates, traffic: Traffic::new(spec, current) }
+    }
+
+    /// Takes one tick's totals in, read during a step. A gate that is not among them has no reading.
+    pub fn absorb(
+        &mut self,
+        spec: &CanaryReleaseSpec,
+        step: Step,
+        totals: &[Totals],
+        requests: Option<Requests>,
+        now: Timestamp,
+    ) -> Vec<Reading> {
+        let tick = tick_index(self.window, now, self.interval_ms);
+        self.traffic.absorb(tick, requests, step == Step::Bake);
+        let share = self.traffic.share_or_weight();
+        let mut readings = Vec::new();
+        for total in totals {
+            let gate = spec.gates.iter().find(|gate| gate.name == total.gate);
+            if let (Some(gate), Some(account)) = (gate, self.gates.get_mut(&total.gate)) {
+                readings.push(account.absorb(gate, total, tick, share, now));
+            }
+        }
+        readings
+    }
+
+    /// Where the traffic goes, as counted in this window.
+    #[must_use]
+    pub const fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+}
+
+/// Which tick of the window an instant is in.
+fn tick_index(window: Timestamp, now: Timestamp, interval_ms: i64) -> u64 {
+    let elapsed = now.as_millisecond().saturating_sub(window.as_millisecond()).max(0);
+    u64::try_from(elapsed.checked_div(interval_ms).unwrap_or(0)).unwrap_or(0)
+}
+
+/// When a window's tests begin.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    /// Planned ticks.
+    ticks: u64,
+    /// After a restart, the tick at which counting goes on.
+    from: Option<u64>,
+    /// From when the totals count.
+    since: Timestamp,
+}
+
+/// One gate's account.
+#[derive(Debug)]
+struct Account {
+    test: Box<dyn Running>,
+    alpha: Alpha,
+    phi: Dispersion,
+    /// Sums of the status that the totals do not know of.
+    before: Vec<Counted>,
+    baseline: Option<Measure>,
+    counted_to: Timestamp,
+    bursts: Bursts,
+}
+
+impl Account {
+    fn new(spec: &CanaryReleaseSpec, gate: &Gate, current: &ReleaseStatus, plan: Plan) -> Self {
+        let captured = current.baseline.iter().find(|sums| sums.gate == gate.name);
+        let measured = captured.and_then(|sums| sums.dispersion);
+        let phi = gate.dispersion.or(measured).map_or(Dispersion::NONE, Dispersion::measured);
+        let kept = |sums: &&Counted| plan.from.is_some() && sums.gate == gate.name;
+        let before: Vec<Counted> = current.counts.iter().filter(kept).cloned().collect();
+        let baseline = captured.map(|sums| Measure::Counted { n: sums.n, k: sums.k, seconds: sums.seconds });
+        let mut account = Self {
+            test: Box::new(running::Nothing),
+            alpha: budget(spec),
+            phi,
+            before,
+            baseline,
+            counted_to: plan.since,
+            bursts: Bursts::default(),
+        };
+        let share = crate::traffic::weight(current);
+        account.test = running::of(gate, &account, captured, plan, share);
+        account
+    }
+
+    /// The sums of one side in the status.
+    fn sums(&self, side: &str) -> (f64, f64, f64) {
+        let sums = self.before.iter().find(|sums| sums.side == side);
+        sums.map_or((0.0, 0.0, 0.0), |sums| (sums.n, sums.k, sums.seconds))
+    }
+
+    fn absorb(&mut self, gate: &Gate, totals: &Totals, index: u64, share: f64, now: Timestamp) -> Reading {
+        let bounded = gates::bounded(gate);
+        let canary = gates::counts(&totals.canary, bounded);
+        let stable = gates::counts(&totals.stable, bounded);
+        let minutes = (now.duration_since(self.counted_to).as_secs_f64() / 60.0).max(0.0);
+        let proof = totals.proof.as_ref().map_or(canary, |proof| gates::counts(proof, bounded));
+        let took = self.test.absorb(&Look { index, canary, stable, proof, paired: totals.paired, share, minutes });
+        if took {
+            self.counted_to = now;
+        }
+        self.bursts.absorb(&totals.stable_pods, bounded);
+        let (mut evidence, alpha) = (self.test.evidence(), self.alpha);
+        if let Some(evidence) = &mut evidence {
+            evidence.dispersion = self.phi;
+            evidence.alpha = if evidence.alpha < alpha { evidence.alpha } else { alpha };
+        }
+        Reading {
+            gate: gate.name.clone(),
+            canary: self.with_before(&totals.canary, "canary"),
+            stable: self.with_before(&totals.stable, "stable"),
+            proof: totals.proof.as_ref().map(|proof| self.with_before(proof, "proof")),
+            baseline: self.baseline.clone(),
+            evidence,
+            bursts: self.bursts.measured(bounded),
+        }
+    }
+
+    fn with_before(&self, measure: &Measure, side: &str) -> Measure {
+        let (before_n, before_k, before_seconds) = self.sums(side);
+        match measure.clone() {
+            Measure::Counted { n, k, seconds } => {
+                Measure::Counted { n: n + before_n, k: k + before_k, seconds: seconds + before_seconds }
+            }
+            Measure::Partial { n, k, seconds, why } => {
+                Measure::Partial { n: n + before_n, k: k + before_k, seconds: seconds + before_seconds, why }
+            }
+            other => other,
+        }
+    }
+}

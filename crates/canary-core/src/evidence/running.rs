@@ -1,0 +1,327 @@
+//! A gate's test as it runs: what is new in each tick's totals goes into the e-process of the gate's kind, for the
+//! canary and for stable. It never looks at a limit's text, a verdict or a status.
+
+use std::fmt::Debug;
+
+use canary_api::{Counted, Gate, Scope, To};
+use canary_stats::{
+    AboveLimit, Alpha, BelowLimit, Dispersion, EventCounts, EventRate, Historical, PairedCounts, Process, Relative,
+    ShareCounts, Starts, StatsError, Tally,
+};
+
+use super::{Account, Evidence, Paired, Plan};
+
+/// One tick's totals since the window began (requests, bad ones), where there are any.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    pub(super) index: u64,
+    pub(super) canary: Option<(f64, f64)>,
+    pub(super) stable: Option<(f64, f64)>,
+    pub(super) proof: Option<(f64, f64)>,
+    pub(super) paired: Option<Paired>,
+    /// The canary's share of the requests.
+    pub(super) share: f64,
+    /// Time since totals were last taken.
+    pub(super) minutes: f64,
+}
+
+/// A test that takes ticks.
+pub(super) trait Running: Debug + Send {
+    /// Takes what is new; whether anything of the canary could be taken.
+    fn absorb(&mut self, look: &Look) -> bool;
+    /// What it proves by now; `None` where it tests nothing. The dispersion is filled in by the caller.
+    fn evidence(&self) -> Option<Evidence>;
+}
+
+/// The test of a gate.
+pub(super) fn of(
+    gate: &Gate,
+    account: &Account,
+    captured: Option<&Counted>,
+    plan: Plan,
+    share: f64,
+) -> Box<dyn Running> {
+    build(gate, account, captured, plan, share).unwrap_or_else(|| Box::new(Nothing))
+}
+
+fn build(
+    gate: &Gate,
+    account: &Account,
+    captured: Option<&Counted>,
+    plan: Plan,
+    share: f64,
+) -> Option<Box<dyn Running>> {
+    let limit = gate
+        .error_rate
+        .as_ref()
+        .map(|rule| rule.limit.fraction())
+        .or_else(|| gate.latency.as_ref().map(|rule| 1.0 - rule.quantile.fraction()));
+    if let Some(limit) = limit {
+        return Some(Box::new(Shares::new(limit, account, plan)?));
+    }
+    if let Some(rule) = &gate.event_rate {
+        return Some(Box::new(Events::new(rule.limit.per_minute(), rule.scope, account, plan, share)?));
+    }
+    let rule = gate.relative.as_ref()?;
+    if rule.to == To::Stable {
+        return Some(Box::new(Comparison(Pairs::new(rule.margin.fraction(), account.phi, plan)?)));
+    }
+    let captured = captured?;
+    let margin = rule.margin.fraction();
+    let limit = Historical::new(captured.k, captured.n, margin, account.alpha, account.phi).ok()?;
+    Some(Box::new(AgainstBaseline::new(limit, account, plan)))
+}
+
+/// Tests nothing: a value gate, or one whose limit no test fits.
+#[derive(Debug)]
+pub(super) struct Nothing;
+
+impl Running for Nothing {
+    fn absorb(&mut self, _: &Look) -> bool {
+        false
+    }
+
+    fn evidence(&self) -> Option<Evidence> {
+        None
+    }
+}
+
+fn evidence(canary: f64, stable: f64, above: bool) -> Evidence {
+    Evidence {
+        canary,
+        stable,
+        proved: None,
+        candidate: None,
+        above,
+        alpha: Alpha::RELEASE,
+        dispersion: Dispersion::NONE,
+    }
+}
+
+/// One side: its totals as far as they were taken, and the mixture over starts.
+#[derive(Debug)]
+struct Arm<C> {
+    starts: Starts<C>,
+    n: f64,
+    k: f64,
+}
+
+impl<C: Tally> Arm<C> {
+    fn new(plan: Plan, whole: Option<C>) -> Self {
+        let starts = match plan.from {
+            Some(tick) => Starts::resume(plan.ticks, whole.unwrap_or_default(), tick),
+            None => Starts::new(plan.ticks),
+        };
+        Self { starts, n: 0.0, k: 0.0 }
+    }
+
+    /// Takes what is new in a total: never negative; what a share has of bad ones beyond its requests waits for them.
+    fn take(&mut self, total: Option<(f64, f64)>, bounded: bool) -> Option<(f64, f64)> {
+        let (n, k) = total?;
+        let new_n = (n - self.n).max(0.0);
+        let new_k = (k - self.k).max(0.0);
+        let new_k = if bounded { new_k.min(new_n) } else { new_k };
+        self.n += new_n;
+        self.k += new_k;
+        Some((new_n, new_k))
+    }
+
+    fn push(&mut self, tick: u64, counts: Option<Result<C, StatsError>>) -> bool {
+        let Some(Ok(counts)) = counts else { return false };
+        self.starts.push(tick, &counts);
+        true
+    }
+}
+
+/// `errorRate` and `latency`.
+#[derive(Debug)]
+struct Shares {
+    test: AboveLimit,
+    mirror: BelowLimit,
+    canary: Arm<ShareCounts>,
+    stable: Arm<ShareCounts>,
+    proof: Arm<ShareCounts>,
+}
+
+impl Shares {
+    fn new(limit: f64, account: &Account, plan: Plan) -> Option<Self> {
+        let arm = |side: &str| {
+            let (n, k, _) = account.sums(side);
+            Arm::new(plan, ShareCounts::new(n, k).ok())
+        };
+        let proof = if account.before.iter().any(|sums| sums.side == "proof") { "proof" } else { "canary" };
+        Some(Self {
+            test: AboveLimit::new(limit).ok()?.dispersed(account.phi),
+            mirror: BelowLimit::new(limit).ok()?.dispersed(account.phi),
+            canary: arm("canary"),
+            stable: arm("stable"),
+            proof: arm(proof),
+        })
+    }
+}
+
+impl Running for Shares {
+    fn absorb(&mut self, look: &Look) -> bool {
+        let shares = |new: Option<(f64, f64)>| new.map(|(n, k)| ShareCounts::new(n, k));
+        for (arm, total) in [(&mut self.stable, look.stable), (&mut self.proof, look.proof)] {
+            let new = shares(arm.take(total, true));
+            arm.push(look.index, new);
+        }
+        let new = shares(self.canary.take(look.canary, true));
+        self.canary.push(look.index, new)
+    }
+
+    fn evidence(&self) -> Option<Evidence> {
+        let (canary, stable) = (self.canary.starts.log_e(&self.test), self.stable.starts.log_e(&self.test));
+        let proved = Some(self.mirror.log_e(self.proof.starts.whole()));
+        let above = self.test.above_limit(self.canary.starts.whole());
+        Some(Evidence { proved, ..evidence(canary, stable, above) })
+    }
+}
+
+/// The sides compared at common times.
+#[derive(Debug)]
+struct Pairs {
+    test: Relative,
+    starts: Starts<PairedCounts>,
+    taken: Paired,
+}
+
+impl Pairs {
+    fn new(margin: f64, phi: Dispersion, plan: Plan) -> Option<Self> {
+        let test = Relative::new(margin).ok()?.dispersed(phi);
+        // What each tick's share made of its events is not in the status: after a restart the comparison begins
+        // anew, which is late and never false.
+        let starts = match plan.from {
+            Some(tick) => Starts::resume(plan.ticks, PairedCounts::default(), tick),
+            None => Starts::new(plan.ticks),
+        };
+        Some(Self { test, starts, taken: Paired::default() })
+    }
+
+    fn absorb(&mut self, tick: u64, paired: Option<Paired>) -> bool {
+        let Some(now) = paired else { return false };
+        let new = |now: f64, taken: f64| (now - taken).max(0.0);
+        let canary = new(now.canary_events, self.taken.canary_events);
+        let stable = new(now.stable_events, self.taken.stable_events);
+        let requests = new(now.canary_requests, self.taken.canary_requests);
+        let all = requests + new(now.stable_requests, self.taken.stable_requests);
+        // A time in which one side got nothing compares nothing: it counts together with the next.
+        let Ok(counts) = self.test.tick(canary, canary + stable, requests / all) else { return false };
+        self.starts.push(tick, &counts);
+        self.taken = now;
+        true
+    }
+
+    fn log_e(&self) -> f64 {
+        self.starts.log_e(&self.test)
+    }
+}
+
+/// `relative` to the stable side.
+#[derive(Debug)]
+struct Comparison(Pairs);
+
+impl Running for Comparison {
+    fn absorb(&mut self, look: &Look) -> bool {
+        self.0.absorb(look.index, look.paired)
+    }
+
+    fn evidence(&self) -> Option<Evidence> {
+        Some(evidence(self.0.log_e(), 0.0, self.0.test.above_limit(self.0.starts.whole())))
+    }
+}
+
+/// `eventRate`.
+#[derive(Debug)]
+struct Events {
+    per_minute: f64,
+    scope: Scope,
+    test: EventRate,
+    canary: Arm<EventCounts>,
+    stable: Arm<EventCounts>,
+    /// Whether the candidate has more than its part of the whole service's events.
+    candidate: Pairs,
+}
+
+impl Events {
+    fn new(per_minute: f64, scope: Scope, account: &Account, plan: Plan, share: f64) -> Option<Self> {
+        let (_, canary, seconds) = account.sums("canary");
+        let (_, stable, _) = account.sums("stable");
+        let allowed = per_minute * seconds / 60.0;
+        let whole = match scope {
+            Scope::Canary => {
+                (EventCounts::new(canary, allowed * share), EventCounts::new(stable, allowed * (1.0 - share)))
+            }
+            Scope::Total => (EventCounts::new(canary + stable, allowed), EventCounts::new(0.0, 0.0)),
+        };
+        Some(Self {
+            per_minute,
+            scope,
+            test: EventRate::new().dispersed(account.phi),
+            canary: Arm::new(plan, whole.0.ok()),
+            stable: Arm::new(plan, whole.1.ok()),
+            candidate: Pairs::new(0.0, account.phi, plan)?,
+        })
+    }
+}
+
+impl Running for Events {
+    fn absorb(&mut self, look: &Look) -> bool {
+        let allowed = self.per_minute * look.minutes;
+        if self.scope == Scope::Canary {
+            let stable = self.stable.take(look.stable, false);
+            self.stable.push(look.index, stable.map(|(_, k)| EventCounts::new(k, allowed * (1.0 - look.share))));
+            let canary = self.canary.take(look.canary, false);
+            return self.canary.push(look.index, canary.map(|(_, k)| EventCounts::new(k, allowed * look.share)));
+        }
+        // The whole service is known only where both sides are.
+        let both = look.canary.zip(look.stable).map(|((n, k), (stable_n, stable_k))| (n + stable_n, k + stable_k));
+        let new = self.canary.take(both, false);
+        self.candidate.absorb(look.index, look.paired);
+        self.canary.push(look.index, new.map(|(_, k)| EventCounts::new(k, allowed)))
+    }
+
+    fn evidence(&self) -> Option<Evidence> {
+        let (canary, stable) = (self.canary.starts.log_e(&self.test), self.stable.starts.log_e(&self.test));
+        let candidate = (self.scope == Scope::Total).then(|| self.candidate.log_e());
+        let above = self.test.above_limit(self.canary.starts.whole());
+        Some(Evidence { candidate, ..evidence(canary, stable, above) })
+    }
+}
+
+/// `relative` to the baseline captured before the start.
+#[derive(Debug)]
+struct AgainstBaseline {
+    limit: Historical,
+    test: EventRate,
+    canary: Arm<EventCounts>,
+    stable: Arm<EventCounts>,
+}
+
+impl AgainstBaseline {
+    fn new(limit: Historical, account: &Account, plan: Plan) -> Self {
+        let arm = |side: &str| {
+            let (n, k, _) = account.sums(side);
+            Arm::new(plan, limit.tick(k, n).ok())
+        };
+        let test = EventRate::new().dispersed(account.phi);
+        Self { limit, test, canary: arm("canary"), stable: arm("stable") }
+    }
+}
+
+impl Running for AgainstBaseline {
+    fn absorb(&mut self, look: &Look) -> bool {
+        let stable = self.stable.take(look.stable, false);
+        self.stable.push(look.index, stable.map(|(n, k)| self.limit.tick(k, n)));
+        let canary = self.canary.take(look.canary, false);
+        self.canary.push(look.index, canary.map(|(n, k)| self.limit.tick(k, n)))
+    }
+
+    fn evidence(&self) -> Option<Evidence> {
+        let (canary, stable) = (self.canary.starts.log_e(&self.test), self.stable.starts.log_e(&self.test));
+        let above = self.test.above_limit(self.canary.starts.whole());
+        // Half of the budget went to the baseline's own noise.
+        Some(Evidence { alpha: self.limit.alpha(), ..evidence(canary, stable, above) })
+    }
+}

@@ -1,0 +1,283 @@
+use canary_api::{CanaryRelease, CanaryReleaseSpec, Counted, ReleaseStatus, Step};
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::gates::{Judged, Verdict, judge};
+
+fn start() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+/// So many seconds into the window.
+fn at(seconds: i64) -> Timestamp {
+    start().checked_add(SignedDuration::from_secs(seconds)).unwrap()
+}
+
+fn spec(gates: serde_json::Value, interval: &str, stage: &str) -> CanaryReleaseSpec {
+    let release: CanaryRelease = serde_json::from_value(json!({
+        "apiVersion": "canaryrelease.dev/v1alpha1", "kind": "CanaryRelease", "metadata": {"name": "web"},
+        "spec": {
+            "target": {"name": "web"}, "interval": interval,
+            "traffic": {"service": "web", "routes": [{"kind": "HTTPRoute", "name": "web"}], "requests": {"counter": "r"}},
+            "stages": [{"weight": "5%", "duration": stage}, {"weight": "100%", "duration": stage}],
+            "gates": gates,
+        },
+    }))
+    .unwrap();
+    release.spec
+}
+
+fn errors() -> serde_json::Value {
+    json!([{"name": "g", "errorRate": {"bad": "b", "total": "r", "limit": "1%"}}])
+}
+
+fn baking() -> ReleaseStatus {
+    ReleaseStatus { step: Step::Bake, weight: "5%".to_owned(), ..ReleaseStatus::default() }
+}
+
+/// A window that is fed with cumulative totals tick by tick.
+struct Fed {
+    spec: CanaryReleaseSpec,
+    accounts: Accounts,
+    at: Timestamp,
+    from: Timestamp,
+    canary: (f64, f64),
+    stable: (f64, f64),
+}
+
+impl Fed {
+    fn new(spec: CanaryReleaseSpec, current: &ReleaseStatus) -> Self {
+        let accounts = Accounts::new(&spec, current, start(), None);
+        Self { spec, accounts, at: start(), from: start(), canary: (0.0, 0.0), stable: (0.0, 0.0) }
+    }
+
+    fn resumed(spec: CanaryReleaseSpec, current: &ReleaseStatus, at: Timestamp) -> Self {
+        let accounts = Accounts::new(&spec, current, start(), Some(at));
+        Self { spec, accounts, at, from: at, canary: (0.0, 0.0), stable: (0.0, 0.0) }
+    }
+
+    fn tick(&mut self, canary: (f64, f64), stable: (f64, f64)) -> Judged {
+        self.at = self.at.checked_add(self.spec.interval.std()).unwrap();
+        for (sums, new) in [(&mut self.canary, canary), (&mut self.stable, stable)] {
+            *sums = (sums.0 + new.0, sums.1 + new.1);
+        }
+        let seconds = self.at.duration_since(self.from).as_secs_f64();
+        let measure = |(n, k): (f64, f64)| Measure::Counted { n, k, seconds };
+        let paired = Paired {
+            canary_events: self.canary.1,
+            stable_events: self.stable.1,
+            canary_requests: self.canary.0,
+            stable_requests: self.stable.0,
+        };
+        let totals = Totals { paired: Some(paired), ..Totals::new("g", measure(self.canary), measure(self.stable)) };
+        let requests = Requests { canary: self.canary.0, stable: self.stable.0 };
+        let readings = self.accounts.absorb(&self.spec, Step::Bake, &[totals], Some(requests), self.at);
+        judge(&self.spec.gates[0], readings.first(), self.accounts.traffic().share_or_weight())
+    }
+
+    fn ticks_to_breach(&mut self, canary: (f64, f64), stable: (f64, f64)) -> Option<u32> {
+        (1..=200).find(|_| self.tick(canary, stable).verdict == Verdict::Breach)
+    }
+}
+
+#[test]
+fn a_fault_after_ten_healthy_minutes_is_called_as_fast_as_one_at_the_start() {
+    let bad = (5.0, 2.5);
+    let early = Fed::new(spec(errors(), "1s", "15m"), &baking()).ticks_to_breach(bad, (95.0, 0.0));
+    let mut late = Fed::new(spec(errors(), "1s", "15m"), &baking());
+    for _ in 0..600 {
+        assert_ne!(late.tick((5.0, 0.0), (95.0, 0.0)).verdict, Verdict::Breach);
+    }
+    let late = late.ticks_to_breach(bad, (95.0, 0.0));
+    assert!(early.unwrap() <= 4 && late.unwrap() <= 6, "{early:?} {late:?}");
+}
+
+#[test]
+fn a_healthy_side_passes_and_is_proved_only_by_enough_requests() {
+    let mut window = Fed::new(spec(errors(), "10s", "15m"), &baking());
+    let first = window.tick((100.0, 0.0), (1900.0, 3.0));
+    assert_eq!((first.verdict, first.shown.proved), (Verdict::Pass, false));
+    let mut last = first;
+    for _ in 0..5 {
+        last = window.tick((100.0, 0.0), (1900.0, 3.0));
+    }
+    assert_eq!((last.verdict, last.shown.proved), (Verdict::Pass, true), "{last:?}");
+}
+
+#[test]
+fn both_sides_bad_is_confounded_and_not_the_candidates_fault() {
+    let mut window = Fed::new(spec(errors(), "10s", "15m"), &baking());
+    let judged = window.tick((50.0, 10.0), (950.0, 190.0));
+    assert_eq!(judged.verdict, Verdict::Breach);
+    assert!(judged.confounded.unwrap().contains("both sides are bad"));
+    let mut alone = Fed::new(spec(errors(), "10s", "15m"), &baking());
+    assert_eq!(alone.tick((50.0, 10.0), (950.0, 3.0)).confounded, None);
+}
+
+#[test]
+fn the_budget_is_split_over_gates_that_claim_a_probability_and_stages() {
+    let gates = json!([
+        {"name": "a", "errorRate": {"bad": "b", "total": "r", "limit": "1%"}},
+        {"name": "b", "eventRate": {"counter": "b", "limit": "1/min"}},
+        {"name": "c", "value": {"query": "q", "max": 1.0}},
+    ]);
+    let mut spec = spec(gates, "10s", "5m");
+    assert!((budget(&spec).get() - 0.05 / 4.0).abs() < 1e-12);
+    spec.soak = canary_api::Duration::from_secs(60);
+    assert!((budget(&spec).get() - 0.05 / 6.0).abs() < 1e-12);
+}
+
+#[test]
+fn after_a_restart_the_sums_go_on_and_a_fault_is_still_called() {
+    let counted = |side: &str, n: f64, k: f64| Counted {
+        gate: "g".to_owned(),
+        side: side.to_owned(),
+        n,
+        k,
+        seconds: 600.0,
+        ..Counted::default()
+    };
+    let current =
+        ReleaseStatus { counts: vec![counted("canary", 3000.0, 9.0), counted("stable", 57000.0, 171.0)], ..baking() };
+    let mut window = Fed::resumed(spec(errors(), "1s", "15m"), &current, at(600));
+    let first = window.tick((5.0, 0.0), (95.0, 0.0));
+    assert_eq!(first.shown.rests_on, "9 of 3005 in 601s");
+    assert_eq!(first.verdict, Verdict::Pass);
+    assert!(window.ticks_to_breach((5.0, 2.5), (95.0, 0.0)).unwrap() <= 6);
+}
+
+#[test]
+fn events_are_held_against_the_canarys_share_of_the_limit() {
+    let gates = json!([{"name": "g", "eventRate": {"counter": "b", "limit": "60/min"}, "minRequests": 1}]);
+    let mut window = Fed::new(spec(gates.clone(), "10s", "15m"), &baking());
+    // 10 in 10 s is the limit of the whole service; the canary has a twentieth of the requests.
+    assert!(window.ticks_to_breach((5.0, 5.0), (95.0, 5.0)).unwrap() <= 2);
+    let mut fair = Fed::new(spec(gates, "10s", "15m"), &baking());
+    assert_eq!(fair.ticks_to_breach((50.0, 0.4), (950.0, 9.6)), None);
+}
+
+#[test]
+fn events_of_the_whole_service_are_the_candidates_only_beyond_its_part() {
+    let gates =
+        json!([{"name": "g", "eventRate": {"counter": "b", "limit": "6/min", "scope": "Total"}, "minRequests": 1}]);
+    let mut common = Fed::new(spec(gates.clone(), "10s", "15m"), &baking());
+    let judged =
+        (0..20).map(|_| common.tick((50.0, 0.5), (950.0, 9.5))).find(|judged| judged.verdict == Verdict::Breach);
+    assert!(judged.unwrap().confounded.unwrap().contains("whole service"));
+    let mut own = Fed::new(spec(gates, "10s", "15m"), &baking());
+    let judged = (0..20).map(|_| own.tick((50.0, 10.0), (950.0, 0.0))).find(|judged| judged.verdict == Verdict::Breach);
+    assert_eq!(judged.unwrap().confounded, None);
+}
+
+#[test]
+fn a_relative_gate_finds_a_worse_canary_whatever_the_common_rate_does() {
+    let gates = json!([{"name": "g", "relative": {"counter": "b", "margin": "10%"}}]);
+    let mut equal = Fed::new(spec(gates.clone(), "10s", "15m"), &baking());
+    for tick in 0..90 {
+        let rate = if tick % 20 < 10 { 0.01 } else { 0.2 };
+        assert_ne!(equal.tick((50.0, 50.0 * rate), (950.0, 950.0 * rate)).verdict, Verdict::Breach, "{tick}");
+    }
+    let mut worse = Fed::new(spec(gates, "10s", "15m"), &baking());
+    assert!(worse.ticks_to_breach((50.0, 5.0), (950.0, 19.0)).is_some());
+}
+
+#[test]
+fn a_baseline_without_events_rejects_no_candidate_with_a_few() {
+    let gates = json!([{"name": "g", "relative": {"counter": "b", "to": "Baseline", "margin": "10%"}}]);
+    let captured =
+        Counted { gate: "g".to_owned(), side: "stable".to_owned(), n: 30_000.0, seconds: 300.0, ..Counted::default() };
+    let current = ReleaseStatus { baseline: vec![captured], ..baking() };
+    let mut few = Fed::new(spec(gates.clone(), "10s", "15m"), &current);
+    few.tick((500.0, 3.0), (9500.0, 0.0));
+    assert_ne!(few.tick((30_000.0, 1.0), (0.0, 0.0)).verdict, Verdict::Breach);
+    let mut many = Fed::new(spec(gates.clone(), "10s", "15m"), &current);
+    assert_eq!(many.tick((500.0, 50.0), (9500.0, 0.0)).verdict, Verdict::Breach);
+    let mut without = Fed::new(spec(gates, "10s", "15m"), &baking());
+    assert_eq!(without.tick((500.0, 50.0), (9500.0, 0.0)).verdict, Verdict::NoData);
+}
+
+#[test]
+fn a_canary_that_gets_a_fiftieth_of_its_weight_is_told() {
+    let mut window = Fed::new(spec(errors(), "10s", "15m"), &baking());
+    for _ in 0..30 {
+        window.tick((1.0, 0.0), (999.0, 3.0));
+    }
+    let said = window.accounts.traffic().misrouted().unwrap();
+    assert_eq!(said, "the canary gets 0.1% of the requests where 5% was asked for");
+    let mut right = Fed::new(spec(errors(), "10s", "15m"), &baking());
+    for _ in 0..90 {
+        right.tick((40.0, 0.0), (960.0, 3.0));
+        assert_eq!(right.accounts.traffic().misrouted(), None);
+    }
+}
+
+#[test]
+fn silence_is_measured_by_what_was_due() {
+    let mut window = Fed::new(spec(errors(), "10s", "15m"), &baking());
+    window.tick((50.0, 0.0), (950.0, 0.0));
+    assert!(window.accounts.traffic().due_in_silence() < 1e-9);
+    window.tick((0.0, 0.0), (190.0, 0.0));
+    assert!((window.accounts.traffic().due_in_silence() - 10.0).abs() < 1e-9);
+    window.tick((1.0, 0.0), (190.0, 0.0));
+    assert!(window.accounts.traffic().due_in_silence() < 1e-9);
+}
+
+#[test]
+fn bursts_on_stable_are_measured_pod_by_pod() {
+    let spec = spec(errors(), "10s", "15m");
+    let current = ReleaseStatus::default();
+    let measured = |bad: &dyn Fn(u32) -> f64| {
+        let mut accounts = Accounts::new(&spec, &current, start(), None);
+        let (mut n, mut k, mut reading) = (0.0, 0.0, None);
+        for tick in 1..=60_u32 {
+            (n, k) = (n + 100.0, k + bad(tick));
+            let measure = Measure::Counted { n, k, seconds: 10.0 * f64::from(tick) };
+            let totals = Totals {
+                stable_pods: [("a".to_owned(), (n, k))].into(),
+                ..Totals::new("g", Measure::NoData(String::new()), measure)
+            };
+            reading = accounts.absorb(&spec, Step::Baseline, &[totals], None, at(10 * i64::from(tick))).pop();
+        }
+        reading.unwrap().bursts.unwrap().phi.get()
+    };
+    assert!(measured(&|tick| f64::from(tick % 2)) <= 1.0);
+    assert!(measured(&|tick| if tick % 20 == 0 { 20.0 } else { 0.0 }) > 5.0);
+}
+
+proptest! {
+    #[test]
+    fn no_totals_make_the_accounts_panic_or_pass_on_nonsense(
+        ticks in prop::collection::vec((prop::num::f64::ANY, prop::num::f64::ANY), 1..20),
+    ) {
+        let spec = spec(errors(), "1s", "15m");
+        let mut accounts = Accounts::new(&spec, &baking(), start(), None);
+        for (second, (n, k)) in ticks.into_iter().enumerate() {
+            let measure = Measure::Counted { n, k, seconds: 1.0 };
+            let totals = Totals::new("g", measure.clone(), measure);
+            let now = at(i64::try_from(second).unwrap());
+            let readings = accounts.absorb(&spec, Step::Bake, &[totals], Some(Requests { canary: n, stable: k }), now);
+            let judged = judge(&spec.gates[0], readings.first(), 0.05);
+            if !(n.is_finite() && k.is_finite() && k >= 0.0 && k <= n) {
+                prop_assert_eq!(judged.verdict, Verdict::NoData);
+            }
+        }
+    }
+
+    #[test]
+    fn one_batch_and_many_looks_within_one_tick_prove_the_same(parts in prop::collection::vec((1u32..50, 0u32..5), 1..10)) {
+        let spec = spec(errors(), "60s", "15m");
+        let measure = |n: f64, k: f64| Measure::Counted { n, k, seconds: 30.0 };
+        let (mut n, mut k, mut many) = (0.0, 0.0, Accounts::new(&spec, &baking(), start(), None));
+        let mut last = None;
+        for (new_n, new_k) in parts {
+            (n, k) = (n + f64::from(new_n), k + f64::from(new_k.min(new_n)));
+            last = many.absorb(&spec, Step::Bake, &[Totals::new("g", measure(n, k), measure(n, k))], None, at(30)).pop();
+        }
+        let mut one = Accounts::new(&spec, &baking(), start(), None);
+        let at_once = one.absorb(&spec, Step::Bake, &[Totals::new("g", measure(n, k), measure(n, k))], None, at(30)).pop();
+        let (a, b) = (last.unwrap().evidence.unwrap(), at_once.unwrap().evidence.unwrap());
+        prop_assert!((a.canary - b.canary).abs() < 1e-9 && (a.stable - b.stable).abs() < 1e-9);
+    }
+}
