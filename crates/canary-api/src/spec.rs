@@ -345,6 +345,9 @@ pub struct Value {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub unit: Option<String>,
+    /// Canary: the query must name the candidate's pods by `$pods`. Total: it may look at the whole namespace.
+    #[serde(default)]
+    pub scope: Scope,
     /// Ticks in a row outside the limits that make a breach.
     #[serde(default = "defaults::consecutive")]
     #[schemars(range(min = 1, max = 100))]

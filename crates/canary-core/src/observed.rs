@@ -103,6 +103,8 @@ pub struct Observed {
     pub policies: String,
     /// Why the metrics provider that the spec names can't be asked, if it can't.
     pub provider_problem: Option<String>,
+    /// Whether that provider wants every query of a value gate to name the candidate's pods.
+    pub names_pods: bool,
     /// What the gates' metrics say since the stage's window began.
     pub readings: Vec<Reading>,
     /// The canary's share of the requests, as counted, where it was.

@@ -1,12 +1,13 @@
 //! What a spec asks for, checked: the API server's rules stated once more, and what CEL can't say.
 //! It never looks at live objects.
 
-use canary_api::{CanaryReleaseSpec, Percent};
+use canary_api::{CanaryReleaseSpec, Percent, Scope};
 use canary_counters::{LabelNames, Selector, check_query};
 
-/// Everything that is wrong with a spec in this namespace, each with the field it is in.
+/// Everything that is wrong with a spec in this namespace, each with the field it is in. `names_pods` is whether the
+/// provider wants every query to name the candidate's pods.
 #[must_use]
-pub fn faults(spec: &CanaryReleaseSpec, namespace: &str) -> Vec<String> {
+pub fn faults(spec: &CanaryReleaseSpec, namespace: &str, names_pods: bool) -> Vec<String> {
     let mut faults = Vec::new();
     stages(spec, &mut faults);
     counter("spec.traffic.requests.counter", &spec.traffic.requests.counter, &mut faults);
@@ -35,7 +36,9 @@ pub fn faults(spec: &CanaryReleaseSpec, namespace: &str) -> Vec<String> {
             counter(&field("relative.counter"), &rule.counter, &mut faults);
         }
         if let Some(rule) = &gate.value
-            && let Err(error) = check_query(&rule.query, namespace, &LabelNames::default(), true)
+            && let names_pods = names_pods
+            && rule.scope == Scope::Canary
+            && let Err(error) = check_query(&rule.query, namespace, &LabelNames::default(), names_pods)
         {
             faults.push(format!("{}: {error}", field("value.query")));
         }

@@ -21,7 +21,7 @@ use crate::{
 pub(super) fn advance(tick: &mut Tick<'_>) {
     let Some(target) = reachable(tick) else { return };
     forget_another_target(tick, target);
-    if let Some(fault) = plan::faults(tick.spec, tick.namespace()).into_iter().next() {
+    if let Some(fault) = plan::faults(tick.spec, tick.namespace(), tick.seen.names_pods).into_iter().next() {
         return tick.obstacle("InvalidSpec", fault, true);
     }
     if let Some(problem) = &tick.seen.provider_problem {

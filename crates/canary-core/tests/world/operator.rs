@@ -366,6 +366,7 @@ impl World {
             hold: self.prove(&release, &target, active),
             policies: POLICIES.to_owned(),
             provider_problem: None,
+            names_pods: true,
             readings: Vec::new(),
             share: None,
             misrouted: None,

@@ -447,7 +447,7 @@ async fn number(
     let scope =
         Scope::pods(namespace, names.clone(), source.labels()).map_err(|error| Measure::NoData(error.to_string()))?;
     let answer = source
-        .value(&rule.query, &scope, source.requires_pods(), now)
+        .value(&rule.query, &scope, source.requires_pods() && rule.scope == canary_api::Scope::Canary, now)
         .await
         .map_err(|error| Measure::Error(error.to_string()))?;
     let pods: BTreeSet<String> = names.into_iter().collect();
@@ -523,6 +523,7 @@ mod tests {
             hold: Hold::NotTried,
             policies: String::new(),
             provider_problem: None,
+            names_pods: true,
             readings: Vec::new(),
             share: None,
             misrouted: None,

@@ -112,6 +112,7 @@ impl ReleaseTicker {
         let mut observed = observe::cluster(&self.client, release, &policies).await;
         let source = self.source(&observed.release);
         observed.provider_problem = source.as_ref().err().cloned();
+        observed.names_pods = source.as_ref().is_ok_and(|source| source.requires_pods());
         let now = Timestamp::now();
         measure::gates(&mut memory.ledger, source, &mut observed, now).await;
         let decision = decide(&observed, Timestamp::now());

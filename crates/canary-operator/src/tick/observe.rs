@@ -95,6 +95,7 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
         hold,
         policies: policies.to_owned(),
         provider_problem: None,
+        names_pods: true,
         readings: Vec::new(),
         share: None,
         misrouted: None,
