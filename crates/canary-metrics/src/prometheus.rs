@@ -296,7 +296,7 @@ fn secret(text: &str, shown: &str) -> Result<HeaderValue, Problem> {
 }
 
 /// An error with its causes; without the address, which the admin knows.
-fn chain(error: &reqwest::Error) -> String {
+pub(crate) fn chain(error: &reqwest::Error) -> String {
     let mut out = String::new();
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(error) = cause {
