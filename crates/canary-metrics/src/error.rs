@@ -112,7 +112,9 @@ pub enum Problem {
         expected: &'static str,
     },
     /// Native histograms in place of numbers.
-    #[error("{0} is a native histogram; name a classic counter or histogram")]
+    #[error(
+        "{0} is a native histogram, which can't be judged; let Prometheus keep the classic buckets too (always_scrape_classic_histograms), or name a classic counter or histogram"
+    )]
     NativeHistogram(String),
     /// An answer about another time.
     #[error("the answer speaks of a time {0} ms away from the one asked about")]

@@ -399,6 +399,35 @@ async fn no_wrong_value_passes() {
 }
 
 #[tokio::test]
+async fn a_histogram_that_has_only_a_native_form_is_said() {
+    let native = r#"[{"metric":{"__name__":"latency_seconds","namespace":"shop","pod":"web-a"},"histograms":[
+        [1699999998,{"count":"12","sum":"1.5","buckets":[[3,"-0.001","0.001","2"],[0,"0.0884","0.0964","10"]]}]]}]"#;
+    let buckets = Selector::parse(r#"latency_seconds{code="200"}"#).unwrap().bucket();
+    let ask = async |server: &Server| {
+        let prometheus = Prometheus::new(config(server)).unwrap();
+        prometheus.counters(&buckets, &scope(), Duration::from_secs(60), at()).await
+    };
+    let server = Server::start(Act::Turns(vec![matrix("[]"), matrix(native)])).await;
+    let error = ask(&server).await.unwrap_err();
+    assert!(matches!(error.problem, Problem::NativeHistogram(_)), "{error}");
+    assert!(error.to_string().contains("latency_seconds{") && error.to_string().contains("classic buckets"), "{error}");
+    let asked = "query=latency_seconds%7Bnamespace%3D%22shop%22%2Cpod%3D%7E%22web-a%7Cweb-b%22%2Ccode%3D%22200%22%7D";
+    assert!(server.requests()[1].contains(asked), "{}", server.requests()[1]);
+    // Nothing else that comes back says so.
+    for second in [matrix("[]"), matrix(&both(GOOD)), http("500 Oops", "", ""), ok("")] {
+        let server = Server::start(Act::Turns(vec![matrix("[]"), second])).await;
+        assert_eq!(ask(&server).await.unwrap(), []);
+    }
+    // What has buckets, and what is none, is asked once.
+    let server = Server::start(matrix(&both(GOOD))).await;
+    assert_eq!(ask(&server).await.unwrap().len(), 2);
+    assert_eq!(server.requests().len(), 1);
+    let server = Server::start(matrix("[]")).await;
+    assert_eq!(counters(&Prometheus::new(config(&server)).unwrap()).await.unwrap(), []);
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn who_does_not_answer_in_time_times_out() {
     for act in [
         Act::Hang(Vec::new()),

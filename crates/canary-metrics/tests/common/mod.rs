@@ -21,6 +21,8 @@ pub(crate) enum Act {
     Endless(&'static str, &'static str),
     /// These bytes, and then the connection is reset.
     Reset(Vec<u8>),
+    /// These in turn, one a request; then the last one.
+    Turns(Vec<Act>),
     /// A beginning, and then one blank a millisecond.
     Drip(&'static str),
 }
@@ -73,7 +75,13 @@ async fn serve(mut stream: TcpStream, act: Act, log: Arc<Mutex<Vec<String>>>) {
             break;
         }
     }
+    let turn = log.lock().unwrap().len() - 1;
+    let act = match act {
+        Act::Turns(acts) => acts.get(turn).or(acts.last()).unwrap().clone(),
+        act => act,
+    };
     match act {
+        Act::Turns(_) => panic!("turns within turns"),
         Act::Json(body) => {
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
