@@ -252,7 +252,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
     (millis <= 3_600_000).then(|| Duration::from_millis(millis))
 }
 
-fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).ok_or_else(|| {
         serde::de::Error::custom(format!("{text:?} is not a duration of at most an hour, such as 500ms, 5s or 1m"))

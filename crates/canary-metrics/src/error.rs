@@ -4,6 +4,8 @@
 use canary_counters::{QueryError, SelectorError};
 use thiserror::Error;
 
+use crate::pods::PodFailure;
+
 /// A failed question, with the source it was asked of. Holds no credential.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[error("{provider}: {problem}")]
@@ -110,7 +112,9 @@ pub enum Problem {
         expected: &'static str,
     },
     /// Native histograms in place of numbers.
-    #[error("{0} is a native histogram; name a classic counter or histogram")]
+    #[error(
+        "{0} is a native histogram, which can't be judged; let Prometheus keep the classic buckets too (always_scrape_classic_histograms), or name a classic counter or histogram"
+    )]
     NativeHistogram(String),
     /// An answer about another time.
     #[error("the answer speaks of a time {0} ms away from the one asked about")]
@@ -118,6 +122,30 @@ pub enum Problem {
     /// Clocks differ.
     #[error("its clock is {0} s away from the operator's; samples can't be told fresh from stale")]
     ClockSkew(i64),
+    /// More pods than are read in a round.
+    #[error("{found} pods are more than the {max} that are read at a time; use a Prometheus provider")]
+    TooManyPods {
+        /// How many there are.
+        found: usize,
+        /// How many are read.
+        max: usize,
+    },
+    /// Not one of the pods in question could be read.
+    #[error("{first}{}", and_others(*.others))]
+    NoPodRead {
+        /// The first of them, and why.
+        first: Box<PodFailure>,
+        /// How many others.
+        others: usize,
+    },
+}
+
+fn and_others(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        1 => " (and 1 other pod failed)".to_owned(),
+        _ => format!(" (and {others} other pods failed)"),
+    }
 }
 
 impl Problem {
@@ -144,21 +172,24 @@ impl Problem {
             Self::NativeHistogram(_) => "native_histogram",
             Self::WrongTime(_) => "wrong_time",
             Self::ClockSkew(_) => "clock_skew",
+            Self::TooManyPods { .. } => "too_many_pods",
+            Self::NoPodRead { first, .. } => first.problem.category(),
         }
     }
 
     /// Whether it may well pass by itself: an outage, not a mistake.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            Self::NoPodRead { first, .. } => first.problem.is_transient(),
             Self::Unreachable(_)
-                | Self::Timeout(_)
-                | Self::Unavailable { .. }
-                | Self::BrokenOff(_)
-                | Self::Warning(_)
-                | Self::Partial
-        )
+            | Self::Timeout(_)
+            | Self::Unavailable { .. }
+            | Self::BrokenOff(_)
+            | Self::Warning(_)
+            | Self::Partial => true,
+            _ => false,
+        }
     }
 
     pub(crate) fn of(self, provider: &str) -> FetchError {

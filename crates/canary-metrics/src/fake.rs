@@ -1,6 +1,8 @@
-//! A source whose answers are set by hand, for tests of what asks.
+//! A source whose answers are set by hand, for tests of what asks; and pods' endpoints wherever a
+//! test has its server.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -9,7 +11,16 @@ use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 
 use crate::error::{FetchError, Problem};
+use crate::pods::{EndpointError, PodEndpoint};
 use crate::source::MetricSource;
+
+/// An endpoint at any address, the loopback included, which a pod's own never is.
+///
+/// # Errors
+/// A path that can't be used.
+pub fn pod_endpoint(namespace: &str, pod: &str, at: SocketAddr, path: &str) -> Result<PodEndpoint, EndpointError> {
+    PodEndpoint::new(namespace, pod, at, path)
+}
 
 /// Answers from memory: counters by the selector's own text, values by the query's. What was never
 /// set is an empty answer. The questions are confined as for a real source, and refused alike.

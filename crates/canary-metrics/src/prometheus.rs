@@ -96,6 +96,26 @@ impl Prometheus {
         envelope::instant(&body, at.as_millisecond()).map_err(|problem| problem.of(&self.config.name))
     }
 
+    /// Where a histogram has no buckets: is it there as a native one, which has no series of them?
+    /// Any other answer leaves it at "no series".
+    async fn check_classic(
+        &self,
+        buckets: &Selector,
+        scope: &Scope,
+        lookback: Duration,
+        at: Timestamp,
+    ) -> Result<(), FetchError> {
+        let text = buckets.to_string();
+        let base = buckets.metric().strip_suffix("_bucket");
+        let Some((base, matchers)) = base.zip(text.strip_prefix(buckets.metric())) else { return Ok(()) };
+        let Ok(histogram) = Selector::parse(&format!("{base}{matchers}")) else { return Ok(()) };
+        let Ok(scoped) = histogram.scoped(scope) else { return Ok(()) };
+        match self.raw_counters(&scoped, lookback, at).await {
+            Err(error) if matches!(error.problem, Problem::NativeHistogram(_)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     async fn ask(&self, query: &str, lookback: Option<Duration>, at: Timestamp) -> Result<Vec<u8>, FetchError> {
         let deadline = self.config.timeout;
         let asked = tokio::time::timeout(deadline, self.ask_in_line(query, lookback, at)).await;
@@ -218,7 +238,11 @@ impl MetricSource for Prometheus {
     ) -> BoxFuture<'a, Result<Vec<Series>, FetchError>> {
         async move {
             let scoped = selector.scoped(scope).map_err(|error| Problem::from(error).of(&self.config.name))?;
-            self.raw_counters(&scoped, lookback, at).await
+            let series = self.raw_counters(&scoped, lookback, at).await?;
+            if series.is_empty() {
+                self.check_classic(selector, scope, lookback, at).await?;
+            }
+            Ok(series)
         }
         .boxed()
     }
@@ -300,7 +324,7 @@ fn secret(text: &str, shown: &str) -> Result<HeaderValue, Problem> {
 }
 
 /// An error with its causes; without the address, which the admin knows.
-fn chain(error: &reqwest::Error) -> String {
+pub(crate) fn chain(error: &reqwest::Error) -> String {
     let mut out = String::new();
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -2,7 +2,8 @@
 //! shape yields exactly the right data or an error that says which, never a panic, never a pass.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::sync::{Arc, Mutex};
+mod common;
+
 use std::time::Duration;
 
 use canary_counters::value::worst;
@@ -10,97 +11,16 @@ use canary_counters::{
     Grouping, Instant, LabelNames, Measured, Meter, PodKnown, Scope, Selector, Series, Tick, Value, ValueLimit,
 };
 use canary_metrics::{FetchError, HeaderSource, MetricSource, Problem, Prometheus, ProviderConfig, Secret};
+use common::{Act, SPACES, Server};
 use jiff::Timestamp;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-
-/// What the server does with a request.
-#[derive(Clone)]
-enum Act {
-    /// 200 with JSON.
-    Json(String),
-    /// These bytes, then the connection is closed.
-    Raw(Vec<u8>),
-    /// These bytes, and then nothing more, with the connection held open.
-    Hang(Vec<u8>),
-    /// Bytes without an end.
-    Endless(&'static str),
-}
-
-struct Server {
-    address: String,
-    seen: Arc<Mutex<Vec<String>>>,
-}
-
-impl Server {
-    async fn start(act: Act) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&seen);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, act.clone(), Arc::clone(&log)));
-            }
-        });
-        Self { address, seen }
-    }
-
-    fn config(&self) -> ProviderConfig {
-        ProviderConfig::new("default", &self.address)
-    }
-
-    fn requests(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-async fn serve(mut stream: TcpStream, act: Act, log: Arc<Mutex<Vec<String>>>) {
-    let mut request = Vec::new();
-    let mut buffer = [0_u8; 4096];
-    loop {
-        let read = stream.read(&mut buffer).await.unwrap_or(0);
-        if read == 0 {
-            return;
-        }
-        request.extend_from_slice(&buffer[..read]);
-        let text = String::from_utf8_lossy(&request).to_string();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head
-            .lines()
-            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok())
-            .unwrap_or(0);
-        if body.len() >= length {
-            log.lock().unwrap().push(text);
-            break;
-        }
-    }
-    match act {
-        Act::Json(body) => {
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                body.len()
-            );
-            let _ = stream.write_all(head.as_bytes()).await;
-            let _ = stream.write_all(body.as_bytes()).await;
-        }
-        Act::Raw(bytes) => {
-            let _ = stream.write_all(&bytes).await;
-        }
-        Act::Hang(bytes) => {
-            let _ = stream.write_all(&bytes).await;
-            // Until the client goes away.
-            let _ = stream.read(&mut buffer).await;
-        }
-        Act::Endless(head) => {
-            let _ = stream.write_all(head.as_bytes()).await;
-            while stream.write_all(&[b' '; 4096]).await.is_ok() {}
-        }
-    }
-}
+use tokio::net::TcpListener;
 
 /// All samples in these tests are around this time.
 const AT: i64 = 1_700_000_000;
+
+fn config(server: &Server) -> ProviderConfig {
+    ProviderConfig::new("default", &format!("http://{}", server.address))
+}
 
 fn at() -> Timestamp {
     Timestamp::from_second(AT).unwrap()
@@ -181,7 +101,7 @@ fn stated(kind: &str, message: &str) -> String {
 #[tokio::test]
 async fn a_good_answer_is_counted() {
     let server = Server::start(matrix(&both(GOOD))).await;
-    let prometheus = Prometheus::new(server.config()).unwrap();
+    let prometheus = Prometheus::new(config(&server)).unwrap();
     let series = counters(&prometheus).await.unwrap();
     assert_eq!(series.len(), 2);
     assert_eq!(series[0].samples[1].at_ms, 1_699_999_998_100);
@@ -191,7 +111,7 @@ async fn a_good_answer_is_counted() {
 #[tokio::test]
 async fn the_question_is_one_post_with_a_time_and_a_range() {
     let server = Server::start(matrix("[]")).await;
-    let config = ProviderConfig { scrape_interval: Some(Duration::from_secs(5)), ..server.config() };
+    let config = ProviderConfig { scrape_interval: Some(Duration::from_secs(5)), ..config(&server) };
     let prometheus = Prometheus::new(config).unwrap();
     counters(&prometheus).await.unwrap();
     value(&prometheus).await.unwrap_err();
@@ -373,9 +293,9 @@ fn shapes() -> Vec<(&'static str, Act, &'static str)> {
             Act::Hang(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n".to_vec()),
             "too_large",
         ),
-        ("endless body", Act::Endless("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"), "too_large"),
-        ("endless error page", Act::Endless("HTTP/1.1 500 Oops\r\nConnection: close\r\n\r\n"), "unavailable"),
-        ("endless headers", Act::Endless("HTTP/1.1 200 OK\r\nX:"), "unreachable"),
+        ("endless body", Act::Endless("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", SPACES), "too_large"),
+        ("endless error page", Act::Endless("HTTP/1.1 500 Oops\r\nConnection: close\r\n\r\n", SPACES), "unavailable"),
+        ("endless headers", Act::Endless("HTTP/1.1 200 OK\r\nX:", SPACES), "unreachable"),
     ]
 }
 
@@ -385,7 +305,7 @@ async fn no_wrong_answer_counts() {
     assert!(shapes.len() >= 40, "{}", shapes.len());
     for (name, act, expected) in shapes {
         let server = Server::start(act).await;
-        let config = ProviderConfig { max_body_bytes: 1 << 20, timeout: Duration::from_secs(60), ..server.config() };
+        let config = ProviderConfig { max_body_bytes: 1 << 20, timeout: Duration::from_secs(60), ..config(&server) };
         let prometheus = Prometheus::new(config).unwrap();
         let answer = counters(&prometheus).await;
         let category = answer.as_ref().map_or_else(FetchError::category, |_| "data");
@@ -452,7 +372,7 @@ async fn no_wrong_value_passes() {
     let pods = ["web-a", "web-b"].map(str::to_owned).into();
     for (name, act, expected) in table {
         let server = Server::start(act).await;
-        let prometheus = Prometheus::new(server.config()).unwrap();
+        let prometheus = Prometheus::new(config(&server)).unwrap();
         let answer = value(&prometheus).await;
         let category = answer.as_ref().map_or_else(FetchError::category, |_| "data");
         assert_eq!(category, expected, "{name}: {answer:?}");
@@ -473,9 +393,38 @@ async fn no_wrong_value_passes() {
         ok(&format!(r#"{{"status":"success","warnings":[],"infos":null,"stats":{{}},{good}}}"#)),
     ] {
         let server = Server::start(act).await;
-        let answer = value(&Prometheus::new(server.config()).unwrap()).await.unwrap();
+        let answer = value(&Prometheus::new(config(&server)).unwrap()).await.unwrap();
         assert!(matches!(worst(&answer, ValueLimit::Max(30.0), "pod", &pods), Value::Measured { within: true, .. }));
     }
+}
+
+#[tokio::test]
+async fn a_histogram_that_has_only_a_native_form_is_said() {
+    let native = r#"[{"metric":{"__name__":"latency_seconds","namespace":"shop","pod":"web-a"},"histograms":[
+        [1699999998,{"count":"12","sum":"1.5","buckets":[[3,"-0.001","0.001","2"],[0,"0.0884","0.0964","10"]]}]]}]"#;
+    let buckets = Selector::parse(r#"latency_seconds{code="200"}"#).unwrap().bucket();
+    let ask = async |server: &Server| {
+        let prometheus = Prometheus::new(config(server)).unwrap();
+        prometheus.counters(&buckets, &scope(), Duration::from_secs(60), at()).await
+    };
+    let server = Server::start(Act::Turns(vec![matrix("[]"), matrix(native)])).await;
+    let error = ask(&server).await.unwrap_err();
+    assert!(matches!(error.problem, Problem::NativeHistogram(_)), "{error}");
+    assert!(error.to_string().contains("latency_seconds{") && error.to_string().contains("classic buckets"), "{error}");
+    let asked = "query=latency_seconds%7Bnamespace%3D%22shop%22%2Cpod%3D%7E%22web-a%7Cweb-b%22%2Ccode%3D%22200%22%7D";
+    assert!(server.requests()[1].contains(asked), "{}", server.requests()[1]);
+    // Nothing else that comes back says so.
+    for second in [matrix("[]"), matrix(&both(GOOD)), http("500 Oops", "", ""), ok("")] {
+        let server = Server::start(Act::Turns(vec![matrix("[]"), second])).await;
+        assert_eq!(ask(&server).await.unwrap(), []);
+    }
+    // What has buckets, and what is none, is asked once.
+    let server = Server::start(matrix(&both(GOOD))).await;
+    assert_eq!(ask(&server).await.unwrap().len(), 2);
+    assert_eq!(server.requests().len(), 1);
+    let server = Server::start(matrix("[]")).await;
+    assert_eq!(counters(&Prometheus::new(config(&server)).unwrap()).await.unwrap(), []);
+    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -486,7 +435,7 @@ async fn who_does_not_answer_in_time_times_out() {
         Act::Hang(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"status\":".to_vec()),
     ] {
         let server = Server::start(act).await;
-        let config = ProviderConfig { timeout: Duration::from_millis(50), ..server.config() };
+        let config = ProviderConfig { timeout: Duration::from_millis(50), ..config(&server) };
         let error = counters(&Prometheus::new(config).unwrap()).await.unwrap_err();
         assert_eq!(error.problem, Problem::Timeout(50));
         assert!(error.is_transient());
@@ -496,7 +445,7 @@ async fn who_does_not_answer_in_time_times_out() {
 #[tokio::test]
 async fn waiting_in_line_counts_against_the_deadline() {
     let server = Server::start(Act::Hang(Vec::new())).await;
-    let config = ProviderConfig { timeout: Duration::from_millis(50), max_concurrent: 1, ..server.config() };
+    let config = ProviderConfig { timeout: Duration::from_millis(50), max_concurrent: 1, ..config(&server) };
     let prometheus = Prometheus::new(config).unwrap();
     let (one, two, three) = tokio::join!(counters(&prometheus), counters(&prometheus), counters(&prometheus));
     for answer in [one, two, three] {
@@ -520,7 +469,7 @@ async fn nobody_there_is_unreachable() {
 #[tokio::test]
 async fn questions_that_are_not_allowed_are_not_asked() {
     let server = Server::start(matrix("[]")).await;
-    let prometheus = Prometheus::new(server.config()).unwrap();
+    let prometheus = Prometheus::new(config(&server)).unwrap();
     let reserved = Selector::parse(r#"x_total{namespace="other"}"#).unwrap();
     let error = prometheus.counters(&reserved, &scope(), Duration::from_secs(60), at()).await.unwrap_err();
     assert_eq!(error.category(), "query");
@@ -531,7 +480,7 @@ async fn questions_that_are_not_allowed_are_not_asked() {
     }
     assert!(server.requests().is_empty());
     // The admin may lift the rule about $pods; never the one about the namespace.
-    let lifted = Prometheus::new(ProviderConfig { require_pods: false, ..server.config() }).unwrap();
+    let lifted = Prometheus::new(ProviderConfig { require_pods: false, ..config(&server) }).unwrap();
     assert!(!lifted.requires_pods());
     assert_eq!(lifted.value("max(x)", &scope(), true, at()).await.unwrap_err().category(), "wrong_type");
     assert!(server.requests()[0].contains("namespace%3D%22shop%22"));
@@ -553,7 +502,7 @@ async fn credentials_come_from_files_and_are_read_anew() {
             ("X-Plain".to_owned(), HeaderSource { value: Some(Secret::new("third-secret".into())), file: None }),
         ]
         .into(),
-        ..server.config()
+        ..config(&server)
     };
     let shown = format!("{config:?}");
     let prometheus = Prometheus::new(config).unwrap();
