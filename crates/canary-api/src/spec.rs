@@ -52,10 +52,15 @@ pub struct CanaryReleaseSpec {
     #[schemars(length(min = 1, max = 20))]
     #[x_kube(validation = ("self.all(a, self.exists_one(b, b.name == a.name))", "gate names must be unique"))]
     pub gates: Vec<Gate>,
-    /// Name of the metrics provider in the operator's configuration.
+    /// Name of the metrics provider in the operator's configuration; `pods` reads the pods' own metrics
+    /// endpoints, and so does `default` where no other is configured.
     #[serde(default = "defaults::provider")]
     #[schemars(length(min = 1, max = 63))]
     pub provider: String,
+    /// Where the pods' own metrics are, for the provider `pods`. Not given: by the pods' annotations
+    /// `prometheus.io/port` and `prometheus.io/path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_metrics: Option<PodMetrics>,
     /// What is measured on the stable version before any traffic moves.
     #[serde(default)]
     pub baseline: Baseline,
@@ -154,6 +159,21 @@ pub struct Stage {
     /// Whether a person must give the command `approve` before the stage ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub approval: bool,
+}
+
+/// Where the pods' own metrics are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PodMetrics {
+    /// A port that the pods declare.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// The path, such as `/metrics`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = ("self.startsWith('/')", "path begins with /"))]
+    pub path: Option<String>,
 }
 
 /// What is measured on the stable version before any traffic moves.

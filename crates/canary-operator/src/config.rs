@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use canary_api::units;
-use canary_metrics::ProviderConfig;
+use canary_metrics::{ProviderConfig, pods::PodLimits};
 use clap::{ArgAction, Parser};
 use serde::Deserialize;
 
 use crate::lease::Timing;
 use crate::telemetry::LogFormat;
+use crate::tick::PODS;
 use crate::workers::Limits;
 
 /// The file that is read where none is named.
@@ -31,7 +32,11 @@ The file (YAML) names the Prometheus servers that a CanaryRelease may refer to:
       scrapeInterval: 15s               # optional; how often it scrapes the pods
       labels: {namespace: namespace, pod: pod, service: service}   # optional; its names for them
 
-The default file may be missing: then there is no provider.
+The default file may be missing. Where it names no provider `default`, that is `pods`: the operator reads the
+metrics endpoints of the target's and the canary's pods itself, each tick. Its bounds may be set:
+
+    pods: {timeout: 800ms, maxBodyBytes: 8388608, maxSeries: 50000, maxPods: 500}
+
 A file named by --config must exist. `--check` reads everything, prints it and exits.
 
 Every flag may be given by the environment variable named beside it; a flag beats its variable.
@@ -133,6 +138,8 @@ pub enum ConfigError {
 struct File {
     #[serde(default)]
     providers: Vec<ProviderConfig>,
+    #[serde(default)]
+    pods: PodLimits,
 }
 
 /// Everything that was decided.
@@ -144,6 +151,8 @@ pub struct Settings {
     pub file: Option<PathBuf>,
     /// Where metrics come from, by unique name.
     pub providers: Vec<ProviderConfig>,
+    /// Bounds on reading pods' own metrics.
+    pub pods: PodLimits,
 }
 
 impl Settings {
@@ -156,11 +165,11 @@ impl Settings {
         let file = args.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
         match std::fs::read_to_string(&file) {
             Ok(text) => {
-                let providers = parse(&file, &text)?;
-                Ok(Self { args, file: Some(file), providers })
+                let File { providers, pods } = parse(&file, &text)?;
+                Ok(Self { args, file: Some(file), providers, pods })
             }
             Err(error) if error.kind() == ErrorKind::NotFound && !named => {
-                Ok(Self { args, file: None, providers: Vec::new() })
+                Ok(Self { args, file: None, providers: Vec::new(), pods: PodLimits::default() })
             }
             Err(source) => Err(ConfigError::Read { file, source }),
         }
@@ -206,7 +215,7 @@ impl Settings {
             },
         ];
         if self.providers.is_empty() {
-            lines.push("no provider".to_owned());
+            lines.push("no provider: the pods' own metrics are read".to_owned());
         }
         for provider in &self.providers {
             let token = provider.bearer_token_file.as_ref();
@@ -228,7 +237,7 @@ impl Settings {
     }
 }
 
-fn parse(file: &Path, text: &str) -> Result<Vec<ProviderConfig>, ConfigError> {
+fn parse(file: &Path, text: &str) -> Result<File, ConfigError> {
     // A file of nothing but comments says nothing.
     let empty = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
     let parsed: File = if empty {
@@ -250,9 +259,17 @@ fn parse(file: &Path, text: &str) -> Result<Vec<ProviderConfig>, ConfigError> {
         if !names.insert(provider.name.as_str()) {
             return Err(wrong(format!("name: {:?} is there twice", provider.name)));
         }
+        if provider.name == PODS {
+            return Err(wrong(format!("name: {PODS:?} means the pods' own metrics; choose another")));
+        }
         provider.check().map_err(|error| wrong(error.to_string()))?;
     }
-    Ok(parsed.providers)
+    let wrong = |error: canary_metrics::ConfigError| ConfigError::Parse {
+        file: file.to_owned(),
+        reason: format!("pods: {error}"),
+    };
+    parsed.pods.check().map_err(wrong)?;
+    Ok(parsed)
 }
 
 /// Place and reason, without the lines of the file that the parser would quote: they may hold a
@@ -279,7 +296,7 @@ mod tests {
     use super::*;
 
     fn providers(text: &str) -> Result<Vec<ProviderConfig>, String> {
-        parse(Path::new("/etc/c.yaml"), text).map_err(|error| error.to_string())
+        parse(Path::new("/etc/c.yaml"), text).map(|file| file.providers).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -323,7 +340,12 @@ mod tests {
     #[test]
     fn what_is_printed_shows_no_secret() {
         let text = "providers:\n- {name: default, url: 'http://a', headers: {X-Scope: {value: s3cr3t}}}\n";
-        let mut settings = Settings { args: Args::parse_from(["canary-operator"]), file: None, providers: vec![] };
+        let mut settings = Settings {
+            args: Args::parse_from(["canary-operator"]),
+            file: None,
+            providers: vec![],
+            pods: PodLimits::default(),
+        };
         settings.providers = providers(text).unwrap();
         let lines = settings.lines().join("\n");
         assert!(lines.contains("X-Scope") && !lines.contains("s3cr3t"), "{lines}");

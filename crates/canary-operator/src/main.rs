@@ -51,8 +51,8 @@ async fn run(settings: &Settings) -> Result<(), AnyError> {
     let metrics = Metrics::new();
     let listener = http::bind(settings.args.http_address).await?;
     let clients = client::connect(&metrics, settings.args.api_deadline).await?;
-    let providers = tick::providers(&settings.providers)?;
-    operator::run(settings, clients, metrics, listener, |parts| tick::ReleaseTicker::new(parts, providers), stop).await;
+    let sources = tick::Sources::new(&settings.providers, settings.pods.clone())?;
+    operator::run(settings, clients, metrics, listener, |parts| tick::ReleaseTicker::new(parts, sources), stop).await;
     Ok(())
 }
 

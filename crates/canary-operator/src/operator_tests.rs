@@ -113,7 +113,12 @@ impl Ticker for NoopTicker {
 async fn start(server: &Server, arguments: &[&str]) -> (NoopTicker, CancellationToken, JoinHandle<()>) {
     let mut all = vec!["canary-operator", "--identity", "pod-a"];
     all.extend_from_slice(arguments);
-    let settings = Settings { args: Args::parse_from(all), file: None, providers: vec![] };
+    let settings = Settings {
+        args: Args::parse_from(all),
+        file: None,
+        providers: vec![],
+        pods: canary_metrics::pods::PodLimits::default(),
+    };
     let clients = Clients { api: server.client(), lease: server.client(), namespace: "system".into() };
     let listener = http::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let (ticker, stop) = (NoopTicker::default(), CancellationToken::new());

@@ -50,11 +50,30 @@ pub struct Reverted {
     pub memory: u64,
 }
 
+impl Reverted {
+    fn in_words(&self) -> String {
+        let Self { verdict_ms, fault_ms, bad, writes, memory } = *self;
+        let (verdict, fault) = (seconds(verdict_ms), seconds(fault_ms));
+        format!("{fault:.1} s ({verdict:.1} s to the status), {bad} bad answers, {writes:?}, {memory} kB")
+    }
+}
+
+/// Where the gates' counters come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// Prometheus, scrape and tick every 5 s.
+    Prometheus,
+    /// The pods themselves, tick every second.
+    Pods,
+}
+
 /// All figures.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
-    /// Reverted releases.
+    /// Reverted releases, judged through Prometheus.
     pub reverted: Vec<Reverted>,
+    /// Reverted releases, judged by the pods' own metrics.
+    pub by_pods: Vec<Reverted>,
     /// Writes of promoted releases.
     pub promoted: Vec<Writes>,
     /// Resident memory before any release, in kB.
@@ -75,16 +94,14 @@ pub async fn measure(world: &Arc<World>, options: Options, mut tell: impl FnMut(
     let mut figures = Figures { idle_memory: memory(world).await?, ..Figures::default() };
     tell(&format!("resident memory with no CanaryRelease: {} kB", figures.idle_memory));
     for run in 0..options.runs {
-        let one = reverted(world, run).await?;
-        tell(&format!(
-            "reverted {}: {:.1} s, {} bad answers, {:?}, {} kB",
-            run + 1,
-            seconds(one.fault_ms),
-            one.bad,
-            one.writes,
-            one.memory
-        ));
+        let one = reverted(world, run, Source::Prometheus).await?;
+        tell(&format!("reverted {}: {}", run + 1, one.in_words()));
         figures.reverted.push(one);
+    }
+    for run in 0..options.runs {
+        let one = reverted(world, run, Source::Pods).await?;
+        tell(&format!("reverted by the pods' own metrics {}: {}", run + 1, one.in_words()));
+        figures.by_pods.push(one);
     }
     for run in 0..options.runs {
         let writes = promoted(world, run).await?;
@@ -93,7 +110,7 @@ pub async fn measure(world: &Arc<World>, options: Options, mut tell: impl FnMut(
     }
     // At rest with an armed CanaryRelease: that is what an idle operator is.
     let mut scene = Scene::new(world, "bench-idle", true, false).await?;
-    scene.open(setup(&scene)).await?;
+    scene.open(setup(&scene, Source::Prometheus)).await?;
     let from = offset(world)?;
     tell(&format!("the idle operator is watched for {:?}", options.idle));
     tokio::time::sleep(options.idle).await;
@@ -106,8 +123,8 @@ pub async fn measure(world: &Arc<World>, options: Options, mut tell: impl FnMut(
     Ok(figures)
 }
 
-/// 100 requests/s, canary at 5 %, scrape and tick 5 s.
-fn setup(scene: &Scene) -> Setup {
+/// 100 requests/s, canary at 5 %.
+fn setup(scene: &Scene, source: Source) -> Setup {
     let mut setup =
         scene.plain().replicas(4).rate(100.0).spec("interval", "5s").stages(&[("5%", "300s"), ("100%", "30s")]);
     setup.deployment["spec"]["template"]["metadata"]["annotations"]["prometheus.io/interval"] = "5s".into();
@@ -117,12 +134,19 @@ fn setup(scene: &Scene) -> Setup {
             gate["errorRate"]["limit"] = "1%".into();
         }
     }
-    setup
+    match source {
+        Source::Prometheus => setup,
+        Source::Pods => setup.spec("provider", "pods").spec("interval", "1s"),
+    }
 }
 
-async fn reverted(world: &Arc<World>, run: usize) -> Result<Reverted> {
-    let mut scene = Scene::new(world, &format!("bench-revert-{run}"), true, false).await?;
-    scene.open(setup(&scene)).await?;
+async fn reverted(world: &Arc<World>, run: usize, source: Source) -> Result<Reverted> {
+    let name = match source {
+        Source::Prometheus => format!("bench-revert-{run}"),
+        Source::Pods => format!("bench-pods-{run}"),
+    };
+    let mut scene = Scene::new(world, &name, true, false).await?;
+    scene.open(setup(&scene, source)).await?;
     let from = offset(world)?;
     scene.set_image("v2").await?;
     scene.until("stage 1 is judged", RELEASE, |seen| seen.baking(1)).await?;
@@ -164,7 +188,8 @@ async fn reverted(world: &Arc<World>, run: usize) -> Result<Reverted> {
 
 async fn promoted(world: &Arc<World>, run: usize) -> Result<Writes> {
     let mut scene = Scene::new(world, &format!("bench-promote-{run}"), true, false).await?;
-    let setup = setup(&scene).stages(&[("5%", "20s"), ("25%", "20s"), ("50%", "20s"), ("100%", "20s")]);
+    let setup =
+        setup(&scene, Source::Prometheus).stages(&[("5%", "20s"), ("25%", "20s"), ("50%", "20s"), ("100%", "20s")]);
     scene.open(setup).await?;
     let from = offset(world)?;
     scene.set_image("v2").await?;
@@ -231,7 +256,8 @@ impl Figures {
         page.push_str(
             "On the lab: 100 requests/s through Traefik, 4 pods, canary at 5 %, tick and scrape every 5 s; 20 s into the stage\n\
              (and a bit later in every run, so that the fault meets scrape and tick at another moment) the canary\n\
-             answers half of its requests with 500. Writes are counted in the API server's audit log by the operator's user.\n\n",
+             answers half of its requests with 500. In the rows on pods' own metrics no Prometheus is asked: the\n\
+             operator reads the pods itself, every second. Writes are counted in the API server's audit log by the operator's user.\n\n",
         );
         let times: Vec<u64> = self.reverted.iter().map(|one| one.fault_ms).collect();
         let _ =
@@ -250,10 +276,24 @@ impl Figures {
             seconds(median(verdicts.iter().copied())),
             list(verdicts.iter().map(|ms| format!("{:.1}", seconds(*ms))).collect())
         );
+        let pods: Vec<u64> = self.by_pods.iter().map(|one| one.fault_ms).collect();
+        let _ = writeln!(
+            page,
+            "| from the fault to the last answer, by the pods' own metrics | {:.1} s | {} | 3 s | |",
+            seconds(median(pods.iter().copied())),
+            list(pods.iter().map(|ms| format!("{:.1}", seconds(*ms))).collect())
+        );
         let bad = self.reverted.iter().map(|one| one.bad);
         let _ = writeln!(
             page,
             "| bad answers served | {} | {} | 15 | 30, 65 |",
+            median(bad.clone()),
+            list(bad.map(|bad| bad.to_string()).collect())
+        );
+        let bad = self.by_pods.iter().map(|one| one.bad);
+        let _ = writeln!(
+            page,
+            "| bad answers served, by the pods' own metrics | {} | {} | | |",
             median(bad.clone()),
             list(bad.map(|bad| bad.to_string()).collect())
         );

@@ -96,6 +96,12 @@ pub enum EndpointError {
     /// Port 0 in the spec.
     #[error("port 0 can't be read; name one from 1 to 65535")]
     PortZero,
+    /// The spec's port is none of the pod's.
+    #[error("the pod declares no port {port}; name one that it declares in spec.podMetrics.port")]
+    Undeclared {
+        /// The spec's.
+        port: u16,
+    },
     /// No port is declared.
     #[error("the pod declares no port; set the annotation prometheus.io/port on the pod template")]
     NoPort,
@@ -121,7 +127,7 @@ impl EndpointError {
             Self::OptedOut => "opted_out",
             Self::Scheme(_) => "scheme",
             Self::NoAddress | Self::Address(_) => "address",
-            Self::Port(_) | Self::PortZero | Self::NoPort | Self::SeveralPorts(_) => "port",
+            Self::Port(_) | Self::PortZero | Self::Undeclared { .. } | Self::NoPort | Self::SeveralPorts(_) => "port",
             Self::Path(_) => "path",
         }
     }

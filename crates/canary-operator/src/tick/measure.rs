@@ -14,13 +14,13 @@ use canary_core::{
     object,
     traffic::Requests,
 };
-use canary_counters::{Grouping, Meter, PodKnown, Scope, Selector, Series, Tick, Value, ValueLimit, value};
-use canary_metrics::MetricSource;
+use canary_counters::{Grouping, Instant, Meter, PodKnown, Scope, Selector, Series, Tick, Value, ValueLimit, value};
+use canary_metrics::{MetricSource, pods::PodScraper};
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
-use super::side::Side;
+use super::{pods, side::Side};
 
 /// Samples are asked for at least this far back.
 const LOOKBACK: Duration = Duration::from_secs(60);
@@ -30,6 +30,32 @@ const REPLAY: Duration = Duration::from_secs(2 * 3600);
 const FOUND: f64 = 0.9;
 /// How long after a sample's time a store is taken to answer with it.
 const STORED: Duration = Duration::from_millis(300);
+
+/// Where a release's metrics come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// A store that scrapes the pods and answers PromQL.
+    Store(&'a dyn MetricSource),
+    /// The pods themselves, read each tick.
+    Pods(&'a PodScraper),
+}
+
+impl Source<'_> {
+    /// Whether a query of a value gate must name the candidate's pods.
+    pub(super) fn names_pods(&self) -> bool {
+        match self {
+            Self::Store(store) => store.requires_pods(),
+            Self::Pods(_) => true,
+        }
+    }
+
+    fn sampled_every(&self, release: &CanaryRelease) -> Option<Duration> {
+        match self {
+            Self::Store(store) => store.scrape_interval(),
+            Self::Pods(_) => Some(release.spec.interval.std()),
+        }
+    }
+}
 
 /// What is remembered of one CanaryRelease between ticks.
 #[derive(Debug)]
@@ -115,7 +141,7 @@ fn measured(release: &CanaryRelease) -> bool {
 /// Fills the readings of what was observed, asking the source where a tick is due.
 pub(super) async fn gates(
     ledger: &mut Option<Ledger>,
-    source: Result<&dyn MetricSource, String>,
+    source: Result<Source<'_>, String>,
     observed: &mut Observed,
     now: Timestamp,
 ) {
@@ -135,7 +161,7 @@ pub(super) async fn gates(
         }
     };
     if !ledger.as_mut().is_some_and(|ledger| ledger.follow(release, current, window)) {
-        let scrape_ms = source.scrape_interval().and_then(|interval| i64::try_from(interval.as_millis()).ok());
+        let scrape_ms = source.sampled_every(release).and_then(|interval| i64::try_from(interval.as_millis()).ok());
         let window = Window { since: window, scrape_ms };
         *ledger = Some(begin(source, observed, current, window, now).await);
     }
@@ -144,17 +170,12 @@ pub(super) async fn gates(
     let commanded = release.metadata.deletion_timestamp.is_some()
         || release.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_COMMAND));
     if !ledger.young(release.spec.interval.std(), now) && !commanded {
-        let lookback = LOOKBACK.max(release.spec.interval.std().saturating_mul(4));
-        let sides = Sides::of(observed);
-        match answers(source, release, &sides, lookback, now).await {
-            Ok(answers) => {
-                let numbers = numbers(source, release, &sides, now).await;
-                take(ledger, observed, &Read { source, sides: &sides, answers, numbers, lookback, at: now });
-                ledger.due = sampled_next(ledger, source, release, now);
-            }
-            Err(why) => {
-                ledger.readings =
-                    release.spec.gates.iter().map(|gate| both(gate, &Measure::NoData(why.clone()))).collect();
+        match source {
+            Source::Store(store) => look(ledger, store, observed, now).await,
+            Source::Pods(scraper) => {
+                let samples = pods::scrape(scraper, observed, &selectors(release), now).await;
+                look(ledger, &samples, observed, samples.at()).await;
+                pods::explain(&mut ledger.readings, samples.failures());
             }
         }
         ledger.asked = Some(now);
@@ -165,6 +186,24 @@ pub(super) async fn gates(
     observed.misrouted = traffic.misrouted();
     observed.due_in_silence = traffic.due_in_silence();
     observed.next_look = ledger.due.filter(|due| *due > now).map(|due| since(now, due));
+}
+
+/// Asks a source, and takes what it says.
+async fn look(ledger: &mut Ledger, source: &dyn MetricSource, observed: &Observed, now: Timestamp) {
+    let release = &observed.release;
+    let lookback = LOOKBACK.max(release.spec.interval.std().saturating_mul(4));
+    let sides = Sides::of(observed);
+    match answers(source, release, &sides, lookback, now).await {
+        Ok(answers) => {
+            let numbers = numbers(source, release, &sides, now).await;
+            take(ledger, observed, &Read { source, sides: &sides, answers, numbers, lookback, at: now });
+            ledger.due = sampled_next(ledger, source, release, now);
+        }
+        Err(why) => {
+            let nothing = Measure::NoData(why);
+            ledger.readings = release.spec.gates.iter().map(|gate| both(gate, &nothing)).collect();
+        }
+    }
 }
 
 fn since(earlier: Timestamp, now: Timestamp) -> Duration {
@@ -253,7 +292,7 @@ pub(super) fn key(text: &str, buckets: bool) -> String {
 /// A ledger for a window that is not known yet. After a restart the past is replayed where the store keeps it, so that
 /// nothing is lost but time.
 async fn begin(
-    source: &dyn MetricSource,
+    source: Source<'_>,
     observed: &Observed,
     current: &ReleaseStatus,
     window: Window,
@@ -264,7 +303,10 @@ async fn begin(
         return Ledger::new(release, current, window, None);
     }
     let elapsed = since(window.since, now);
-    if source.keeps_history() && elapsed <= REPLAY {
+    if let Source::Store(source) = source
+        && source.keeps_history()
+        && elapsed <= REPLAY
+    {
         let sides = Sides::of(observed);
         if let Ok(answers) = answers(source, release, &sides, elapsed.saturating_add(LOOKBACK), now).await {
             let ledger = replay(source, observed, current, window, &sides, &answers, now);
@@ -450,6 +492,18 @@ async fn number(
         .value(&rule.query, &scope, source.requires_pods() && rule.scope == canary_api::Scope::Canary, now)
         .await
         .map_err(|error| Measure::Error(error.to_string()))?;
+    let answer = match answer {
+        // Of the whole namespace one number is asked for, whatever labels it carries.
+        Instant::Vector(series) if rule.scope == canary_api::Scope::Total => match series.as_slice() {
+            [(_, value)] => Instant::Scalar(*value),
+            [] => Instant::Vector(series),
+            many => {
+                let why = format!("the query returns {} series; with `scope: Total` aggregate them to one", many.len());
+                return Err(Measure::Error(why));
+            }
+        },
+        other => other,
+    };
     let pods: BTreeSet<String> = names.into_iter().collect();
     let limits = [rule.max.map(ValueLimit::Max), rule.min.map(ValueLimit::Min)];
     let mut shown = None;
@@ -557,7 +611,7 @@ mod tests {
         source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 1.0, second)]));
         source.set_counter("bad_total", Ok(Vec::new()));
         let mut observed = observed(release);
-        gates(ledger, Ok(&source), &mut observed, at(second)).await;
+        gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
         observed.readings.remove(0)
     }
 

@@ -6,6 +6,7 @@ mod api;
 mod apply;
 mod measure;
 mod observe;
+mod pods;
 mod side;
 
 use std::{
@@ -16,14 +17,20 @@ use std::{
 
 use canary_api::{CanaryRelease, CanaryReleaseStatus, Gate, Phase};
 use canary_core::{Decision, Effect, Fetched, Kind, decide};
-use canary_metrics::{ConfigError, MetricSource, Prometheus, ProviderConfig};
+use canary_metrics::{
+    ConfigError, MetricSource, Prometheus, ProviderConfig,
+    pods::{PodLimits, PodScraper},
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
-use self::{api::CallError, measure::Ledger};
+use self::{
+    api::CallError,
+    measure::{Ledger, Source},
+};
 use crate::{
     events::{EventSink, EventType, Note},
     metrics::Metrics,
@@ -42,27 +49,57 @@ const FOLLOW_UP: Duration = Duration::from_millis(300);
 /// After a conflict.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Metrics providers by name, as the admin configured them.
-pub type Providers = BTreeMap<String, Arc<dyn MetricSource>>;
+/// The provider that is the pods' own metrics endpoints; also what `default` means where no other is configured.
+pub const PODS: &str = "pods";
 
-/// Clients of the providers that the configuration names.
-///
-/// # Errors
-/// A provider whose configuration can't be used.
-pub fn providers(configured: &[ProviderConfig]) -> Result<Providers, ConfigError> {
-    let mut providers = Providers::new();
-    for config in configured {
-        let source: Arc<dyn MetricSource> = Arc::new(Prometheus::new(config.clone())?);
-        providers.insert(config.name.clone(), source);
+/// Where metrics may come from, as the admin configured it.
+#[derive(Debug)]
+pub struct Sources {
+    stores: BTreeMap<String, Arc<dyn MetricSource>>,
+    pods: PodScraper,
+}
+
+impl Sources {
+    /// Clients of the providers that the configuration names, and one for the pods themselves.
+    ///
+    /// # Errors
+    /// A provider whose configuration can't be used.
+    pub fn new(configured: &[ProviderConfig], pods: PodLimits) -> Result<Self, ConfigError> {
+        let mut stores = BTreeMap::new();
+        for config in configured {
+            let source: Arc<dyn MetricSource> = Arc::new(Prometheus::new(config.clone())?);
+            stores.insert(config.name.clone(), source);
+        }
+        Ok(Self { stores, pods: PodScraper::new(pods)? })
     }
-    Ok(providers)
+
+    /// The source that a CanaryRelease names, or why there is none.
+    fn of(&self, release: &CanaryRelease) -> Result<Source<'_>, String> {
+        let name = release.spec.provider.as_str();
+        if let Some(store) = self.stores.get(name) {
+            return Ok(Source::Store(store.as_ref()));
+        }
+        if name != PODS && name != "default" {
+            let known = self.stores.keys().map(String::as_str).chain([PODS]).collect::<Vec<_>>().join(", ");
+            return Err(format!(
+                "the operator has no metrics provider {name:?} (it has: {known}): correct spec.provider, or add it to the operator's configuration"
+            ));
+        }
+        match release.spec.gates.iter().find(|gate| gate.value.is_some()) {
+            Some(gate) => Err(format!(
+                "gate {} is a PromQL value, which the pods' own metrics can't answer: name a Prometheus in spec.provider, or add a provider {name:?} to the operator's configuration",
+                gate.name
+            )),
+            None => Ok(Source::Pods(&self.pods)),
+        }
+    }
 }
 
 /// Drives releases.
 pub struct ReleaseTicker {
     client: Client,
     events: EventSink,
-    providers: Providers,
+    sources: Sources,
     policies: watch::Receiver<PolicyGeneration>,
     metrics: Metrics,
     memory: Mutex<HashMap<ObjectKey, Memory>>,
@@ -78,9 +115,9 @@ struct Memory {
 impl ReleaseTicker {
     /// A ticker on a cluster.
     #[must_use]
-    pub fn new(parts: Parts, providers: Providers) -> Self {
+    pub fn new(parts: Parts, sources: Sources) -> Self {
         let Parts { client, events, policy_generation, metrics, .. } = parts;
-        Self { client, events, providers, policies: policy_generation, metrics, memory: Mutex::default() }
+        Self { client, events, sources, policies: policy_generation, metrics, memory: Mutex::default() }
     }
 
     fn recall(&self, key: &ObjectKey) -> Memory {
@@ -110,27 +147,14 @@ impl ReleaseTicker {
         };
         let policies = self.policies.borrow().0.clone();
         let mut observed = observe::cluster(&self.client, release, &policies).await;
-        let source = self.source(&observed.release);
+        let source = self.sources.of(&observed.release);
         observed.provider_problem = source.as_ref().err().cloned();
-        observed.names_pods = source.as_ref().is_ok_and(|source| source.requires_pods());
+        observed.names_pods = source.as_ref().is_ok_and(Source::names_pods);
         let now = Timestamp::now();
         measure::gates(&mut memory.ledger, source, &mut observed, now).await;
         let decision = decide(&observed, Timestamp::now());
         self.count(key, &observed.release, &decision.status);
         self.carry_out(key, &raw, memory, &decision).await
-    }
-
-    fn source(&self, release: &CanaryRelease) -> Result<&dyn MetricSource, String> {
-        let name = &release.spec.provider;
-        let known = || {
-            if self.providers.is_empty() {
-                "none".to_owned()
-            } else {
-                self.providers.keys().cloned().collect::<Vec<_>>().join(", ")
-            }
-        };
-        let source = self.providers.get(name).map(AsRef::as_ref);
-        source.ok_or_else(|| format!("the operator has no metrics provider {name:?} (it has: {}): correct spec.provider, or add it to the operator's configuration", known()))
     }
 
     async fn carry_out(&self, key: &ObjectKey, raw: &Value, memory: &mut Memory, decision: &Decision) -> Next {

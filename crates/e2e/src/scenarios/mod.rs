@@ -99,6 +99,12 @@ pub fn all() -> Vec<Scenario> {
         ),
         scenario!("good", "good release promoted, the client sees no error", promotion::good_release_promoted, quick),
         scenario!("bad-1", "bad release at stage 1 reverted", revert::bad_release_reverted_at_stage_1, quick),
+        scenario!(
+            "pods",
+            "no Prometheus: the pods' own metrics promote a good release and revert a bad one",
+            revert::judged_by_the_pods_own_metrics,
+            quick
+        ),
         scenario!("bad-3", "release that turns bad at stage 3 reverted", revert::turns_bad_at_stage_3_reverted, quick),
         scenario!(
             "gitops",

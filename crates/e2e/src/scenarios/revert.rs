@@ -35,6 +35,22 @@ pub async fn bad_release_reverted_at_stage_1(scene: &mut Scene) -> Result<()> {
     scene.no_bad_answers_but_of("bad")
 }
 
+/// Without a Prometheus the operator reads the pods' own metrics: it promotes a good release and reverts a bad one.
+pub async fn judged_by_the_pods_own_metrics(scene: &mut Scene) -> Result<()> {
+    let setup = scene.plain().spec("provider", "pods").stages(&[("20%", "5s"), ("100%", "5s")]);
+    scene.open(setup).await?;
+    scene.set_image("v2").await?;
+    let end = scene.ended("Promoted").await?;
+    ensure!(end.number() == 1, "not the first release: {}", end.line());
+    promoted_to(scene, "v2").await?;
+    scene.from_now();
+    scene.set_image("bad").await?;
+    let end = scene.until("ended RolledBack", RELEASE, |seen| seen.number() == 2 && seen.ended("RolledBack")).await?;
+    ensure!(text(&end.object, "/status/current/revert/reason") == "GateBreached", "not by a gate: {}", end.line());
+    stable_serves(scene, "v2").await?;
+    scene.no_bad_answers_but_of("bad")
+}
+
 /// A release that turns bad at stage 3, with all of the traffic on it, is reverted.
 pub async fn turns_bad_at_stage_3_reverted(scene: &mut Scene) -> Result<()> {
     let setup = scene.plain().stages(&[("10%", "5s"), ("50%", "5s"), ("100%", "30s")]);
