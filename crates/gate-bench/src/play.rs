@@ -13,8 +13,8 @@ use crate::traffic::{Plan, Release, mixed};
 
 /// Requests a second to both sides together.
 pub const TRAFFIC: [u32; 4] = [10, 100, 1_000, 10_000];
-/// Bad shares of the canary's requests; the first is a healthy service.
-pub const SHARES: [f64; 8] = [0.003, 0.005, 0.015, 0.02, 0.03, 0.05, 0.1, 0.5];
+/// Bad shares of the canary's requests: a healthy service, a worse one, one on the limit, and bad ones.
+pub const SHARES: [f64; 9] = [0.003, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.5];
 /// Requests below which a stage that ends has no verdict, as where a gate says nothing else.
 pub const MIN_REQUESTS: f64 = 50.0;
 

@@ -31,10 +31,15 @@ pub fn svg(cells: &[Cell]) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\">\n\
          <title>Share of releases reverted, by the canary's bad share</title>\n\
-         <desc>A column for each traffic, a row for each stage; left of the limit a revert is a false alarm. The numbers are in bench-gates.md.</desc>\n\
+         <desc>A column for each traffic, a row for each stage; up to the limit a revert is a false alarm. The numbers are in bench-gates.md.</desc>\n\
          <style>{STYLE}</style>\n<rect class=\"page\" width=\"{width}\" height=\"{height}\"/>\n"
     );
-    text(&mut svg, "head", (CORNER.0, 22.0), "Releases reverted, by the canary's bad share (limit 1 %)");
+    text(
+        &mut svg,
+        "head",
+        (CORNER.0, 22.0),
+        "Releases reverted, by the canary's bad share; up to the limit of 1 % a revert is a false alarm",
+    );
     legend(&mut svg);
     for (row, (stage, name)) in (0_u32..).zip(ROWS) {
         let y = CORNER.1 + f64::from(row) * (PANEL.1 + GAP.1);
@@ -72,10 +77,10 @@ fn legend(svg: &mut String) {
             let _ = writeln!(svg, "<circle class=\"dot\" cx=\"{}\" cy=\"46\" r=\"3.2\"/>", x + 15.0);
         }
         text(svg, "", (end + 6.0, 50.0), &name);
-        x = end + 6.0 + 7.0 * name.len() as f64 + 24.0;
+        x = end + 6.0 + 6.6 * name.len() as f64 + 22.0;
     }
     let _ = writeln!(svg, "<path class=\"limit\" d=\"M{x} 46H{}\"/>", x + 30.0);
-    text(svg, "", (x + 36.0, 50.0), "the limit: left of it a revert is a false alarm");
+    text(svg, "", (x + 36.0, 50.0), "the limit");
 }
 
 fn panel(svg: &mut String, (x, y): (f64, f64), cells: &[&Cell], stage: usize, labels: bool) {
