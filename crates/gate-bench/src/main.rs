@@ -4,6 +4,7 @@
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -42,8 +43,17 @@ struct Arguments {
     write: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gate-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
     let plan = Plan::USUAL;
     let rule = Rule::one_percent(Alpha::new(arguments.alpha)?, arguments.gates, &plan)?;
     let gates: Vec<Gate> = GATES.into_iter().chain(PATIENT).collect();
