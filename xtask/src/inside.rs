@@ -162,7 +162,8 @@ fn save(file: &std::path::Path, page: &str) -> Result<()> {
     Ok(())
 }
 
-fn made(command: &str) -> Made {
+/// By what, when and where figures are made.
+pub(crate) fn made(command: &str) -> Made {
     let said = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).current_dir(root()).output().ok();
         output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()

@@ -9,6 +9,7 @@ mod checks;
 #[cfg(test)]
 mod docs;
 mod fields;
+mod gates;
 mod generate;
 mod inside;
 mod outside;
@@ -65,7 +66,11 @@ enum Command {
     /// Measure: time and bad answers from fault to revert, API writes, memory
     ///
     /// 100 requests/s, canary at 5 %, scrape and tick 5 s, the canary turning 50 % bad while it runs.
+    /// `bench gates` measures the gates alone.
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
+        #[command(subcommand)]
+        of: Option<BenchOf>,
         /// Releases of each kind
         #[arg(long, default_value_t = 5)]
         runs: usize,
@@ -90,6 +95,12 @@ enum Command {
     Inside(inside::Arguments),
 }
 
+#[derive(Subcommand)]
+enum BenchOf {
+    /// What gates make of simulated releases, ours and plain thresholds, and how fast it is; needs no lab
+    Gates(gates::Arguments),
+}
+
 fn main() -> ExitCode {
     lab::hook();
     match run(Arguments::parse().command) {
@@ -109,7 +120,8 @@ fn run(command: Command) -> Result<bool> {
         Command::Demo { once, place } => outside::demo(once, &place),
         Command::Test { play } => checks::test(&play),
         Command::Proof { write, play } => outside::proof(write, &play),
-        Command::Bench { runs, idle, write, place } => outside::bench(runs, idle, write, &place),
+        Command::Bench { of: Some(BenchOf::Gates(arguments)), .. } => gates::bench(&arguments),
+        Command::Bench { of: None, runs, idle, write, place } => outside::bench(runs, idle, write, &place),
         Command::Lab { arguments } => outside::lab(&arguments),
         Command::Inside(arguments) => inside::run(arguments),
     }
