@@ -245,7 +245,7 @@ pub struct Paused {
     /// Who or what stopped it.
     pub by: String,
     /// A word: Command, Inconclusive, StableTooSmall; with the weight at 0 Unschedulable, QuotaExceeded,
-    /// NotReady, RouteNotAccepted, StableInBreach, Confounded.
+    /// NotReady, RouteNotAccepted, StableInBreach, Confounded, CanarySilent.
     pub reason: String,
     /// Since when.
     pub since: Time,

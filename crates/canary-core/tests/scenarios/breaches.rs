@@ -195,6 +195,34 @@ fn missing_data_reverts_where_the_spec_says_so() {
 }
 
 #[test]
+fn a_canary_that_is_silent_where_it_should_not_be_gives_the_traffic_back_and_is_not_rejected() {
+    let mut world = World::with_release(json!({}), "v2", (Step::Bake, 1));
+    world.obeyed = 0.0;
+    world.fate_changed();
+    world.run(30);
+    assert_eq!(world.weight(), 0, "{}", world.describe());
+    assert_eq!(world.status().current.unwrap().paused.unwrap().reason, "CanarySilent");
+    world.obeyed = 1.0;
+    world.fate_changed();
+    world.command(&format!("resume {}", world.id()));
+    assert_eq!(world.finish(), "Promoted", "{}", world.describe());
+    world.assert_rest();
+}
+
+#[test]
+fn a_canary_that_gets_a_fiftieth_of_its_weight_passes_no_stage() {
+    let mut world = World::with_release(json!({}), "v2", (Step::Bake, 1));
+    let weight = world.weight();
+    world.obeyed = 0.02;
+    world.fate_changed();
+    world.run(600);
+    assert_eq!((world.place(), world.weight()), ((Step::Bake, 1), weight), "{}", world.describe());
+    assert_eq!(world.status().current.unwrap().paused.unwrap().reason, "Inconclusive");
+    let said = world.status().gates.iter().find(|gate| gate.gate == "errors").unwrap().rests_on.clone();
+    assert!(said.contains("was asked for"), "{said}");
+}
+
+#[test]
 fn too_few_requests_are_no_verdict() {
     let mut world = World::with_release(json!({}), "v2", (Step::Bake, 0));
     world.rate = 0.5;

@@ -328,7 +328,9 @@ impl World {
             self.plane.values().flat_map(|rules| object::items(rules, "")).filter(|rule| names_web(rule)).collect();
         let mut services: BTreeMap<&str, f64> = BTreeMap::new();
         for rule in &rules {
-            let weight = |entry: &Value| entry["weight"].as_f64().unwrap_or(1.0);
+            let obeyed =
+                |entry: &Value| if object::text(entry, "/name").ends_with("-canary") { self.obeyed } else { 1.0 };
+            let weight = |entry: &Value| entry["weight"].as_f64().unwrap_or(1.0) * obeyed(entry);
             let all: f64 = object::items(rule, "/backendRefs").map(weight).sum();
             for entry in object::items(rule, "/backendRefs").filter(|entry| weight(entry) > 0.0) {
                 *services.entry(object::text(entry, "/name")).or_default() +=

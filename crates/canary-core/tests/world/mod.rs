@@ -138,6 +138,8 @@ pub struct World {
     pub versions: BTreeMap<String, Behaviour>,
     /// Requests per second.
     pub rate: f64,
+    /// What the gateway makes of a split: of the canary's weight, this part is obeyed.
+    pub obeyed: f64,
     pub metrics: Metrics,
     /// Requests and bad answers, by pod.
     counters: BTreeMap<String, (f64, f64)>,
@@ -209,6 +211,7 @@ impl World {
             versions: BTreeMap::new(),
             rate: 100.0,
             metrics: Metrics::Fine,
+            obeyed: 1.0,
             counters: BTreeMap::new(),
             answers: BTreeMap::new(),
             unanswered: 0.0,
