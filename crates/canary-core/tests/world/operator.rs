@@ -486,7 +486,9 @@ impl World {
             let paired = (self.metrics == Metrics::Fine).then_some(paired);
             totals.push(Totals { paired, ..Totals::new(&gate.name, canary_says, stable_says) });
         }
-        let requests = Requests { canary: of_canary.0, stable: of_stable.0 };
+        let now = self.now.as_millisecond();
+        let (canary, stable) = (of_canary.0, of_stable.0);
+        let requests = Requests { canary, stable, known_to: now, newest: now, stable_then: stable };
         let known = |pods: &Fetched<Vec<Value>>| matches!(pods, Fetched::Known(pods) if !pods.is_empty());
         let known = known(&observed.canary_pods) && known(&observed.target_pods);
         let requests = (self.metrics == Metrics::Fine && known).then_some(requests);

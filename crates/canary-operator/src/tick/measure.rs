@@ -12,7 +12,6 @@ use canary_core::{
     evidence::{Accounts, Totals},
     gates::{self, Measure, Reading},
     object,
-    traffic::Requests,
 };
 use canary_counters::{Grouping, Instant, Meter, PodKnown, Scope, Selector, Series, Tick, Value, ValueLimit, value};
 use canary_metrics::{MetricSource, pods::PodScraper};
@@ -446,8 +445,7 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
         .collect();
     let known = |pods: &Fetched<Vec<Json>>| matches!(pods, Fetched::Known(_));
     let known = known(&observed.canary_pods) && known(&observed.target_pods);
-    let requests = canary.fresh_requests().zip(stable.fresh_requests()).filter(|_| known);
-    let requests = requests.map(|(canary, stable)| Requests { canary, stable });
+    let requests = canary.requests_beside(&stable).filter(|_| known);
     ledger.readings = ledger.accounts.absorb(&release.spec, current.step, &totals, requests, now);
     tracing::debug!(readings = ?ledger.readings, "gates read");
 }
