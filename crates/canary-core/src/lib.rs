@@ -13,6 +13,7 @@ pub mod decide;
 pub mod effect;
 pub mod gates;
 pub mod hpa;
+pub mod know;
 pub mod object;
 pub mod observed;
 pub mod plan;
