@@ -6,10 +6,12 @@
 
 pub mod args;
 pub mod clean;
+pub mod cluster;
 pub mod commands;
 pub mod error;
 pub mod manifest;
 pub mod output;
+pub mod release;
 pub mod table;
 
 pub use args::Cli;
