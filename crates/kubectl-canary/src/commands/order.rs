@@ -92,7 +92,6 @@ pub async fn run(verb: Verb, order: &args::Order, cluster: &Cluster, output: &Ou
     if !order.yes && !confirmed(&question(verb, &release, &will))? {
         return give(answer(false, "", "not sent: you did not say yes".to_owned()), Exit::Refused);
     }
-    let before = release.status().ok().and_then(|status| status.last_command.clone());
     if let Err(error) = cluster.annotate(&release, names::ANNOTATION_COMMAND, &text).await {
         return match refusal(&error, verb, &release) {
             Some(why) => give(answer(false, "", format!("refused: {why}")), Exit::Refused),
@@ -105,7 +104,7 @@ pub async fn run(verb: Verb, order: &args::Order, cluster: &Cluster, output: &Ou
     if order.timeout == canary_api::Duration::ZERO {
         return give(answer(true, "", "sent; kubectl canary status shows what comes of it".to_owned()), Exit::Done);
     }
-    let taken = tokio::time::timeout(order.timeout.std(), answered(cluster, &release, &text, before.as_ref())).await;
+    let taken = tokio::time::timeout(order.timeout.std(), answered(cluster, &release, &text)).await;
     match taken {
         Err(_) => give(
             answer(
@@ -298,17 +297,12 @@ pub enum Taken {
     Lost(String),
 }
 
-async fn answered(
-    cluster: &Cluster,
-    release: &Release,
-    text: &str,
-    before: Option<&CommandStatus>,
-) -> Result<Taken, Error> {
+async fn answered(cluster: &Cluster, release: &Release, text: &str) -> Result<Taken, Error> {
     let mut changes = cluster.watch_release(&release.name);
     while let Some(seen) = changes.next().await {
         match seen? {
             Seen::Object(None) => return Ok(Taken::Lost(format!("CanaryRelease {} is gone", release.place()))),
-            Seen::Object(Some(object)) => match taken(&Release::read(object), release, text, before) {
+            Seen::Object(Some(object)) => match taken(&Release::read(object), release, text) {
                 Taken::NotYet => {}
                 other => return Ok(other),
             },
@@ -318,9 +312,9 @@ async fn answered(
     Ok(Taken::NotYet)
 }
 
-/// Whether the operator has taken a command that was written to `sent`, whose status told of `before` then.
+/// Whether the operator has taken a command that was written to `sent`.
 #[must_use]
-pub fn taken(now: &Release, sent: &Release, text: &str, before: Option<&CommandStatus>) -> Taken {
+pub fn taken(now: &Release, sent: &Release, text: &str) -> Taken {
     if now.uid != sent.uid {
         return Taken::Lost(format!("CanaryRelease {} was deleted and made anew", sent.place()));
     }
@@ -328,14 +322,11 @@ pub fn taken(now: &Release, sent: &Release, text: &str, before: Option<&CommandS
         return Taken::Lost("the status cannot be read by this version of the plugin".to_owned());
     };
     let last = status.last_command.as_ref().filter(|last| last.command == text);
-    let another =
-        |last: &&CommandStatus| before.is_none_or(|before| before.at != last.at || before.command != last.command);
     match (&now.command, last) {
-        // The operator takes the annotation away only when the status tells of it.
+        // The operator takes the annotation away only when the status tells of it; then the next command may be given.
         (None, Some(last)) => Taken::Yes(last.clone()),
-        (Some((waits, _)), _) if waits != text => Taken::Lost(format!("another command took its place: {waits:?}")),
-        (Some(_), Some(last)) if last.pending && another(&last) => Taken::Yes(last.clone()),
-        (Some(_), _) => Taken::NotYet,
+        (Some((waits, _)), _) if waits == text => Taken::NotYet,
+        (Some((waits, _)), _) => Taken::Lost(format!("another command took its place: {waits:?}")),
         (None, None) => Taken::Lost("another command was taken in its place; see kubectl canary status".to_owned()),
     }
 }

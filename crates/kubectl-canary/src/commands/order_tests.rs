@@ -113,18 +113,17 @@ fn last(text: &str, at: &str, pending: bool, result: &str) -> Value {
 }
 
 #[test]
-fn the_operators_answer_is_told_from_that_to_an_earlier_command() {
+fn a_command_is_taken_when_its_annotation_is_gone_and_the_status_tells_of_it() {
     const TEXT: &str = "pause orders-3";
     let sent = release(at("Bake", 1));
-    let earlier: CommandStatus = serde_json::from_value(last(TEXT, "2026-11-21T12:00:00Z", false, "paused")).unwrap();
-    let is = |now: &Release| taken(now, &sent, TEXT, Some(&earlier));
+    let is = |now: &Release| taken(now, &sent, TEXT);
 
-    let waits = answered_with(Some(TEXT), last(TEXT, "2026-11-21T12:00:00Z", false, "paused"));
-    assert_eq!(is(&waits), Taken::NotYet, "the status still tells of the earlier one");
+    let earlier = answered_with(Some(TEXT), last(TEXT, "2026-11-21T12:00:00Z", false, "paused"));
+    assert_eq!(is(&earlier), Taken::NotYet, "the status tells of an earlier one");
     let told = answered_with(Some(TEXT), last(TEXT, "2026-11-21T12:05:00Z", true, "refused: x"));
-    assert!(matches!(is(&told), Taken::Yes(last) if last.result == "refused: x"));
-    let gone = answered_with(None, last(TEXT, "2026-11-21T12:05:00Z", false, "paused"));
-    assert!(matches!(is(&gone), Taken::Yes(_)));
+    assert_eq!(is(&told), Taken::NotYet, "until then no other command may be given");
+    let gone = answered_with(None, last(TEXT, "2026-11-21T12:05:00Z", false, "refused: x"));
+    assert!(matches!(is(&gone), Taken::Yes(last) if last.result == "refused: x"));
     let aborted = answered_with(Some("abort"), last(TEXT, "2026-11-21T12:00:00Z", false, "paused"));
     assert!(matches!(is(&aborted), Taken::Lost(why) if why.contains("abort")));
     let other = answered_with(None, last("abort", "2026-11-21T12:05:00Z", false, "done"));

@@ -139,10 +139,17 @@ pub fn view(release: &Release, now: Timestamp) -> Result<View, Error> {
         ends,
         left,
         left_in_all: under_way.zip(release.spec.as_ref()).and_then(|(current, spec)| in_all(spec, current, left)),
-        command: release.command.as_ref().map_or_else(String::new, |(text, by)| format!("{text} by {by}")),
+        command: waiting_command(release, status),
         next: next(release, status),
         what_to_do: what_to_do(release, status),
     })
+}
+
+/// The command that the operator has not taken; one that the status tells of it has, and takes away in a moment.
+fn waiting_command(release: &Release, status: &CanaryReleaseStatus) -> String {
+    let told = |text: &String| status.last_command.as_ref().is_some_and(|last| last.pending && last.command == *text);
+    let waits = release.command.as_ref().filter(|(text, _)| !told(text));
+    waits.map_or_else(String::new, |(text, by)| format!("{text} by {by}"))
 }
 
 fn version_text(images: &[String], digest: &str, by: &str) -> String {

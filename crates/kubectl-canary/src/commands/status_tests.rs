@@ -170,6 +170,19 @@ fn advice_is_in_commands_of_this_plugin_and_otherwise_as_the_operator_wrote_it()
 }
 
 #[test]
+fn a_command_that_waits_is_shown_until_the_status_tells_of_it() {
+    let mut waiting = release(baking());
+    waiting.command = Some(("pause orders-3".to_owned(), "jane".to_owned()));
+    let seen = render(&view(&waiting, at(1)).unwrap(), Paint::NONE);
+    assert!(seen.contains("command     pause orders-3 by jane, which the operator has not taken yet"), "{seen}");
+    let mut status = baking();
+    status["lastCommand"] = json!({"command": "pause orders-3", "at": "2026-11-21T12:00:30Z", "by": "jane", "pending": true, "result": "paused"});
+    let mut told = release(status);
+    told.command = waiting.command;
+    assert!(!render(&view(&told, at(1)).unwrap(), Paint::NONE).contains("not taken yet"));
+}
+
+#[test]
 fn a_hostile_status_harms_no_terminal() {
     let mut status = baking();
     status["message"] = json!("\u{1b}[2Jgone\u{202e}");
