@@ -1,5 +1,6 @@
 use canary_api::CanaryReleaseSpec;
 use canary_stats::Alpha;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -183,6 +184,33 @@ fn a_limit_that_is_none_is_said_and_nothing_panics() {
     assert_eq!(durations(&spec(&five(), json!([errors("0%")])), &Traffic::of(1.0), Some(0.5))[0].gates[0].prove, None);
     for rate in [1e9, f64::MAX] {
         assert_eq!(stages(&spec(&five(), json!([errors("1%")])), rate).len(), 5);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Any numbers are answered, and more traffic never knows less.
+    #[test]
+    fn more_traffic_knows_more(limit in 1u32..999_999, weight in 1u32..1000, seconds in 1u64..3600, rate in 0.0..5000.0_f64) {
+        let mut spec = spec(&[("100%", "1s")], json!([errors("1%")]));
+        spec.gates[0].error_rate.as_mut().unwrap().limit = format!("{}.{:04}%", limit / 10_000, limit % 10_000).parse().unwrap();
+        spec.stages[0].weight = Percent::from_permille(weight);
+        spec.stages[0].duration = Duration::from_secs(seconds);
+        let known = |rate| {
+            let stage = stages(&spec, rate).remove(0);
+            let gate = stage.gates[0].clone();
+            prop_assert!(!gate.sentence().is_empty() && !stage.sees().is_empty());
+            let Knows::Share { limit, detects80, detects95, proves, .. } = gate.knows else {
+                return Err(TestCaseError::fail("no share"));
+            };
+            let often = detects80.unwrap_or(1.0);
+            prop_assert!(often > limit && often <= detects95.unwrap_or(1.0) * 1.005, "{often} {detects95:?} {limit}");
+            Ok((often, proves.unwrap_or(1.0)))
+        };
+        let ((less, proves_less), (more, proves_more)) = (known(rate)?, known(2.0 * rate)?);
+        // Where only the stage's end is looked at, what is computed is a little weaker.
+        prop_assert!(more <= less * 1.05 && proves_more <= proves_less * 1.0001, "{less} {more} {proves_less} {proves_more}");
     }
 }
 

@@ -185,7 +185,10 @@ pub fn explain(error: &kube::Error) -> String {
     let said = clean::text(&status.message);
     match status.code {
         401 => format!("{said}; log in to the cluster again"),
-        403 => format!("{said}; ask for ClusterRole canaryrelease-viewer in this namespace"),
+        403 if said.contains("canaryreleases") => {
+            format!("{said}; ask for ClusterRole canaryrelease-viewer in this namespace")
+        }
+        403 => format!("{said}; ask for ClusterRole view in this namespace"),
         404 => format!("{said}; are CanaryReleases installed? kubectl apply --server-side -f crds/"),
         _ => said,
     }
@@ -202,10 +205,16 @@ mod tests {
 
     #[test]
     fn refusals_say_what_to_do() {
-        for (code, says) in [(401, "log in"), (403, "canaryrelease-viewer"), (404, "crds/"), (500, "broken")] {
-            let status = Status { code, message: "broken".to_owned(), ..Status::default() };
+        for (code, said, says) in [
+            (401, "Unauthorized", "log in"),
+            (403, "canaryreleases is forbidden", "ClusterRole canaryrelease-viewer"),
+            (403, "deployments.apps is forbidden", "ClusterRole view"),
+            (404, "not found", "crds/"),
+            (500, "broken", "broken"),
+        ] {
+            let status = Status { code, message: said.to_owned(), ..Status::default() };
             let text = explain(&kube::Error::Api(Box::new(status)));
-            assert!(text.starts_with("broken") && text.contains(says), "{code}: {text}");
+            assert!(text.starts_with(said) && text.contains(says), "{code}: {text}");
         }
     }
 }

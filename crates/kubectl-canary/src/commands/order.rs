@@ -272,7 +272,7 @@ fn refusal(error: &kube::Error, verb: Verb, release: &Release) -> Option<String>
             Some(match policy {
                 Some(says) if says.contains("RBAC verb") => format!(
                     "{says}; ask for ClusterRole canaryrelease-releaser in namespace {}, or for a role with that verb alone: \
-                     kubectl -n {} create role {word}er --verb={word},get,list,watch,patch --resource=canaryreleases.canaryrelease.dev",
+                     kubectl -n {} create role canary-{word} --verb={word},get,list,watch,patch --resource=canaryreleases.canaryrelease.dev",
                     release.namespace, release.namespace
                 ),
                 Some(says) => says.to_owned(),

@@ -143,3 +143,23 @@ fn the_structure_carries_every_figure() {
     assert_eq!(json["durations"][0]["gates"][0]["prove"], "6m");
     assert_eq!(json["faults"], serde_json::json!([]));
 }
+
+/// The lines of a text that are indented by four, without the indent.
+fn indented(text: &str) -> Vec<&str> {
+    text.lines().filter_map(|line| line.strip_prefix("    ")).collect()
+}
+
+#[test]
+fn the_example_of_the_docs_is_what_plan_prints_for_that_of_the_readme() {
+    let readme = indented(include_str!("../../../../README.md"));
+    let from = readme.iter().position(|line| line.starts_with("apiVersion: canaryrelease.dev")).unwrap();
+    let manifest: Vec<&str> = readme[from..].iter().take_while(|line| !line.starts_with("kubectl")).copied().collect();
+    let text = render(&reported(&manifest.join("\n"), &["--rps", "20", "--detect", "5%"]), Paint::NONE);
+    let docs = indented(include_str!("../../../../docs/kubectl-canary.md"));
+    let command = "$ kubectl canary plan orders.yaml --rps 20 --detect 5%";
+    let from = docs.iter().position(|line| *line == command).expect("the docs show the command");
+    let shown = docs[from..].iter().skip(1).take_while(|line| !line.starts_with('$'));
+    let stale: Vec<&&str> =
+        shown.filter(|line| **line != "..." && !text.lines().any(|printed| printed == **line)).collect();
+    assert!(stale.is_empty(), "not printed: {stale:#?}\n{text}");
+}

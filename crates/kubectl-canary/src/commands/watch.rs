@@ -14,8 +14,8 @@ use crate::output::{self, Format, Output};
 use crate::release::{Release, clock};
 use crate::{Error, Exit};
 
-/// Cursor to the top left corner, and all below it away.
-const CLEAR: &str = "\u{1b}[H\u{1b}[2J\u{1b}[3J";
+/// Cursor to the top left corner, and the screen empty; what scrolled away before stays.
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
 /// Runs `watch`, until it is stopped or the CanaryRelease is gone.
 ///
