@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use canary_api::{Duration, Percent};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::output::Format;
@@ -24,7 +24,6 @@ Colours are used on a terminal only; NO_COLOR switches them off.";
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-canary",
-    bin_name = "kubectl canary",
     version,
     about = "What a release can know, where it stands, and the commands to it",
     long_about = "Releases of CanaryReleases: what a spec can find out before it runs, where a release stands, and the \
@@ -45,6 +44,24 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the command line of this process. Its help speaks of `kubectl canary`, as people call it.
+    ///
+    /// # Errors
+    /// What clap has to say: what is wrong with it, or the help that was asked for.
+    pub fn read() -> Result<Self, clap::Error> {
+        let mut command = Self::as_people_call_it();
+        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+
+    /// The command line by the name that kubectl gives it. (Completions are for the program's own name.)
+    #[must_use]
+    pub fn as_people_call_it() -> clap::Command {
+        Self::command().bin_name("kubectl canary")
+    }
 }
 
 /// The examples of the short help, and the exit codes.
@@ -246,7 +263,6 @@ pub struct Order {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_sound() {
@@ -255,7 +271,7 @@ mod tests {
 
     #[test]
     fn each_command_has_an_example_of_itself() {
-        let mut command = Cli::command();
+        let mut command = Cli::as_people_call_it();
         command.build();
         for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
             let name = sub.get_name().to_owned();
@@ -265,6 +281,7 @@ mod tests {
             } else {
                 format!("kubectl canary {name} ")
             };
+            assert!(help.contains(&format!("Usage: kubectl canary {name} ")), "{name}: {help}");
             assert!(help.contains("Examples:") && help.contains(&example), "{name}: {help}");
         }
     }
@@ -308,6 +325,10 @@ mod tests {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let text = crate::commands::completion::script(shell);
             assert!(text.contains("kubectl-canary") && text.contains("promote"), "{shell}");
+        }
+        let bash = crate::commands::completion::script(Shell::Bash);
+        for part in ["cmd=\"kubectl__canary__subcmd__plan\"", "\n        kubectl__canary__subcmd__plan)\n"] {
+            assert!(bash.contains(part), "{part:?} is not in {bash}");
         }
     }
 }
