@@ -157,9 +157,7 @@ pub struct StageDurations {
 /// over the stages, of which the soak is one. `None` where every gate is a `value`.
 #[must_use]
 pub fn budget(spec: &CanaryReleaseSpec) -> Option<Alpha> {
-    let gates = spec.gates.iter().filter(|gate| gate.value.is_none()).count();
-    let stages = spec.stages.len().saturating_add(usize::from(spec.soak > Duration::ZERO));
-    Alpha::RELEASE.split(u32::try_from(gates).ok()?, u32::try_from(stages).ok()?).ok()
+    spec.gates.iter().any(|gate| gate.value.is_none()).then(|| crate::evidence::budget(spec))
 }
 
 /// What every stage of a spec can know, from the requests a second of the whole service.

@@ -91,7 +91,8 @@ impl Side {
         })
     }
 
-    fn fresh_requests(&self) -> Option<&Reading> {
+    /// The requests, where all pods' samples are fresh.
+    pub(super) fn fresh_requests(&self) -> Option<&Reading> {
         let requests = self.reading(&self.requests).ok()?;
         matches!(measure::share(requests, requests), Measured::Counted { .. }).then_some(requests)
     }

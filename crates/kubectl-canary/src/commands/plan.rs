@@ -93,7 +93,7 @@ pub fn report(manifest: &Manifest, plan: &args::Plan, namespace: Option<&str>) -
         }
     };
     let traffic = traffic(spec, plan);
-    report.faults = canary_core::plan::faults(spec, namespace);
+    report.faults = canary_core::plan::faults(spec, namespace, true);
     report.budget = know::budget(spec).map(|alpha| alpha.get());
     report.gates_with_budget = spec.gates.iter().filter(|gate| gate.value.is_none()).count();
     report.stages_with_budget = spec.stages.len().saturating_add(usize::from(spec.soak > Duration::ZERO));
