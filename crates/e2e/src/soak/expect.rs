@@ -2,7 +2,7 @@
 //! be called. Computed and simulated with the operator's own tests, before a release is played. It sees no release.
 
 use anyhow::{Context as _, Result};
-use canary_stats::{AboveLimit, Alpha, LEAST_BAD, ShareCounts, Starts, know};
+use canary_stats::{AboveLimit, Alpha, LEAST_BAD, Process as _, ShareCounts, Starts, know};
 use lab_app::random::Random;
 
 use super::plan::{self, LIMIT, RATE, Stage};
@@ -14,7 +14,11 @@ const PREDICTED: f64 = 0.8;
 const POSSIBLE: f64 = 0.01;
 const SURE: f64 = 0.999;
 /// Simulated faults of one kind.
-const FAULTS: usize = 2_000;
+pub const FAULTS: usize = 1_000;
+/// Simulated bad releases of one kind.
+const RELEASES: u32 = 300;
+/// So long a stage that is held is followed.
+const HELD_SECONDS: u64 = 900;
 /// The status may be that old when the operator dies: what was counted since is lost where it can't be read again.
 const STATUS_SECONDS: u64 = 60;
 
@@ -65,6 +69,46 @@ impl Prediction {
     pub fn allows(&self, stage: usize) -> bool {
         (self.possible.0..=self.possible.1).contains(&stage)
     }
+}
+
+/// The share of bad releases that is reverted in each stage of the part `bad`, simulated as the operator plays them: a
+/// stage ends at a tick at which the estimate is within the limit, is extended once, and then held and judged on.
+///
+/// # Errors
+/// Never with a share between 0 and 1.
+pub fn reverted_in(share: f64) -> Result<Vec<f64>> {
+    let mut counts = vec![0_u32; plan::BAD.len()];
+    for seed in 0..RELEASES {
+        if let Some(stage) = reverted_once(share, &mut Random::new(share.to_bits() ^ u64::from(seed)))? {
+            counts[stage] += 1;
+        }
+    }
+    Ok(counts.into_iter().map(|count| f64::from(count) / f64::from(RELEASES)).collect())
+}
+
+/// The stage, from 0, that one is reverted in.
+fn reverted_once(share: f64, random: &mut Random) -> Result<Option<usize>> {
+    let (test, alpha) = (AboveLimit::new(LIMIT)?, alpha(Part::Bad)?);
+    for (index, stage) in plan::BAD.iter().enumerate() {
+        let mut starts = Starts::new(stage.seconds);
+        let mut passed = false;
+        for second in 0..HELD_SECONDS {
+            starts.push(second, &tick(random, *stage, share)?);
+            let whole = starts.whole();
+            if starts.log_e(&test) >= alpha.ln_threshold() && whole.k() >= LEAST_BAD {
+                return Ok(Some(index));
+            }
+            let ends = (stage.seconds..=2 * stage.seconds).contains(&(second + 1));
+            passed = ends && !test.above_limit(whole);
+            if passed {
+                break;
+            }
+        }
+        if !passed {
+            return Ok(None);
+        }
+    }
+    Ok(None)
 }
 
 /// Seconds until a late fault is called, as simulated.
@@ -118,18 +162,19 @@ impl Fault {
     /// fewer.
     fn once(self, random: &mut Random) -> Result<u64> {
         let (test, alpha) = (AboveLimit::new(LIMIT)?, alpha(Part::Late)?);
-        let planned = plan::LATE[0].seconds;
+        let stage = plan::LATE[0];
+        let planned = stage.seconds;
         let from = self.calm + self.dies_after.unwrap_or(0);
         let known = from - self.dies_after.map_or(0, |_| random.next_u64() % (STATUS_SECONDS + 1)).min(from);
         let mut starts = Starts::new(planned);
         for now in 0..known {
-            starts.push(now, &tick(random, if now < self.calm { plan::LATE_ERRORS } else { self.share })?);
+            starts.push(now, &tick(random, stage, if now < self.calm { plan::LATE_ERRORS } else { self.share })?);
         }
         if self.dies_after.is_some() {
             starts = Starts::resume(planned, *starts.whole(), from);
         }
         for passed in 1..=planned {
-            starts.push(from + passed - 1, &tick(random, self.share)?);
+            starts.push(from + passed - 1, &tick(random, stage, self.share)?);
             if starts.log_e(&test) >= alpha.ln_threshold() && starts.whole().k() >= LEAST_BAD {
                 return Ok(passed);
             }
@@ -138,9 +183,9 @@ impl Fault {
     }
 }
 
-/// The canary's requests of one second of the part `late`: a whole number of them, each bad with the same chance.
-fn tick(random: &mut Random, share: f64) -> Result<ShareCounts> {
-    let requests = (RATE * f64::from(plan::LATE[0].percent) / 100.0).round();
+/// The canary's requests of one second: a whole number of them, each bad with the same chance.
+fn tick(random: &mut Random, stage: Stage, share: f64) -> Result<ShareCounts> {
+    let requests = (RATE * f64::from(stage.percent) / 100.0).round();
     let (mut sent, mut bad) = (0.0, 0.0);
     while sent < requests {
         sent += 1.0;
@@ -182,6 +227,10 @@ mod tests {
             assert!(prediction.allows(prediction.predicted), "{share}: {prediction:?}");
             assert!(prediction.by_stage.is_sorted(), "{share}: {prediction:?}");
             assert!(prediction.predicted <= before, "worse ones are found no later: {share}: {prediction:?}");
+            let reverted = reverted_in(share).unwrap();
+            assert!(reverted.iter().sum::<f64>() > 0.99, "{share}: {reverted:?}");
+            let by_then: f64 = reverted.iter().take(prediction.predicted).sum();
+            assert!(by_then >= PREDICTED, "no later than predicted: {share}: {reverted:?} {prediction:?}");
             before = prediction.predicted;
         }
         assert_eq!(before, 1, "half of the answers bad is found in the first stage");

@@ -21,7 +21,7 @@ pub const SHARES: [f64; 3] = [0.5, 0.1, 0.05];
 /// Shops of one round.
 pub const SCENES: usize = 2 * SHARES.len();
 /// The operator is killed so long after the fault where that is no catastrophe, which is called sooner.
-const KILLED_AFTER: Duration = Duration::from_secs(5);
+pub(super) const KILLED_AFTER: Duration = Duration::from_secs(5);
 /// No fault takes longer than the rest of the stage.
 const LONGEST: Duration = Duration::from_secs(9 * 60);
 /// How often the lease is looked at.
@@ -36,7 +36,7 @@ const fn reading(source: Source) -> f64 {
 }
 
 /// After its return an operator lists what there is, and reads the past again where it can.
-const RETURN_SECONDS: f64 = 6.0;
+const RETURN_SECONDS: f64 = 4.0;
 
 /// One late fault that was played.
 #[derive(Debug, Clone)]

@@ -114,7 +114,7 @@ impl Figures {
             "\n## Healthy releases\n\n\
              Gates: errors at most {}, P95 below 200 ms. Stages: {}. Both sides have {} errors; in `latency` {} of the\n\
              answers of both sides take 300 ms (the limit is {}); in `load` the client goes from {} to {} requests/s and\n\
-             back in {} s. None may be reverted. A stage of few requests often ends with an estimate above the limit, which\n\
+             back in {} s. None may be reverted, or stopped for another reason. A stage of few requests often ends with an estimate above the limit, which\n\
              is no verdict: it is extended, then held. A held release was resumed, which judges its stage again.\n",
             percent(plan::LIMIT),
             plan::in_words(&plan::HEALTHY),
@@ -126,7 +126,7 @@ impl Figures {
             plan::STEP_SECONDS * plan::RATES.len() as u64,
         );
         page.push_str(
-            "| part | releases | promoted | reverted | held, then promoted | held to the end | not played | client's requests | candidate's answers | errors of them | slow, as the gate counted |\n\
+            "| part | releases | promoted | reverted | held, then promoted | held to the end | stopped or not played | client's requests | candidate's answers | errors of them | slow, as the gate counted |\n\
              |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         );
         let mut all = (0, 0);
@@ -147,7 +147,7 @@ impl Figures {
                 count(&|one| one.end == End::Promoted),
                 count(&|one| one.end == End::Promoted && !one.held.is_empty()),
                 count(&|one| matches!(one.end, End::Paused(_))),
-                count(&|one| matches!(one.end, End::Failed(_))),
+                count(&|one| matches!(one.end, End::Stopped(_) | End::Failed(_))),
                 sum(&|one| one.sent),
                 percent(part(bad, answers)),
                 if slow.0 > 0.0 { percent(slow.1 / slow.0) } else { String::new() },
@@ -177,13 +177,13 @@ impl Figures {
              whose end at least 80 % of such releases are reverted, by its requests alone (`canary_stats::know`); possible\n\
              is every stage from 1 % to 99.9 %. A stage does not end while the estimate is above the limit: it is extended\n\
              and then held, with its weight, and goes on being judged. So a bad candidate is often reverted before the\n\
-             stage that its plan predicts, after being held.\n",
+             stage that its plan predicts; simulated says where, with extensions and holds.\n",
             plan::in_words(&plan::BAD),
             percent(plan::ERRORS),
         );
         page.push_str(
-            "| true share | releases | reverted | at stage | predicted | possible | reverted by the end of stage, as computed | held first | seconds to the revert | errors of the candidate's answers | bad answers |\n\
-             |---:|---:|---:|---|---:|---|---|---:|---|---:|---|\n",
+            "| true share | releases | reverted | at stage | predicted | possible | reverted by the end of stage, computed | reverted in stage, simulated | held first | seconds to the revert | errors of the candidate's answers | bad answers |\n\
+             |---:|---:|---:|---|---:|---|---|---|---:|---|---:|---|\n",
         );
         for share in BAD {
             let releases: Vec<&Release> = self.of(Part::Bad).filter(|one| one.trial.bad == Some(share)).collect();
@@ -194,7 +194,8 @@ impl Figures {
                     |one| if let End::Reverted { stage, .. } = one.end { Some(stage.to_string()) } else { None },
                 )
                 .collect();
-            let chances: Vec<String> = prediction.by_stage.iter().map(|chance| percent(*chance)).collect();
+            let shares = |shares: &[f64]| shares.iter().map(|share| percent(*share)).collect::<Vec<_>>().join(", ");
+            let simulated = expect::reverted_in(share).unwrap_or_default();
             let (first, last) = prediction.possible;
             let list = |figure: &dyn Fn(&Release) -> String| {
                 releases.iter().map(|one| figure(one)).collect::<Vec<_>>().join(", ")
@@ -202,13 +203,14 @@ impl Figures {
             let answers: u64 = releases.iter().map(|one| one.candidate).sum();
             let _ = writeln!(
                 page,
-                "| {} | {} | {} | {} | {} | {first} to {last} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {first} to {last} | {} | {} | {} | {} | {} | {} |",
                 percent(share),
                 releases.len(),
                 stages.len(),
                 stages.join(", "),
                 prediction.predicted,
-                chances.join(", "),
+                shares(&prediction.by_stage),
+                shares(&simulated),
                 releases.iter().filter(|one| !one.held.is_empty()).count(),
                 list(&|one| format!("{:.0}", one.took.as_secs_f64())),
                 percent(part(releases.iter().map(|one| one.bad).sum(), answers)),
@@ -230,9 +232,9 @@ impl Figures {
             "\n## Faults that begin late\n\n\
              Six gates and five stages, so {alpha} for a gate in a stage (E >= {threshold:.0}); the first stage is {} % of {}\n\
              requests/s for {} minutes. Both sides have {} errors. After {:.0} healthy seconds and more the candidate turns\n\
-             bad. Expected: the same fault simulated with the operator's own test, median, 80 %, 95 % of 2000. To that comes\n\
+             bad. Expected: the same fault simulated with the operator's own test, median, 80 %, 95 % of {}. To that comes\n\
              the way of the numbers (through Prometheus 4 s, from the pods 3 s). Where the operator is killed (SIGKILL; {} s\n\
-             after the fault, for {} just before it) also its absence: through Prometheus it reads the past again and is\n\
+             after the fault, for {} just before it) also its absence and 4 s: through Prometheus it reads the past again and is\n\
              expected as ever; from the pods it knows the sums of its status, at most a minute old, and is expected to begin\n\
              anew on its return.\n",
             stage.percent,
@@ -240,7 +242,8 @@ impl Figures {
             stage.seconds / 60,
             percent(plan::LATE_ERRORS),
             if calm < f64::MAX { calm.floor() } else { 0.0 },
-            5,
+            expect::FAULTS,
+            late::KILLED_AFTER.as_secs(),
             percent(late::SHARES[0]),
         );
         page.push_str(

@@ -18,7 +18,7 @@ const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// How often the status is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// How often a release that is held is resumed before it is given up.
-const RESUMES: usize = 3;
+const RESUMES: usize = 2;
 /// Versions of the shop that only differ in their name.
 const VERSIONS: [&str; 5] = ["v1", "v2", "v3", "v4", "v5"];
 
@@ -43,8 +43,10 @@ pub enum End {
         /// The gate, as the status names it.
         gate: String,
     },
-    /// Held to the end; why.
+    /// Held without a verdict until it was given up; where.
     Paused(String),
+    /// Stopped for another reason, which a person was asked to mend; why.
+    Stopped(String),
     /// Something else; what.
     Failed(String),
 }
@@ -105,9 +107,10 @@ impl Release {
         match (&self.end, self.trial.bad) {
             (End::Failed(why), _) => Some(format!("could not be played: {why}")),
             (End::Reverted { .. }, None) => Some(format!("healthy and reverted: {}", self.message)),
+            (End::Stopped(why), None) => Some(format!("healthy and stopped: {why}")),
             (End::Promoted | End::Paused(_), None) => None,
             (End::Promoted, Some(share)) => Some(format!("{} bad and promoted", super::page::percent(share))),
-            (End::Paused(why), Some(_)) => Some(format!("bad and not reverted: {why}")),
+            (End::Paused(why) | End::Stopped(why), Some(_)) => Some(format!("bad and not reverted: {why}")),
             (End::Reverted { stage, gate }, Some(share)) => {
                 let Ok(prediction) = expect::Prediction::of(share) else {
                     return Some("nothing is predicted for it".to_owned());
@@ -144,6 +147,7 @@ impl Release {
             End::Promoted => "promoted".to_owned(),
             End::Reverted { stage, gate } => format!("reverted at stage {stage} by {gate}"),
             End::Paused(why) => format!("held: {why}"),
+            End::Stopped(why) => format!("stopped: {why}"),
             End::Failed(why) => format!("failed: {why}"),
         };
         let of = self.trial.bad.map_or(String::new(), |share| format!(" ({} errors)", super::page::percent(share)));
@@ -237,10 +241,12 @@ async fn until_over(
             if !paused.is_empty() && paused != since {
                 since = paused.to_owned();
                 let reason = text(&seen.object, "/status/current/paused/reason").to_owned();
+                if reason != "Inconclusive" {
+                    return give_up(scene, &seen).await.map(End::Stopped);
+                }
                 held.push(text(&seen.object, "/status/stage").to_owned());
-                let gives_up = reason != "Inconclusive" || (trial.bad.is_none() && held.len() > RESUMES);
-                if gives_up {
-                    return give_up(scene, &seen, reason).await;
+                if trial.bad.is_none() && held.len() > RESUMES {
+                    return give_up(scene, &seen).await.map(End::Paused);
                 }
                 if trial.bad.is_none() {
                     scene.command("resume").await?;
@@ -248,7 +254,8 @@ async fn until_over(
             }
         }
         if began.elapsed() > LONGEST {
-            return give_up(scene, &seen, format!("not over within {LONGEST:?}")).await;
+            let line = give_up(scene, &seen).await?;
+            return Ok(End::Stopped(format!("not over within {LONGEST:?}: {line}")));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -268,13 +275,12 @@ fn ended(seen: &Seen) -> Option<End> {
     })
 }
 
-/// Ends a release that nothing else ends, so that the next one can begin.
-async fn give_up(scene: &mut Scene, seen: &Seen, why: String) -> Result<End> {
-    let line = format!("{why} ({})", seen.line());
+/// Ends a release that nothing else ends, so that the next one can begin; what it said before.
+async fn give_up(scene: &mut Scene, seen: &Seen) -> Result<String> {
     scene.from_now();
     scene.command("abort").await?;
     scene.until("ended Aborted", SOON, |seen| seen.ended("Aborted")).await?;
-    Ok(End::Paused(line))
+    Ok(format!("stage {}: {}", text(&seen.object, "/status/stage"), seen.message()))
 }
 
 /// The rate of the load that rises and falls.
@@ -356,6 +362,7 @@ mod tests {
         assert!(with(Some(0.5), reverted(1)) && !with(Some(0.5), reverted(3)) && !with(None, reverted(1)));
         assert!(!with(Some(0.5), End::Promoted) && !with(Some(0.5), End::Paused(String::new())));
         assert!(with(None, End::Promoted) && with(None, End::Paused(String::new())));
+        assert!(!with(None, End::Stopped(String::new())) && !with(Some(0.5), End::Stopped(String::new())));
         let other = End::Reverted { stage: 1, gate: "gate latency".to_owned() };
         assert!(!with(Some(0.5), other));
     }
