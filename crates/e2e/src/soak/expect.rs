@@ -2,14 +2,14 @@
 //! be called. Computed and simulated with the operator's own tests, before a release is played. It sees no release.
 
 use anyhow::{Context as _, Result};
-use canary_stats::{AboveLimit, Alpha, LEAST_BAD, Process as _, ShareCounts, Starts, know};
+use canary_core::know::{Knows, StageKnowledge};
+use canary_stats::know::chance_to_detect;
+use canary_stats::{AboveLimit, Alpha, LEAST_BAD, Process as _, ShareCounts, Starts};
 use lab_app::random::Random;
 
 use super::plan::{self, LIMIT, RATE, Stage};
 use super::{Part, page};
 
-/// A stage is predicted where so many bad releases are reverted by its end.
-const PREDICTED: f64 = 0.8;
 /// A stage is possible where that many are reverted by its end, and fewer than [`SURE`] by the end of the one before.
 const POSSIBLE: f64 = 0.01;
 const SURE: f64 = 0.999;
@@ -27,8 +27,7 @@ const STATUS_SECONDS: u64 = 60;
 /// # Errors
 /// Never: every part has gates and stages.
 pub fn alpha(part: Part) -> Result<Alpha> {
-    let stages = u32::try_from(plan::stages(part).len())?;
-    Ok(Alpha::RELEASE.split(plan::gates(part), stages)?)
+    canary_core::know::budget(&plan::spec(part)?).context("there is no gate that claims a probability")
 }
 
 /// Where a candidate that is bad from the start should be reverted.
@@ -36,7 +35,7 @@ pub fn alpha(part: Part) -> Result<Alpha> {
 pub struct Prediction {
     /// The chance to be reverted by the end of each stage, extensions and what is held not counted.
     pub by_stage: Vec<f64>,
-    /// The stage, from 1, by whose end most are reverted.
+    /// The first stage, from 1, that detects the share, as `kubectl canary plan` says.
     pub predicted: usize,
     /// The stages, first and last, that are possible.
     pub possible: (usize, usize),
@@ -48,20 +47,22 @@ impl Prediction {
     /// # Errors
     /// If no stage would do: a mistake in the plan.
     pub fn of(share: f64) -> Result<Self> {
-        Self::in_stages(&plan::BAD, alpha(Part::Bad)?, share)
-    }
-
-    fn in_stages(stages: &[Stage], alpha: Alpha, share: f64) -> Result<Self> {
-        let (mut left, mut by_stage) = (1.0, Vec::new());
-        for stage in stages {
-            let requests = (RATE * f64::from(stage.percent) / 100.0 * page::float(stage.seconds)).floor();
-            left *= 1.0 - know::chance_to_detect(LIMIT, alpha, requests, share)?;
+        let spec = plan::spec(Part::Bad)?;
+        let stages = canary_core::know::stages(&spec, RATE);
+        let detects = |stage: &StageKnowledge| {
+            let errors = stage.gates.iter().find(|gate| gate.gate == "errors");
+            matches!(errors.map(|gate| &gate.knows), Some(Knows::Share { detects80: Some(least), .. }) if *least <= share)
+        };
+        let predicted =
+            stages.iter().find(|stage| detects(stage)).context("no stage of the plan detects this share")?;
+        let (mut left, mut by_stage, alpha) = (1.0, Vec::new(), alpha(Part::Bad)?);
+        for stage in &stages {
+            left *= 1.0 - chance_to_detect(LIMIT, alpha, stage.requests, share)?;
             by_stage.push(1.0 - left);
         }
         let first = |least: f64| by_stage.iter().position(|chance| *chance >= least).map(|index| index + 1);
-        let predicted = first(PREDICTED).context("no stage of the plan detects this share")?;
-        let possible = (first(POSSIBLE).unwrap_or(predicted), first(SURE).unwrap_or(stages.len()));
-        Ok(Self { by_stage, predicted, possible })
+        let possible = (first(POSSIBLE).unwrap_or(predicted.stage), first(SURE).unwrap_or(stages.len()));
+        Ok(Self { predicted: predicted.stage, possible, by_stage })
     }
 
     /// Whether a revert at this stage, from 1, is one that may happen.
@@ -230,7 +231,7 @@ mod tests {
             let reverted = reverted_in(share).unwrap();
             assert!(reverted.iter().sum::<f64>() > 0.99, "{share}: {reverted:?}");
             let by_then: f64 = reverted.iter().take(prediction.predicted).sum();
-            assert!(by_then >= PREDICTED, "no later than predicted: {share}: {reverted:?} {prediction:?}");
+            assert!(by_then >= 0.8, "no later than predicted: {share}: {reverted:?} {prediction:?}");
             before = prediction.predicted;
         }
         assert_eq!(before, 1, "half of the answers bad is found in the first stage");

@@ -96,9 +96,10 @@ impl Late {
             Err(why) => format!("FAIL {head}: {why}"),
             Ok(called) => {
                 let mark = if called.is_too_late() { "FAIL" } else { "ok  " };
+                let rate = if called.rate_kept < page::RATE_KEPT { "; THE RATE WAS NOT KEPT" } else { "" };
                 let back = called.back.map_or(String::new(), |back| format!(", operator back after {back:.1} s"));
                 format!(
-                    "{mark} {head}: called {:.1} s after the fault{back}; expected {:.0} s, at most {:.0} s in 95 of 100; {} bad answers",
+                    "{mark} {head}: called {:.1} s after the fault{back}; expected {:.0} s, at most {:.0} s in 95 of 100; {} bad answers{rate}",
                     called.seconds,
                     called.expected.median + called.more,
                     called.expected.most + called.more,
@@ -256,7 +257,7 @@ impl Shop {
             let fault = Fault { share: self.share, calm: self.calm.as_secs(), dies_after };
             move || fault.simulate()
         });
-        let (Some(scene), Some((fault, client))) = (&mut self.scene, &self.fault) else { return Ok(None) };
+        let (Some(scene), Some((fault, _))) = (&mut self.scene, &self.fault) else { return Ok(None) };
         let seen =
             scene.until("reverting", LONGEST, |seen| !text(&seen.object, "/status/current/revert/by").is_empty());
         let seen = seen.await?;
@@ -265,7 +266,6 @@ impl Shop {
             "reverted by something else: {}",
             seen.line()
         );
-        let window = scene.client().since(client);
         let back = back.map(|back| seconds(*fault, back));
         let more = reading(self.source) + back.map_or(0.0, |back| back + RETURN_SECONDS);
         Ok(Some(Called {
@@ -274,12 +274,18 @@ impl Shop {
             back,
             expected: simulated.await??,
             more,
-            bad: window.answers.bad_of("v2"),
-            rate_kept: page::part(window.sent, window.sent + window.skipped),
+            // Answers may still come: see `close`.
+            bad: 0,
+            rate_kept: 1.0,
         }))
     }
 
     async fn close(mut self, tell: &Tell) -> Late {
+        if let (Some(called), Some(scene), Some((_, client))) = (&mut self.called, &self.scene, &self.fault) {
+            let window = scene.client().since(client);
+            (called.bad, called.rate_kept) =
+                (window.answers.bad_of("v2"), page::part(window.sent, window.sent + window.skipped));
+        }
         let called = match (self.called, self.wrong.take()) {
             (Some(called), None) => Ok(called),
             (_, wrong) => Err(wrong.unwrap_or_else(|| "it was not played".to_owned())),

@@ -173,9 +173,9 @@ impl Figures {
         let _ = writeln!(
             page,
             "\n## Bad releases\n\n\
-             The same gates. Stages: {}. Stable has {} errors, the candidate more from its start. Predicted is the stage by\n\
-             whose end at least 80 % of such releases are reverted, by its requests alone (`canary_stats::know`); possible\n\
-             is every stage from 1 % to 99.9 %. A stage does not end while the estimate is above the limit: it is extended\n\
+             The same gates. Stages: {}. Stable has {} errors, the candidate more from its start. Predicted is the\n\
+             first stage that detects the share in 80 % of releases, as `kubectl canary plan` says; possible is every stage\n\
+             by whose end from 1 % to 99.9 % should be reverted, by their requests alone. A stage does not end while the estimate is above the limit: it is extended\n\
              and then held, with its weight, and goes on being judged. So a bad candidate is often reverted before the\n\
              stage that its plan predicts; simulated says where, with extensions and holds.\n",
             plan::in_words(&plan::BAD),

@@ -1,11 +1,13 @@
 //! The shops of the soak: how bad and slow they are, their stages and their gates. It decides what is played and
 //! computes nothing.
 
+use anyhow::Result;
+use canary_api::CanaryReleaseSpec;
 use serde_json::{Value, json};
 
 use super::Part;
 use crate::scene::Scene;
-use crate::setup::Setup;
+use crate::setup::{Entrance, Setup};
 
 /// Requests per second of the client, and the mean of the load that rises and falls.
 pub const RATE: f64 = 100.0;
@@ -75,15 +77,6 @@ pub const fn stages(part: Part) -> &'static [Stage] {
     }
 }
 
-/// How many gates share the budget in a part.
-#[must_use]
-pub const fn gates(part: Part) -> u32 {
-    match part {
-        Part::Late => 6,
-        _ => 2,
-    }
-}
-
 /// Stages in a few words: `1 % for 40 s, 5 % for 30 s`.
 #[must_use]
 pub fn in_words(stages: &[Stage]) -> String {
@@ -93,6 +86,24 @@ pub fn in_words(stages: &[Stage]) -> String {
 /// The objects of a shop.
 #[must_use]
 pub fn setup(scene: &Scene, part: Part, source: Source) -> Setup {
+    let setup = told(scene.plain(), part);
+    match source {
+        Source::Prometheus => setup,
+        Source::Pods => setup.spec("provider", "pods"),
+    }
+}
+
+/// The spec that a part's releases have.
+///
+/// # Errors
+/// If it is none: a mistake in the plan.
+pub fn spec(part: Part) -> Result<CanaryReleaseSpec> {
+    let nowhere = Entrance { namespace: String::new(), name: String::new(), url: String::new() };
+    let setup = told(Setup::new("", "shop", &nowhere), part);
+    Ok(serde_json::from_value(setup.release["spec"].clone())?)
+}
+
+fn told(setup: Setup, part: Part) -> Setup {
     let of_part = match part {
         Part::Late => vec![
             errors(50),
@@ -105,22 +116,15 @@ pub fn setup(scene: &Scene, part: Part, source: Source) -> Setup {
         // 1 % of what comes in the first stage at the least load.
         _ => vec![errors(10), latency("latency", "95%", "200ms", 10)],
     };
-    let mut setup = scene
-        .plain()
-        .rate(RATE)
-        .spec("interval", "1s")
-        .spec("baseline", json!({"duration": "8s"}))
-        .spec("gates", of_part);
+    let mut setup =
+        setup.rate(RATE).spec("interval", "1s").spec("baseline", json!({"duration": "8s"})).spec("gates", of_part);
     let stages = stages(part).iter();
     setup.release["spec"]["stages"] = stages
         .map(|stage| json!({"weight": format!("{}%", stage.percent), "duration": format!("{}s", stage.seconds)}))
         .collect();
     let healthy = if part == Part::Late { LATE_ERRORS } else { ERRORS };
     tell_shop(&mut setup.deployment, healthy, if part == Part::Latency { SLOW } else { 0.0 });
-    match source {
-        Source::Prometheus => setup,
-        Source::Pods => setup.spec("provider", "pods"),
-    }
+    setup
 }
 
 /// The Deployment as it asks for the next release: another version, which nothing was ever told of.
