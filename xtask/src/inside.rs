@@ -89,8 +89,8 @@ pub(crate) struct Soaked {
     /// Releases of each part; of `bad` those of each share, of `late` rounds [default: 20, bad 5, late 1]
     #[arg(long)]
     pub(crate) runs: Option<usize>,
-    /// Shops at a time, each with a client of 100 requests/s; `late` wants 6
-    #[arg(long, default_value_t = 6)]
+    /// Shops at a time, each with a client of 100 requests/s that takes an eighth of a core; `late` wants 6
+    #[arg(long, default_value_t = 8)]
     pub(crate) jobs: usize,
     /// Healthy seconds before a late fault
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(..=900))]

@@ -88,7 +88,8 @@ enum Command {
     /// Parts: `healthy` (0.5 % errors on both sides, limit 1 %), `latency` (4 % slow, limit 5 %), `load` (50 to 150
     /// requests/s), `bad` (3, 5 and 50 % errors in the candidate), `late` (50, 10 and 5 % after ten healthy minutes; the
     /// operator alive, and killed about then). Exit code 0 only if no healthy release was reverted, every bad one was,
-    /// where it may be, and every late fault was called in time. All of it takes about an hour on 2 cores.
+    /// where it may be, and every late fault was called in time. All of it takes 50 to 60 minutes, on 2 cores that do
+    /// nothing else: clients that did not keep their rate are named.
     Soak {
         #[command(flatten)]
         soaked: inside::Soaked,
