@@ -29,10 +29,11 @@ pub(crate) struct Arguments {
     url: String,
     #[arg(long, default_value = lab::PROMETHEUS)]
     prometheus: String,
+    /// Not with --context: that cluster has its images already
     #[arg(long)]
-    operator: PathBuf,
+    operator: Option<PathBuf>,
     #[arg(long)]
-    shop: PathBuf,
+    shop: Option<PathBuf>,
     #[arg(long, default_value_t = 1)]
     scrape_seconds: u64,
     #[command(subcommand)]
@@ -117,8 +118,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<bool> {
 async fn act(arguments: Arguments) -> Result<bool> {
     let install = Install {
         root: root(),
-        operator: arguments.operator,
-        shop: arguments.shop,
+        operator: arguments.operator.unwrap_or_default(),
+        shop: arguments.shop.unwrap_or_default(),
         scrape_interval: Duration::from_secs(arguments.scrape_seconds),
         prometheus: arguments.prometheus,
     };

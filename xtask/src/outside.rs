@@ -153,7 +153,9 @@ impl Ground {
             None => Command::new(program),
         };
         command.args(["inside", "--scrape-seconds", &scrape_seconds.to_string()]);
-        command.arg("--operator").arg(&self.programs.operator).arg("--shop").arg(&self.programs.shop);
+        if self.place.context.is_none() {
+            command.arg("--operator").arg(&self.programs.operator).arg("--shop").arg(&self.programs.shop);
+        }
         match (&self.lab, &self.place.context) {
             (Some(lab), _) => {
                 command.args(["--lab", &lab.info().name]);
