@@ -10,7 +10,7 @@ use crate::counts::Reading;
 use crate::histogram::{Boundary, HistogramReading};
 
 /// One gate's warm-up on one side, across ticks and windows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct WarmUp {
     length_ms: i64,
     since_ms: Option<i64>,
@@ -32,6 +32,11 @@ impl WarmUp {
     #[must_use]
     pub fn new(length_ms: i64) -> Self {
         Self { length_ms, since_ms: None, known: BTreeMap::new() }
+    }
+
+    /// Makes it longer or shorter from now on.
+    pub fn set_length(&mut self, length_ms: i64) {
+        self.length_ms = length_ms;
     }
 
     /// Whether it leaves nothing out.
