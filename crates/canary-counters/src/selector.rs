@@ -231,11 +231,11 @@ impl Selector {
     pub fn scoped(&self, scope: &Scope) -> Result<Scoped, SelectorError> {
         let labels = scope.labels();
         let own = match scope.subject() {
-            Subject::Service(_) => Some(&labels.service),
-            Subject::Pods(_) | Subject::Total => None,
+            Subject::Service(_) => [labels.of_services(), &labels.pod, &labels.service],
+            Subject::Pods(_) | Subject::Total => [labels.namespace.as_str(), &labels.pod, &labels.pod],
         };
         for matcher in &self.matchers {
-            if matcher.label == labels.namespace || matcher.label == labels.pod || Some(&matcher.label) == own {
+            if own.contains(&matcher.label.as_str()) {
                 return Err(SelectorError::Reserved { selector: self.to_string(), label: matcher.label.clone() });
             }
         }
