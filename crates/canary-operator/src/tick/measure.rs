@@ -11,10 +11,9 @@ use canary_core::{
     Fetched, Observed,
     evidence::{Accounts, LeftOut, Totals},
     gates::{self, Measure, Reading},
-    object,
     traffic::Requests,
 };
-use canary_counters::{Grouping, Instant, Meter, PodKnown, Scope, Selector, Series, Tick, Value, ValueLimit, value};
+use canary_counters::{Instant, Meter, Scope, Value, ValueLimit, value};
 use canary_metrics::{MetricSource, pods::PodScraper};
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -22,7 +21,8 @@ use serde_json::Value as Json;
 
 use super::{
     pods,
-    side::{Side, WarmUps},
+    questions::{Answers, Question, Sides, questions},
+    side::{Look, Side, WarmUps},
 };
 
 /// Samples are asked for at least this far back.
@@ -186,7 +186,8 @@ pub(super) async fn gates(
         match source {
             Source::Store(store) => look(ledger, store, observed, now).await,
             Source::Pods(scraper) => {
-                let samples = pods::scrape(scraper, observed, &selectors(release), now).await;
+                let asked: Vec<_> = questions(release).into_values().collect();
+                let samples = pods::scrape(scraper, observed, &asked, now).await;
                 look(ledger, &samples, observed, samples.at()).await;
                 pods::explain(&mut ledger.readings, samples.failures());
             }
@@ -206,7 +207,7 @@ async fn look(ledger: &mut Ledger, source: &dyn MetricSource, observed: &Observe
     let release = &observed.release;
     let lookback = LOOKBACK.max(release.spec.interval.std().saturating_mul(4));
     let sides = Sides::of(observed);
-    match answers(source, release, &sides, lookback, now).await {
+    match Answers::ask(source, release, &sides, lookback, now).await {
         Ok(answers) => {
             let numbers = numbers(source, release, &sides, now).await;
             let covered_from = before(now, lookback);
@@ -241,73 +242,6 @@ fn both(gate: &Gate, measure: &Measure) -> Reading {
     }
 }
 
-/// The two sides' pods.
-struct Sides {
-    canary: Vec<PodKnown>,
-    stable: Vec<PodKnown>,
-}
-
-impl Sides {
-    fn of(observed: &Observed) -> Self {
-        let known = |pods: &[Json]| pods.iter().map(pod).collect::<Vec<_>>();
-        let step =
-            observed.release.status.as_ref().and_then(|status| status.current.as_ref()).map(|current| current.step);
-        // Once traffic is handed back, the target's pods are the candidate's too.
-        if matches!(step, Some(Step::HandBack | Step::Drain | Step::Soak)) {
-            let all = [observed.canary_pods.list(), observed.target_pods.list()].concat();
-            return Self { canary: known(&all), stable: Vec::new() };
-        }
-        Self { canary: known(observed.canary_pods.list()), stable: known(observed.target_pods.list()) }
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.canary.iter().chain(&self.stable).map(|pod| pod.name.clone()).collect()
-    }
-}
-
-fn pod(pod: &Json) -> PodKnown {
-    let created = object::text(pod, "/metadata/creationTimestamp").parse::<Timestamp>();
-    PodKnown { name: object::name(pod).to_owned(), started_at_ms: created.map_or(0, Timestamp::as_millisecond) }
-}
-
-/// Answers to the counters of one tick, by the selector's text.
-pub(super) type Answers = BTreeMap<String, Result<Vec<Series>, String>>;
-
-/// The selectors that the spec's gates need, each once. Histograms are asked by their buckets.
-fn selectors(release: &CanaryRelease) -> BTreeMap<String, Selector> {
-    let mut wanted = BTreeMap::new();
-    let mut add = |text: &str, buckets: bool| {
-        if let Ok(selector) = Selector::parse(text) {
-            let selector = if buckets { selector.bucket() } else { selector };
-            wanted.insert(key(text, buckets), selector);
-        }
-    };
-    add(&release.spec.traffic.requests.counter, false);
-    for gate in &release.spec.gates {
-        if let Some(rule) = &gate.error_rate {
-            add(&rule.bad, false);
-            add(&rule.total, false);
-        }
-        if let Some(rule) = &gate.latency {
-            add(&rule.histogram, true);
-            if let Some(failed) = &rule.failed {
-                add(failed, false);
-            }
-        }
-        if let Some(rule) = &gate.event_rate {
-            add(&rule.counter, false);
-        }
-        if let Some(rule) = &gate.relative {
-            add(&rule.counter, false);
-        }
-    }
-    wanted
-}
-
-pub(super) fn key(text: &str, buckets: bool) -> String {
-    if buckets { format!("buckets of {text}") } else { text.to_owned() }
-}
-
 /// A ledger for a window that is not known yet. After a restart the past is replayed where the store keeps it, so that
 /// nothing is lost but time.
 async fn begin(
@@ -325,9 +259,10 @@ async fn begin(
     if let Source::Store(source) = source
         && source.keeps_history()
         && elapsed <= REPLAY
+        && tells_whose(release, current)
     {
         let sides = Sides::of(observed);
-        if let Ok(answers) = answers(source, release, &sides, elapsed.saturating_add(LOOKBACK), now).await {
+        if let Ok(answers) = Answers::ask(source, release, &sides, elapsed.saturating_add(LOOKBACK), now).await {
             let ledger = replay(source, observed, current, window, &sides, &answers, now);
             if found_again(&ledger.readings, current) {
                 tracing::info!(release = current.id, "the window's counts were read again from the metrics store");
@@ -337,6 +272,13 @@ async fn begin(
     }
     tracing::info!(release = current.id, "counting goes on from the sums in the status");
     Ledger::new(release, current, window, Some(now))
+}
+
+/// Whether the window's past can be told apart by what is there now. Within one window the stable Service was stable's
+/// and is now the candidate's; pods are not handed over.
+fn tells_whose(release: &CanaryRelease, current: &ReleaseStatus) -> bool {
+    !matches!(current.step, Step::HandBack | Step::Drain)
+        || questions(release).keys().all(|question| question.by().is_pod())
 }
 
 /// The ledger as it would be had it been there all the time: tick after tick on the samples that were there then.
@@ -357,21 +299,10 @@ fn replay(
         if at >= now {
             break;
         }
-        let then: Answers = answers.iter().map(|(key, answer)| (key.clone(), cut(answer, at))).collect();
         let numbers = Numbers::new();
-        take(&mut ledger, observed, &Read { source, sides, answers: then, numbers, covered_from, at });
+        take(&mut ledger, observed, &Read { source, sides, answers: answers.until(at), numbers, covered_from, at });
     }
     ledger
-}
-
-/// The samples that were there at a time.
-fn cut(answer: &Result<Vec<Series>, String>, at: Timestamp) -> Result<Vec<Series>, String> {
-    let mut series = answer.clone()?;
-    for one in &mut series {
-        one.samples.retain(|sample| sample.at_ms <= at.as_millisecond());
-    }
-    series.retain(|one| !one.samples.is_empty());
-    Ok(series)
 }
 
 /// Whether a replay found what the status says was counted.
@@ -385,27 +316,6 @@ fn found_again(readings: &[Reading], current: &ReleaseStatus) -> bool {
             _ => sums.n <= 0.0,
         }
     })
-}
-
-/// Asks for every counter once.
-async fn answers(
-    source: &dyn MetricSource,
-    release: &CanaryRelease,
-    sides: &Sides,
-    lookback: Duration,
-    now: Timestamp,
-) -> Result<Answers, String> {
-    let namespace = release.metadata.namespace.as_deref().unwrap_or_default();
-    let scope = Scope::pods(namespace, sides.names(), source.labels()).map_err(|error| error.to_string())?;
-    let wanted = selectors(release);
-    let asked = wanted.iter().map(|(key, selector)| {
-        let scope = &scope;
-        async move {
-            let answer = source.counters(selector, scope, lookback, now).await;
-            (key.clone(), answer.map_err(|error| error.to_string()))
-        }
-    });
-    Ok(join_all(asked).await.into_iter().collect())
 }
 
 /// Answers to the queries of value gates, by gate.
@@ -431,13 +341,8 @@ struct Read<'a> {
 }
 
 impl Read<'_> {
-    fn tick(&self, pods: &[PodKnown]) -> Tick {
-        Tick {
-            now_ms: self.at.as_millisecond(),
-            covered_from_ms: self.covered_from.as_millisecond(),
-            pods: pods.to_vec(),
-            grouping: Grouping::Pod(self.source.labels().pod.clone()),
-        }
+    fn look(&self) -> Look<'_> {
+        Look { answers: &self.answers, labels: self.source.labels(), covered_from: self.covered_from, at: self.at }
     }
 }
 
@@ -447,10 +352,8 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
     let Some(current) = release.status.as_ref().and_then(|status| status.current.as_ref()) else { return };
     let now = read.at;
     let seconds = since(ledger.since, now).as_secs_f64();
-    let label = &read.source.labels().pod;
-    let (tick, of_stable) = (read.tick(&read.sides.canary), read.tick(&read.sides.stable));
-    let canary = Side::read(&mut ledger.canary, &mut ledger.warm_ups.0, &tick, &read.answers, label, release);
-    let stable = Side::read(&mut ledger.stable, &mut ledger.warm_ups.1, &of_stable, &read.answers, label, release);
+    let canary = Side::read(&mut ledger.canary, &mut ledger.warm_ups.0, read.look(), &read.sides.canary, release);
+    let stable = Side::read(&mut ledger.stable, &mut ledger.warm_ups.1, read.look(), &read.sides.stable, release);
     let totals: Vec<Totals> = release
         .spec
         .gates
@@ -465,7 +368,8 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
         })
         .collect();
     let known = |pods: &Fetched<Vec<Json>>| matches!(pods, Fetched::Known(_));
-    let known = known(&observed.canary_pods) && known(&observed.target_pods);
+    let known =
+        !release.spec.traffic.requests.by.is_pod() || (known(&observed.canary_pods) && known(&observed.target_pods));
     let requests = canary.fresh_requests().zip(stable.fresh_requests()).filter(|_| known);
     let requests = requests.map(|(canary, stable)| Requests { canary, stable });
     ledger.readings = ledger.accounts.absorb(&release.spec, current.step, &totals, requests, now);
@@ -479,7 +383,7 @@ fn sampled_next(
     release: &CanaryRelease,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let (newest, spacing) = ledger.canary.rhythm(&release.spec.traffic.requests.counter)?;
+    let (newest, spacing) = ledger.canary.rhythm(&Question::requests(release).name())?;
     let spacing = source.scrape_interval().and_then(|given| i64::try_from(given.as_millis()).ok()).unwrap_or(spacing);
     let interval = i64::try_from(release.spec.interval.std().as_millis()).ok()?;
     let stored = i64::try_from(STORED.as_millis()).ok()?;
@@ -505,7 +409,7 @@ async fn number(
     sides: &Sides,
     now: Timestamp,
 ) -> Result<f64, Measure> {
-    let names: Vec<String> = sides.canary.iter().map(|pod| pod.name.clone()).collect();
+    let names: Vec<String> = sides.canary.pods.iter().map(|pod| pod.name.clone()).collect();
     let scope =
         Scope::pods(namespace, names.clone(), source.labels()).map_err(|error| Measure::NoData(error.to_string()))?;
     let answer = source
@@ -762,6 +666,136 @@ mod tests {
         warming_tick(FakeSource::new(), &mut resumed, restarted.clone(), 30).await;
         let resumed = warming_tick(FakeSource::new(), &mut resumed, restarted, 35).await;
         assert_eq!(resumed.canary, Measure::Counted { n: 200.0, k: 5.0, seconds: 5.0 });
+    }
+
+    /// A gateway's counter of one Service's requests: `base` from before, and `rate` a second from second 0 on.
+    fn of_gateway(service: &str, base: f64, rate: f64, from: i64, until: i64) -> Series {
+        let mut series = series("", rate, until);
+        let labels = [("service", service), ("namespace", "shop"), ("instance", "10.0.0.9:9100")];
+        series.labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        series.samples.iter_mut().for_each(|sample| sample.value += base);
+        series.samples.drain(..usize::try_from(from).unwrap());
+        series
+    }
+
+    fn by_service(step: &str, window: &str) -> CanaryRelease {
+        let mut release = release(step, window);
+        release.spec.traffic.requests.by = canary_api::By::Service;
+        release.spec.gates[0].by = canary_api::By::Service;
+        release
+    }
+
+    /// The gateway has long served stable, and the canary from second 4 on: of ten requests a second one is bad.
+    async fn gateway_tick(
+        source: &FakeSource,
+        ledger: &mut Option<Ledger>,
+        release: CanaryRelease,
+        second: i64,
+    ) -> Observed {
+        let mut requests = vec![of_gateway("web", 90_000.0, 30.0, 0, second)];
+        let mut bad = vec![of_gateway("web", 700.0, 0.0, 0, second)];
+        if second >= 4 {
+            requests.push(of_gateway("web-canary", -30.0, 10.0, 4, second));
+            bad.push(of_gateway("web-canary", -3.0, 1.0, 4, second));
+        }
+        source.set_counter("requests_total", Ok(requests));
+        source.set_counter("bad_total", Ok(bad));
+        let mut observed = observed(release);
+        gates(ledger, Ok(Source::Store(source)), &mut observed, at(second)).await;
+        observed
+    }
+
+    #[tokio::test]
+    async fn by_service_each_side_is_asked_about_for_itself() {
+        let (mut ledger, source) = (None, FakeSource::new());
+        let seen = gateway_tick(&source, &mut ledger, by_service("Bake", "2026-01-01T01:00:02Z"), 22).await;
+        let reading = &seen.readings[0];
+        // The canary's first requests count whole: the gateway was there, and had not seen it.
+        assert_eq!(reading.canary, Measure::Counted { n: 190.0, k: 19.0, seconds: 20.0 });
+        assert_eq!(reading.stable, Measure::Counted { n: 600.0, k: 0.0, seconds: 20.0 });
+        assert_eq!(seen.share, Some(190.0 / 790.0));
+        let asked: BTreeSet<String> = source.asked().into_iter().collect();
+        let expected = ["bad_total", "requests_total"].into_iter().flat_map(|name| {
+            ["web", "web-canary"].map(|service| format!("{name}{{namespace=\"shop\",service=\"{service}\"}}"))
+        });
+        assert_eq!(asked, expected.collect());
+        assert_eq!(source.asked().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn by_service_the_handed_back_traffic_is_the_candidates_and_what_was_before_is_not() {
+        let (mut ledger, source) = (None, FakeSource::new());
+        gateway_tick(&source, &mut ledger, by_service("Roll", "2026-01-01T01:00:02Z"), 20).await;
+        let seen = gateway_tick(&source, &mut ledger, by_service("HandBack", "2026-01-01T01:00:02Z"), 30).await;
+        let reading = &seen.readings[0];
+        // Both Services count now, since the window's beginning; the 90,000 of the version before do not.
+        assert_eq!(reading.canary, Measure::Counted { n: 270.0 + 840.0, k: 27.0, seconds: 28.0 });
+        assert_eq!(reading.stable, Measure::Counted { n: 540.0, k: 0.0, seconds: 28.0 }, "nobody is stable any more");
+    }
+
+    #[tokio::test]
+    async fn by_service_the_past_is_replayed_too() {
+        let running = by_service("Bake", "2026-01-01T01:00:02Z");
+        let (mut whole, mut all) = (None, None);
+        for second in (4..=30).step_by(2) {
+            let source = FakeSource::new().with_history();
+            all = Some(gateway_tick(&source, &mut whole, running.clone(), second).await.readings);
+        }
+        let mut restarted = running;
+        let sums = canary_api::Counted { gate: "errors".into(), side: "canary".into(), n: 250.0, ..Default::default() };
+        restarted.status.as_mut().unwrap().current.as_mut().unwrap().counts = vec![sums];
+        let again = gateway_tick(&FakeSource::new().with_history(), &mut None, restarted.clone(), 30).await.readings;
+        assert_eq!(Some(again), all);
+        // Not where the Services have changed hands since: then the sums are gone on from.
+        restarted.status.as_mut().unwrap().current.as_mut().unwrap().step = Step::HandBack;
+        let mut ledger = None;
+        gateway_tick(&FakeSource::new().with_history(), &mut ledger, restarted.clone(), 30).await;
+        let seen = gateway_tick(&FakeSource::new().with_history(), &mut ledger, restarted, 32).await;
+        assert!(matches!(seen.readings[0].canary, Measure::Counted { n: 330.0, .. }), "{:?}", seen.readings[0]);
+    }
+
+    #[tokio::test]
+    async fn by_service_silence_of_the_gateway_is_no_pass() {
+        let (mut ledger, source) = (None, FakeSource::new());
+        gateway_tick(&source, &mut ledger, by_service("Bake", "2026-01-01T01:00:02Z"), 20).await;
+        let mut observed = observed(by_service("Bake", "2026-01-01T01:00:02Z"));
+        gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(40)).await;
+        let silent = &observed.readings[0].canary;
+        assert!(
+            matches!(silent, Measure::Partial { n: 170.0, why, .. } if why.contains("web-canary at 10.0.0.9:9100 is 20 s old")),
+            "{silent:?}"
+        );
+        // No share is told by it either.
+        source.set_counter("requests_total", Ok(vec![of_gateway("web", 90_000.0, 30.0, 0, 44)]));
+        gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(44)).await;
+        assert!(matches!(observed.readings[0].canary, Measure::Partial { .. }));
+        assert_eq!(observed.due_in_silence, 0.0);
+    }
+
+    #[tokio::test]
+    async fn one_gate_may_ask_the_gateway_and_another_the_pods() {
+        let mut mixed = by_service("Bake", "2026-01-01T01:00:02Z");
+        mixed.spec.traffic.requests.by = canary_api::By::Pod;
+        let mut own = mixed.spec.gates[0].clone();
+        (own.name, own.by) = ("own".into(), canary_api::By::Pod);
+        mixed.spec.gates.push(own);
+        let (mut ledger, source) = (None, FakeSource::new());
+        source.set_counter(
+            "requests_total",
+            Ok(vec![of_gateway("web-canary", 5.0, 10.0, 0, 20), series("c", 3.0, 20), series("s", 9.0, 20)]),
+        );
+        source.set_counter("bad_total", Ok(Vec::new()));
+        let mut observed = observed(mixed);
+        gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(20)).await;
+        let counted: Vec<&Measure> = observed.readings.iter().map(|reading| &reading.canary).collect();
+        let of = |n: f64| Measure::Counted { n, k: 0.0, seconds: 18.0 };
+        assert_eq!(counted, [&of(180.0), &of(54.0)]);
+        // Without pods the gateway can still be asked.
+        (observed.canary_pods, observed.target_pods) = (Fetched::Missing, Fetched::Missing);
+        source.set_counter("requests_total", Ok(vec![of_gateway("web-canary", 5.0, 10.0, 0, 24)]));
+        gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(24)).await;
+        assert_eq!(observed.readings[0].canary, Measure::Counted { n: 220.0, k: 0.0, seconds: 22.0 });
+        assert!(matches!(&observed.readings[1].canary, Measure::Error(why) if why.contains("no pods")));
     }
 
     #[tokio::test]
