@@ -18,11 +18,12 @@ pub enum HistogramUnit {
 }
 
 impl HistogramUnit {
-    /// By the metric's name: milliseconds where it says so, else seconds.
+    /// By the metric's name: milliseconds where it says so, and for Envoy's request times, which don't; else seconds.
     #[must_use]
     pub fn of(metric: &str) -> Self {
         let base = metric.strip_suffix("_bucket").or_else(|| metric.strip_suffix("_count")).unwrap_or(metric);
-        if base.ends_with("_milliseconds") || base.ends_with("_ms") || base.ends_with("_millis") {
+        let envoys = base.starts_with("envoy_") && base.ends_with("_rq_time");
+        if envoys || base.ends_with("_milliseconds") || base.ends_with("_ms") || base.ends_with("_millis") {
             Self::Milliseconds
         } else {
             Self::Seconds
