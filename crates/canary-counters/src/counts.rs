@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
+use crate::native::Rising;
 use crate::samples::Series;
 
 /// Largest value that is still counted exactly in a double: 2^53.
@@ -368,6 +369,8 @@ pub struct Meter {
     /// The times of samples, of whichever counter.
     scraped: BTreeMap<Scraped, BTreeSet<i64>>,
     counters: BTreeMap<String, Counter>,
+    /// Native histograms by name and labels.
+    pub(crate) natives: BTreeMap<String, BTreeMap<BTreeMap<String, String>, Rising>>,
 }
 
 impl Meter {
@@ -384,6 +387,7 @@ impl Meter {
             known: BTreeMap::new(),
             scraped: BTreeMap::new(),
             counters: BTreeMap::new(),
+            natives: BTreeMap::new(),
         }
     }
 

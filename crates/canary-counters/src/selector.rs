@@ -213,6 +213,12 @@ impl Selector {
         self.with_suffix("_bucket")
     }
 
+    /// The native histogram of this name.
+    #[must_use]
+    pub fn native(&self) -> Self {
+        self.with_suffix("")
+    }
+
     /// The request counter of the classic histogram of this name.
     #[must_use]
     pub fn count(&self) -> Self {
@@ -258,6 +264,13 @@ impl Selector {
                 (MatchKind::Regex | MatchKind::NotRegex, None) => false,
             }
         })
+    }
+
+    /// Whether all of these sets of labels, and any at all, have the labels that the matchers look at.
+    pub(crate) fn told_by<'a>(&self, mut all: impl Iterator<Item = &'a BTreeMap<String, String>>) -> bool {
+        let tells =
+            |labels: &BTreeMap<String, String>| self.matchers.iter().all(|matcher| labels.contains_key(&matcher.label));
+        all.next().is_some_and(tells) && all.all(tells)
     }
 
     /// Whether a series is one of this selector's: its name and its labels.
