@@ -164,7 +164,7 @@ impl Meter {
         for one in series {
             check_buckets(counter, one)?;
         }
-        let counts: Vec<Series> = series.iter().map(|one| one.with(|sample| sample.count)).collect();
+        let counts: Vec<Series> = series.iter().map(NativeSeries::counts).collect();
         self.check(counter, &counts, tick)?;
         self.witness(&counts, tick);
         let name = format!("{counter} at {limit}");
@@ -237,9 +237,10 @@ impl Meter {
 }
 
 impl NativeSeries {
-    /// One number of each sample, as a plain series.
-    fn with(&self, value: fn(&NativeSample) -> f64) -> Series {
-        let samples = self.samples.iter().map(|sample| Sample { at_ms: sample.at_ms, value: value(sample) });
+    /// How many observations there were in all, as a plain counter.
+    #[must_use]
+    pub fn counts(&self) -> Series {
+        let samples = self.samples.iter().map(|sample| Sample { at_ms: sample.at_ms, value: sample.count });
         Series { labels: self.labels.clone(), samples: samples.collect() }
     }
 }

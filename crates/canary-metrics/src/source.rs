@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use canary_counters::{Instant, LabelNames, Scope, Selector, Series};
-use futures::future::BoxFuture;
+use canary_counters::{Histogram, Instant, LabelNames, Scope, Selector, Series};
+use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 
 use crate::error::FetchError;
@@ -39,6 +39,19 @@ pub trait MetricSource: Send + Sync + std::fmt::Debug {
         lookback: Duration,
         at: Timestamp,
     ) -> BoxFuture<'a, Result<Vec<Series>, FetchError>>;
+
+    /// All raw samples of a histogram, by its name: of its classic buckets, or, where there are none and the source
+    /// knows of such, of the native histogram.
+    fn histogram<'a>(
+        &'a self,
+        selector: &'a Selector,
+        scope: &'a Scope,
+        lookback: Duration,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<Histogram, FetchError>> {
+        let buckets = selector.bucket();
+        async move { self.counters(&buckets, scope, lookback, at).await.map(Histogram::Classic) }.boxed()
+    }
 
     /// The value of a user's query at `at`, confined to the scope. `require_pods` is false for
     /// `scope: Total`.

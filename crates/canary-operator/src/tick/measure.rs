@@ -21,7 +21,7 @@ use serde_json::Value as Json;
 
 use super::{
     pods,
-    questions::{Answers, Question, Sides, questions},
+    questions::{Answers, Question, Sides, questions, series_of_pods},
     side::{Look, Side, WarmUps},
 };
 
@@ -186,8 +186,7 @@ pub(super) async fn gates(
         match source {
             Source::Store(store) => look(ledger, store, observed, now).await,
             Source::Pods(scraper) => {
-                let asked: Vec<_> = questions(release).into_values().collect();
-                let samples = pods::scrape(scraper, observed, &asked, now).await;
+                let samples = pods::scrape(scraper, observed, &series_of_pods(release), now).await;
                 look(ledger, &samples, observed, samples.at()).await;
                 pods::explain(&mut ledger.readings, samples.failures());
             }
@@ -462,7 +461,7 @@ fn streak(streaks: &mut BTreeMap<String, u32>, gate: &Gate, answer: &Result<f64,
 mod tests {
     use super::*;
     use canary_core::{Fetched, observed::Hold};
-    use canary_counters::{Sample, Series};
+    use canary_counters::{NativeBucket, NativeSample, NativeSeries, Sample, Series};
     use canary_metrics::fake::FakeSource;
     use serde_json::json;
 
@@ -796,6 +795,54 @@ mod tests {
         gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(24)).await;
         assert_eq!(observed.readings[0].canary, Measure::Counted { n: 220.0, k: 0.0, seconds: 22.0 });
         assert!(matches!(&observed.readings[1].canary, Measure::Error(why) if why.contains("no pods")));
+    }
+
+    /// A tick on a native histogram: ten requests a second of each pod, of which the canary's are slow from second 20 on.
+    /// From second 16 on its buckets are twice as wide.
+    async fn native_tick(
+        source: FakeSource,
+        ledger: &mut Option<Ledger>,
+        release: CanaryRelease,
+        second: i64,
+    ) -> Reading {
+        let bucket = |lower: f64, upper: f64, count: f64| NativeBucket { lower, upper, count };
+        let of = |pod: &str, slow_from: i64| {
+            let samples = (0..=second).map(|at| {
+                let (all, slow) = (10.0 * at as f64, 10.0 * at.saturating_sub(slow_from).max(0) as f64);
+                let fine = [bucket(0.1, 0.14, all - slow), bucket(0.28, 0.4, slow)];
+                let wide = [bucket(0.1, 0.2, all - slow), bucket(0.2, 0.4, slow)];
+                let mut buckets = if at < 16 { fine.to_vec() } else { wide.to_vec() };
+                buckets.retain(|bucket| bucket.count > 0.0);
+                NativeSample { at_ms: super::tests::at(at).as_millisecond(), count: all, buckets }
+            });
+            NativeSeries { labels: series(pod, 0.0, 0).labels, samples: samples.collect() }
+        };
+        source.set_native("latency_seconds", vec![of("c", 20), of("s", 99)]);
+        source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 10.0, second)]));
+        let mut observed = observed(release);
+        gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
+        observed.readings.remove(0)
+    }
+
+    #[tokio::test]
+    async fn a_native_histogram_is_judged_at_the_boundaries_next_to_the_limit_and_replayed() {
+        let mut running = release("Bake", "2026-01-01T01:00:02Z");
+        let rule = json!({"histogram": "latency_seconds", "quantile": "95%", "limit": "200ms"});
+        running.spec.gates[0].error_rate = None;
+        running.spec.gates[0].latency = Some(serde_json::from_value(rule).unwrap());
+        let (mut whole, mut all) = (None, None);
+        for second in (4..=30).step_by(2) {
+            all = Some(native_tick(FakeSource::new().with_history(), &mut whole, running.clone(), second).await);
+        }
+        let all = all.unwrap();
+        assert_eq!(all.canary, Measure::Counted { n: 280.0, k: 100.0, seconds: 28.0 });
+        assert_eq!(all.proof, Some(all.canary.clone()));
+        assert_eq!(all.stable, Measure::Counted { n: 280.0, k: 0.0, seconds: 28.0 });
+        assert!(gates::judge(&running.spec.gates[0], Some(&all), 0.5).verdict == gates::Verdict::Breach);
+        let sums = canary_api::Counted { gate: "errors".into(), side: "canary".into(), n: 270.0, ..Default::default() };
+        running.status.as_mut().unwrap().current.as_mut().unwrap().counts = vec![sums];
+        let again = native_tick(FakeSource::new().with_history(), &mut None, running, 30).await;
+        assert_eq!(again, all);
     }
 
     #[tokio::test]

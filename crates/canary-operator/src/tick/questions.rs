@@ -2,12 +2,13 @@
 //! one question for both sides, who are told apart in the answer; by Service each Service of a gateway is asked about by
 //! itself. It never looks into an answer.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use canary_api::{By, CanaryRelease, Gate, Step, names};
 use canary_core::{Observed, object};
-use canary_counters::{Grouping, LabelNames, PodKnown, Scope, ScopeError, Selector, Series};
+use canary_counters::{Grouping, Histogram, LabelNames, NativeSeries, PodKnown, Scope, ScopeError, Selector, Series};
 use canary_metrics::MetricSource;
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -53,9 +54,33 @@ impl Question {
     }
 
     fn selector(&self) -> Option<Selector> {
-        let selector = Selector::parse(&self.text).ok()?;
-        Some(if self.buckets { selector.bucket() } else { selector })
+        Selector::parse(&self.text).ok()
     }
+
+    async fn ask(
+        &self,
+        source: &dyn MetricSource,
+        selector: &Selector,
+        scope: &Scope,
+        lookback: Duration,
+        now: Timestamp,
+    ) -> Answer {
+        if !self.buckets {
+            let answer = source.counters(selector, scope, lookback, now).await;
+            return answer.map(Found::Series).map_err(|error| error.to_string());
+        }
+        match source.histogram(selector, scope, lookback, now).await {
+            Ok(Histogram::Classic(series)) => Ok(Found::Series(series)),
+            Ok(Histogram::Native(series)) => Ok(Found::Natives(series)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// The series that pods are to be read for.
+pub(super) fn series_of_pods(release: &CanaryRelease) -> Vec<Selector> {
+    let all = questions(release).into_iter();
+    all.map(|(question, selector)| if question.buckets { selector.bucket() } else { selector }).collect()
 }
 
 /// The questions of a spec, each once. What is no selector can't be asked.
@@ -137,7 +162,61 @@ fn pod(pod: &Json) -> PodKnown {
 }
 
 /// One answer, or why there is none.
-pub(super) type Answer = Result<Vec<Series>, String>;
+pub(super) type Answer = Result<Found, String>;
+
+/// What an answer holds.
+#[derive(Debug, Clone)]
+pub(super) enum Found {
+    /// Counters, or the buckets of classic histograms.
+    Series(Vec<Series>),
+    /// Native histograms.
+    Natives(Vec<NativeSeries>),
+}
+
+impl Found {
+    /// Whatever it is, as plain counters: who was scraped, and when.
+    pub(super) fn counts(&self) -> Cow<'_, [Series]> {
+        match self {
+            Self::Series(all) => Cow::Borrowed(all),
+            Self::Natives(all) => all.iter().map(NativeSeries::counts).collect(),
+        }
+    }
+
+    /// The series whose labels are wanted.
+    fn only(&self, wanted: impl Fn(&BTreeMap<String, String>) -> bool) -> Self {
+        match self {
+            Self::Series(all) => Self::Series(all.iter().filter(|one| wanted(&one.labels)).cloned().collect()),
+            Self::Natives(all) => Self::Natives(all.iter().filter(|one| wanted(&one.labels)).cloned().collect()),
+        }
+    }
+
+    /// The samples that were there at a time.
+    fn until(&self, at: Timestamp) -> Self {
+        let at_ms = at.as_millisecond();
+        match self.clone() {
+            Self::Series(mut all) => {
+                all.iter_mut().for_each(|one| one.samples.retain(|sample| sample.at_ms <= at_ms));
+                all.retain(|one| !one.samples.is_empty());
+                Self::Series(all)
+            }
+            Self::Natives(mut all) => {
+                all.iter_mut().for_each(|one| one.samples.retain(|sample| sample.at_ms <= at_ms));
+                all.retain(|one| !one.samples.is_empty());
+                Self::Natives(all)
+            }
+        }
+    }
+
+    /// Both together. Nothing is of either kind.
+    fn and(self, other: Self) -> Answer {
+        match (self, other) {
+            (Self::Series(none), other) | (other, Self::Series(none)) if none.is_empty() => Ok(other),
+            (Self::Series(one), Self::Series(other)) => Ok(Self::Series([one, other].concat())),
+            (Self::Natives(one), Self::Natives(other)) => Ok(Self::Natives([one, other].concat())),
+            _ => Err("one Service has classic buckets and the other a native histogram".to_owned()),
+        }
+    }
+}
 
 /// The answers of one tick.
 #[derive(Debug, Default)]
@@ -174,8 +253,8 @@ impl Answers {
             return Err(nobody.clone());
         }
         let asked = wanted.into_iter().map(|(question, selector, (of, scope))| async move {
-            let answer = source.counters(&selector, &scope, lookback, now).await;
-            (question, of, answer.map_err(|error| error.to_string()))
+            let answer = question.ask(source, &selector, &scope, lookback, now).await;
+            (question, of, answer)
         });
         for (question, of, answer) in join_all(asked).await {
             match of {
@@ -188,31 +267,32 @@ impl Answers {
 
     /// The same as they would have been at an earlier time.
     pub(super) fn until(&self, at: Timestamp) -> Self {
+        let cut = |answer: &Answer| answer.as_ref().map(|found| found.until(at)).map_err(Clone::clone);
         let services = self.services.iter().map(|(question, of)| {
-            (question.clone(), of.iter().map(|(service, answer)| (service.clone(), cut(answer, at))).collect())
+            (question.clone(), of.iter().map(|(service, answer)| (service.clone(), cut(answer))).collect())
         });
         Self {
-            pods: self.pods.iter().map(|(question, answer)| (question.clone(), cut(answer, at))).collect(),
+            pods: self.pods.iter().map(|(question, answer)| (question.clone(), cut(answer))).collect(),
             services: services.collect(),
         }
     }
 
     /// What each question says of a side.
     pub(super) fn of(&self, side: &Subject, labels: &LabelNames) -> BTreeMap<&Question, Answer> {
-        let names: BTreeSet<&str> = side.pods.iter().map(|pod| pod.name.as_str()).collect();
+        let names: BTreeSet<&String> = side.pods.iter().map(|pod| &pod.name).collect();
         let pods = self.pods.iter().map(|(question, answer)| {
-            let own = |one: &&Series| names.contains(one.label(&labels.pod));
-            (question, answer.as_ref().map(|all| all.iter().filter(own).cloned().collect()).map_err(Clone::clone))
+            let own = |of: &BTreeMap<String, String>| of.get(&labels.pod).is_some_and(|pod| names.contains(pod));
+            (question, answer.as_ref().map(|found| found.only(own)).map_err(Clone::clone))
         });
         let services = self.services.iter().map(|(question, of)| {
-            let own = side.services.iter().filter_map(|service| of.get(service).cloned());
-            (question, own.collect::<Result<Vec<_>, _>>().map(|all| all.concat()))
+            let mut own = side.services.iter().filter_map(|service| of.get(service).cloned());
+            (question, own.try_fold(Found::Series(Vec::new()), |all, one| all.and(one?)))
         });
         pods.chain(services).collect()
     }
 
     /// What gateways were seen to count, of whichever Service.
-    pub(super) fn of_gateways(&self) -> impl Iterator<Item = &Vec<Series>> {
+    pub(super) fn of_gateways(&self) -> impl Iterator<Item = &Found> {
         self.services.values().flat_map(BTreeMap::values).flatten()
     }
 }
@@ -231,14 +311,4 @@ fn scopes(
             .map(|service| Ok((Some(service.clone()), Scope::service(namespace, service, labels)?)))
             .collect(),
     }
-}
-
-/// The samples that were there at a time.
-fn cut(answer: &Answer, at: Timestamp) -> Answer {
-    let mut series = answer.clone()?;
-    for one in &mut series {
-        one.samples.retain(|sample| sample.at_ms <= at.as_millisecond());
-    }
-    series.retain(|one| !one.samples.is_empty());
-    Ok(series)
 }

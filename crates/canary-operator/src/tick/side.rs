@@ -15,7 +15,7 @@ use canary_counters::{
 };
 use jiff::Timestamp;
 
-use super::questions::{Answer, Answers, Question, Subject};
+use super::questions::{Answer, Answers, Found, Question, Subject};
 
 /// The gates' warm-ups on one side, by gate.
 pub(super) type WarmUps = BTreeMap<String, WarmUp>;
@@ -137,11 +137,7 @@ impl Counted {
 impl Counts {
     fn slow(gate: &Gate, histogram: HistogramReading, failed: Option<Reading>) -> Self {
         let Some(rule) = &gate.latency else { return Self::none() };
-        let limit_ms = u32::try_from(rule.limit.millis()).unwrap_or(u32::MAX);
-        let limit = Selector::parse(&rule.histogram)
-            .map_or(HistogramUnit::Seconds, |selector| HistogramUnit::of(selector.metric()))
-            .limit(limit_ms);
-        let latency = histogram::latency(&histogram, limit, failed.as_ref());
+        let latency = histogram::latency(&histogram, limit(rule), failed.as_ref());
         Self::Slow { histogram, failed, latency }
     }
 
@@ -244,11 +240,11 @@ impl<'a> Taken<'a> {
     fn new(meter: &'a mut Meter, look: Look<'a>, side: &Subject) -> Self {
         let (by_pod, by_service) = (look.tick(side, By::Pod), look.tick(side, By::Service));
         let answers = look.answers.of(side, look.labels);
-        for (_, series) in answers.iter().filter(|(question, _)| question.by().is_pod()) {
-            series.iter().for_each(|series| meter.witness(series, &by_pod));
+        for (_, answer) in answers.iter().filter(|(question, _)| question.by().is_pod()) {
+            answer.iter().for_each(|found| meter.witness(&found.counts(), &by_pod));
         }
         // A gateway that was seen to count the one Service would have shown the other, had that had a request.
-        look.answers.of_gateways().for_each(|series| meter.witness(series, &by_service));
+        look.answers.of_gateways().for_each(|found| meter.witness(&found.counts(), &by_service));
         let mut taken = Self { meter, by_pod, by_service, answers, readings: BTreeMap::new() };
         taken.absorb();
         taken
@@ -257,10 +253,9 @@ impl<'a> Taken<'a> {
     fn absorb(&mut self) {
         for (question, answer) in self.answers.iter().filter(|(question, _)| !question.is_histogram()) {
             let tick = if question.by().is_pod() { &self.by_pod } else { &self.by_service };
-            let reading = match answer {
-                Ok(series) => self.meter.absorb(&question.name(), series, tick).map_err(|error| error.to_string()),
-                Err(why) => Err(why.clone()),
-            };
+            let reading = answer.as_ref().map_err(Clone::clone).and_then(|found| {
+                self.meter.absorb(&question.name(), &found.counts(), tick).map_err(|error| error.to_string())
+            });
             self.readings.insert(question, reading);
         }
     }
@@ -296,16 +291,26 @@ impl<'a> Taken<'a> {
     /// A histogram's figures are taken for each gate by itself: which requests failed is the gate's to say.
     fn histogram(&mut self, gate: &Gate, rule: &canary_api::Latency) -> Result<HistogramReading, Measured> {
         let question = Question::histogram(&rule.histogram, gate.by);
-        let series = match self.answers.get(&question) {
-            Some(Ok(series)) => series,
-            Some(Err(why)) => return Err(Measured::Error(why.clone())),
-            None => return Err(Measured::Error(format!("{} is not a histogram's name", rule.histogram))),
-        };
         let not_good = rule.failed.as_deref().and_then(|text| Selector::parse(text).ok());
         let name = format!("{} ({})", question.name(), gate.name);
         let tick = if gate.by.is_pod() { &self.by_pod } else { &self.by_service };
-        Ok(self.meter.absorb_histogram(&name, series, not_good.as_ref(), tick)?)
+        let reading = match self.answers.get(&question) {
+            Some(Ok(Found::Series(buckets))) => self.meter.absorb_histogram(&name, buckets, not_good.as_ref(), tick),
+            Some(Ok(Found::Natives(natives))) => {
+                self.meter.absorb_native(&name, natives, limit(rule), not_good.as_ref(), tick)
+            }
+            Some(Err(why)) => return Err(Measured::Error(why.clone())),
+            None => return Err(Measured::Error(format!("{} is not a histogram's name", rule.histogram))),
+        };
+        Ok(reading?)
     }
+}
+
+/// A gate's limit in its histogram's unit.
+fn limit(rule: &canary_api::Latency) -> f64 {
+    let unit = Selector::parse(&rule.histogram)
+        .map_or(HistogramUnit::Seconds, |selector| HistogramUnit::of(selector.metric()));
+    unit.limit(u32::try_from(rule.limit.millis()).unwrap_or(u32::MAX))
 }
 
 fn with_n(measured: Measured, requests: f64) -> Measured {
