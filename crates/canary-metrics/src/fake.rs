@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use canary_counters::{Histogram, Instant, LabelNames, NativeSeries, Scope, Selector, Series, Subject, scope_query};
+use canary_counters::{Instant, LabelNames, NativeSeries, Scope, Selector, Series, Subject, scope_query};
 use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 
@@ -74,7 +74,7 @@ impl FakeSource {
         }
     }
 
-    /// Sets a native histogram, by its selector's text; it then has no classic buckets.
+    /// Sets a native histogram, by its selector's text.
     pub fn set_native(&self, selector: &str, answer: Vec<NativeSeries>) {
         if let Ok(mut answers) = self.answers.lock() {
             answers.natives.insert(selector.to_owned(), answer);
@@ -135,26 +135,21 @@ impl MetricSource for FakeSource {
         async move { answer.map_err(|problem| problem.of("fake")) }.boxed()
     }
 
-    fn histogram<'a>(
+    fn natives<'a>(
         &'a self,
         selector: &'a Selector,
-        scope: &'a Scope,
+        _scope: &'a Scope,
         lookback: Duration,
         at: Timestamp,
-    ) -> BoxFuture<'a, Result<Histogram, FetchError>> {
+    ) -> BoxFuture<'a, Result<Vec<NativeSeries>, FetchError>> {
         let native = self.answers.lock().ok().and_then(|answers| answers.natives.get(&selector.to_string()).cloned());
-        async move {
-            let Some(mut native) = native else {
-                return self.counters(&selector.bucket(), scope, lookback, at).await.map(Histogram::Classic);
-            };
-            let from = at.as_millisecond().saturating_sub(i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX));
-            for one in &mut native {
-                one.samples.retain(|sample| sample.at_ms > from && sample.at_ms <= at.as_millisecond());
-            }
-            native.retain(|one| !one.samples.is_empty());
-            Ok(Histogram::Native(native))
+        let mut native = native.unwrap_or_default();
+        let from = at.as_millisecond().saturating_sub(i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX));
+        for one in &mut native {
+            one.samples.retain(|sample| sample.at_ms > from && sample.at_ms <= at.as_millisecond());
         }
-        .boxed()
+        native.retain(|one| !one.samples.is_empty());
+        async move { Ok(native) }.boxed()
     }
 
     fn value<'a>(

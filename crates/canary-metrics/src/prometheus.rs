@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_counters::{Histogram, Instant, LabelNames, NativeSeries, Scope, Scoped, Selector, Series, scope_query};
+use canary_counters::{Instant, LabelNames, NativeSeries, Scope, Scoped, Selector, Series, scope_query};
 use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 use reqwest::StatusCode;
@@ -248,22 +248,14 @@ impl MetricSource for Prometheus {
         .boxed()
     }
 
-    fn histogram<'a>(
+    fn natives<'a>(
         &'a self,
         selector: &'a Selector,
         scope: &'a Scope,
         lookback: Duration,
         at: Timestamp,
-    ) -> BoxFuture<'a, Result<Histogram, FetchError>> {
-        async move {
-            let classic = self.counters(&selector.bucket(), scope, lookback, at).await?;
-            if !classic.is_empty() {
-                return Ok(Histogram::Classic(classic));
-            }
-            let natives = self.raw_natives(&self.confine(&selector.native(), scope)?, lookback, at).await?;
-            Ok(if natives.is_empty() { Histogram::Classic(classic) } else { Histogram::Native(natives) })
-        }
-        .boxed()
+    ) -> BoxFuture<'a, Result<Vec<NativeSeries>, FetchError>> {
+        async move { self.raw_natives(&self.confine(selector, scope)?, lookback, at).await }.boxed()
     }
 
     fn value<'a>(

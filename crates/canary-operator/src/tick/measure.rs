@@ -11,7 +11,6 @@ use canary_core::{
     Fetched, Observed,
     evidence::{Accounts, LeftOut, Totals},
     gates::{self, Measure, Reading},
-    traffic::Requests,
 };
 use canary_counters::{Instant, Meter, Scope, Value, ValueLimit, value};
 use canary_metrics::{MetricSource, pods::PodScraper};
@@ -78,6 +77,8 @@ pub(super) struct Ledger {
     /// When the canary's next sample should be there.
     due: Option<Timestamp>,
     readings: Vec<Reading>,
+    /// Requests a second of the stable side.
+    stable_rate: Option<f64>,
 }
 
 impl Ledger {
@@ -101,6 +102,7 @@ impl Ledger {
             asked: None,
             due: None,
             readings: Vec::new(),
+            stable_rate: None,
         }
     }
 
@@ -198,6 +200,7 @@ pub(super) async fn gates(
     observed.share = traffic.share();
     observed.misrouted = traffic.misrouted();
     observed.due_in_silence = traffic.due_in_silence();
+    observed.stable_rate = ledger.stable_rate;
     observed.next_look = ledger.due.filter(|due| *due > now).map(|due| since(now, due));
 }
 
@@ -369,8 +372,9 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
     let known = |pods: &Fetched<Vec<Json>>| matches!(pods, Fetched::Known(_));
     let known =
         !release.spec.traffic.requests.by.is_pod() || (known(&observed.canary_pods) && known(&observed.target_pods));
-    let requests = canary.fresh_requests().zip(stable.fresh_requests()).filter(|_| known);
-    let requests = requests.map(|(canary, stable)| Requests { canary, stable });
+    let requests = canary.requests_beside(&stable).filter(|_| known);
+    ledger.stable_rate =
+        stable.fresh_requests().map(|requests| requests.total() / seconds).filter(|rate| rate.is_finite());
     ledger.readings = ledger.accounts.absorb(&release.spec, current.step, &totals, requests, now);
     tracing::debug!(readings = ?ledger.readings, "gates read");
 }

@@ -46,6 +46,7 @@ fn observed(release: CanaryRelease) -> Observed {
         share: None,
         misrouted: None,
         due_in_silence: 0.0,
+        stable_rate: None,
         next_look: None,
     }
 }
@@ -296,6 +297,24 @@ async fn by_service_silence_of_the_gateway_is_no_pass() {
     gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(44)).await;
     assert!(matches!(observed.readings[0].canary, Measure::Partial { .. }));
     assert_eq!(observed.due_in_silence, 0.0);
+}
+
+#[tokio::test]
+async fn by_service_a_silent_canary_is_told_though_an_address_of_the_gateway_is_gone() {
+    let (mut ledger, source) = (None, FakeSource::new());
+    let mut observed = observed(by_service("Bake", "2026-01-01T01:00:02Z"));
+    observed.release.status.as_mut().unwrap().current.as_mut().unwrap().weight = "50%".to_owned();
+    for second in (6..=40).step_by(2) {
+        // Until second 10 a second address counts, too; from second 12 on the canary gets nothing more.
+        let mut gone = of_gateway("web-canary", 0.0, 3.0, 0, second.min(10));
+        gone.labels.insert("instance".into(), "10.0.0.8:9100".into());
+        let mut canary = of_gateway("web-canary", 0.0, 3.0, 0, second);
+        canary.samples.iter_mut().for_each(|sample| sample.value = sample.value.min(36.0));
+        source.set_counter("requests_total", Ok(vec![of_gateway("web", 0.0, 3.0, 0, second), canary, gone]));
+        source.set_counter("bad_total", Ok(Vec::new()));
+        gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
+    }
+    assert!((70.0..=84.0).contains(&observed.due_in_silence), "{}", observed.due_in_silence);
 }
 
 #[tokio::test]

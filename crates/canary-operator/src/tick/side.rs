@@ -8,10 +8,11 @@ use canary_api::{By, CanaryRelease, Gate, Scope, To};
 use canary_core::{
     evidence::{LeftOut, Paired, Totals},
     gates::Measure,
+    traffic::Requests,
 };
 use canary_counters::{
-    HistogramReading, HistogramUnit, LabelNames, Latency, Measured, Meter, Reading, Selector, Tick, WarmUp, histogram,
-    measure,
+    HistogramReading, HistogramUnit, LabelNames, Latency, Measured, Meter, PodState, Reading, Selector, Tick, WarmUp,
+    histogram, measure,
 };
 use jiff::Timestamp;
 
@@ -91,11 +92,26 @@ impl Side {
         Self { requests, gates }
     }
 
+    /// Both sides' requests, where all pods' samples are fresh.
+    pub(super) fn requests_beside(&self, stable: &Self) -> Option<Requests> {
+        let (own, of_stable) = (self.fresh_requests()?, stable.fresh_requests()?);
+        // By Service an address of the gateway may have been replaced: what is not fresh is not sampled again.
+        let here = own.pods.values().filter(|pod| pod.state == PodState::Fresh).map(|pod| pod.newest_ms);
+        let sampled: Vec<i64> = here.flatten().collect();
+        let known_to = *sampled.iter().min()?;
+        Some(Requests {
+            canary: own.total(),
+            stable: of_stable.total(),
+            known_to,
+            newest: *sampled.iter().max()?,
+            stable_then: of_stable.total_at(known_to),
+        })
+    }
+
     /// The requests, where all pods' samples are fresh.
-    pub(super) fn fresh_requests(&self) -> Option<f64> {
+    pub(super) fn fresh_requests(&self) -> Option<&Reading> {
         let requests = self.requests.as_ref().ok()?;
-        let fresh = matches!(measure::share(requests, requests), Measured::Counted { .. });
-        fresh.then(|| requests.total())
+        matches!(measure::share(requests, requests), Measured::Counted { .. }).then_some(requests)
     }
 
     /// A gate's totals on this side and the stable one, `seconds` into the window; with `by_pod` the stable pods one
