@@ -316,6 +316,30 @@ impl Reading {
         self.pods.values().filter_map(|pod| pod.newest_ms).max()
     }
 
+    /// Whether all that is counted is known up to now: each pod's samples are fresh; of a gateway's addresses some are,
+    /// as replaced ones stay behind.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        let fresh = |pod: &PodReading| pod.state == PodState::Fresh;
+        let current = if self.whole {
+            self.pods.values().any(fresh)
+        } else {
+            self.pods.values().all(|pod| fresh(pod) || pod.state == PodState::Gone)
+        };
+        current && self.has_series()
+    }
+
+    /// The times of the newest samples of the pods that are there; of a gateway's addresses, of those that are fresh.
+    #[must_use]
+    pub fn sampled_ms(&self) -> Vec<i64> {
+        let there = |pod: &&PodReading| match pod.state {
+            PodState::Fresh => true,
+            PodState::Gone => false,
+            PodState::Stale { .. } | PodState::Absent | PodState::Young => !self.whole,
+        };
+        self.pods.values().filter(there).filter_map(|pod| pod.newest_ms).collect()
+    }
+
     /// Whether any pod has had a series.
     #[must_use]
     pub fn has_series(&self) -> bool {

@@ -381,7 +381,7 @@ fn whole(now: i64, services: &[&str]) -> Tick {
 
 #[test]
 fn a_gateways_series_are_told_apart_by_address() {
-    let mut meter = Meter::new(100_000);
+    let mut meter = Meter::new(100_000).with_scrape_interval(Some(5000));
     let one = |at: i64, value: f64| series("instance=10.0.0.1:9100,service=orders", &[(at, value)]);
     let two = |at: i64, value: f64| series("instance=10.0.0.2:9100,service=orders", &[(at, value)]);
     let at = |now: i64| whole(now, &["orders"]);
@@ -393,8 +393,27 @@ fn a_gateways_series_are_told_apart_by_address() {
     let n = meter.absorb("n", &[one(150, 1100.0)], &at(150)).unwrap();
     let k = meter.absorb("k", &[], &at(150)).unwrap();
     assert_eq!(counted(&share(&n, &k)), (103.0, 0.0));
+    assert!(n.is_fresh());
+    assert_eq!(n.sampled_ms(), [150_000], "the replaced one does not hold the others back");
     let n = meter.absorb("n", &[], &at(900)).unwrap();
     assert!(matches!(share(&n, &k), Measured::Stale { .. }), "all silent");
+    assert!(!n.is_fresh() && n.sampled_ms().is_empty());
+}
+
+#[test]
+fn pods_are_fresh_only_together_and_those_that_are_gone_are_not_waited_for() {
+    let mut meter = Meter::new(0);
+    let both = &[("web-a", 0), ("web-b", 0)];
+    let a = |at: i64| series("pod=web-a", &[(at - 5, 1.0), (at, 2.0)]);
+    let n = meter.absorb("n", &[a(10), series("pod=web-b", &[(5, 1.0), (9, 2.0)])], &tick(10, both)).unwrap();
+    assert!(n.is_fresh());
+    assert_eq!(n.sampled_ms(), [10_000, 9000]);
+    let n = meter.absorb("n", &[a(60)], &tick(60, both)).unwrap();
+    assert!(!n.is_fresh());
+    assert_eq!(n.sampled_ms(), [60_000, 9000], "what is late is not known further");
+    let n = meter.absorb("n", &[a(65)], &tick(65, A)).unwrap();
+    assert!(n.is_fresh());
+    assert_eq!(n.sampled_ms(), [65_000]);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use canary_api::{CanaryRelease, Gate, ReleaseStatus, Step, names::ANNOTATION_COMMAND};
+use canary_api::{CanaryRelease, CanaryReleaseSpec, Gate, ReleaseStatus, Step, names::ANNOTATION_COMMAND};
 use canary_core::{
     Fetched, Observed,
     evidence::{Accounts, LeftOut, Totals},
@@ -26,8 +26,12 @@ use super::{
 
 /// Samples are asked for at least this far back.
 const LOOKBACK: Duration = Duration::from_secs(60);
+/// Of a window younger than this nothing was lost if nothing is in the status.
+const YOUNG: Duration = Duration::from_secs(30);
 /// A window longer than this is not replayed after a restart.
 const REPLAY: Duration = Duration::from_secs(2 * 3600);
+/// Nor one of more ticks than this.
+const MOST_TICKS: u32 = 1500;
 /// Of the requests in the status, at least this part must be found again, or the replay is not believed.
 const FOUND: f64 = 0.9;
 /// How long after a sample's time a store is taken to answer with it.
@@ -64,6 +68,8 @@ impl Source<'_> {
 pub(super) struct Ledger {
     /// Release and window that it counts for.
     release: String,
+    /// The spec that it counts for.
+    spec: CanaryReleaseSpec,
     window: Timestamp,
     /// From when the meters count.
     since: Timestamp,
@@ -92,6 +98,7 @@ impl Ledger {
         let streaks = current.counts.iter().map(|sums| (sums.gate.clone(), sums.streak));
         Self {
             release: current.id.clone(),
+            spec: release.spec.clone(),
             window: window.since,
             since,
             canary: meter(),
@@ -104,6 +111,28 @@ impl Ledger {
             readings: Vec::new(),
             stable_rate: None,
         }
+    }
+
+    /// Whether the spec still asks what this ledger counts.
+    fn asks_the_same(&self, release: &CanaryRelease) -> bool {
+        let (then, now) = (&self.spec, &release.spec);
+        then.gates == now.gates
+            && then.traffic.requests == now.traffic.requests
+            && then.interval == now.interval
+            && then.stages == now.stages
+            && then.soak == now.soak
+            && then.provider == now.provider
+    }
+
+    /// The status with the sums of those gates only that the spec asks for as before.
+    fn unchanged(&self, release: &CanaryRelease, current: &ReleaseStatus) -> ReleaseStatus {
+        let mut kept = current.clone();
+        let same = self.spec.traffic.requests == release.spec.traffic.requests;
+        let unchanged = |name: &str| {
+            same && self.spec.gates.iter().any(|gate| gate.name == name && release.spec.gates.contains(gate))
+        };
+        kept.counts.retain(|sums| unchanged(&sums.gate));
+        kept
     }
 
     /// Goes over to the window that the status speaks of.
@@ -123,6 +152,18 @@ impl Ledger {
             self.readings.clear();
         }
         true
+    }
+
+    /// Whether this tick goes by what was last read: a command or a deletion does not wait for a metrics store, while
+    /// that is fresh, or where the release is given up anyway.
+    fn hurried(&self, release: &CanaryRelease, current: &ReleaseStatus, now: Timestamp) -> bool {
+        let rolls = matches!(current.step, Step::Roll | Step::HandBack | Step::Drain | Step::Soak);
+        if release.metadata.deletion_timestamp.is_some() && !rolls {
+            return true;
+        }
+        let commanded = release.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_COMMAND));
+        let fresh = release.spec.interval.std().saturating_mul(2);
+        commanded && self.asked.is_some_and(|asked| since(asked, now) < fresh)
     }
 
     /// Whether the time has not come to ask again.
@@ -174,17 +215,18 @@ pub(super) async fn gates(
             return;
         }
     };
-    if !ledger.as_mut().is_some_and(|ledger| ledger.follow(release, current, window)) {
+    let edited = ledger.as_ref().is_some_and(|ledger| ledger.release == current.id && !ledger.asks_the_same(release));
+    // What was counted under another rule is not held against this one.
+    let kept = ledger.as_ref().filter(|_| edited).map(|ledger| ledger.unchanged(release, current));
+    if edited || !ledger.as_mut().is_some_and(|ledger| ledger.follow(release, current, window)) {
         let scrape_ms = source.sampled_every(release).and_then(|interval| i64::try_from(interval.as_millis()).ok());
         let history = matches!(source, Source::Store(store) if store.keeps_history());
         let window = Window { since: window, scrape_ms, history };
-        *ledger = Some(begin(source, observed, current, window, now).await);
+        *ledger = Some(begin(source, observed, kept.as_ref().unwrap_or(current), window, now).await);
     }
     let Some(ledger) = ledger.as_mut() else { return };
-    // A command or a deletion does not wait for a metrics store; its tick goes by what was last read.
-    let commanded = release.metadata.deletion_timestamp.is_some()
-        || release.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_COMMAND));
-    if !ledger.young(release.spec.interval.std(), now) && !commanded {
+    let interval = release.spec.interval.std();
+    if !ledger.young(interval, now) && !ledger.hurried(release, current, now) {
         match source {
             Source::Store(store) => look(ledger, store, observed, now).await,
             Source::Pods(scraper) => {
@@ -214,7 +256,8 @@ async fn look(ledger: &mut Ledger, source: &dyn MetricSource, observed: &Observe
             let numbers = numbers(source, release, &sides, now).await;
             let covered_from = before(now, lookback);
             take(ledger, observed, &Read { source, sides: &sides, answers, numbers, covered_from, at: now });
-            ledger.due = sampled_next(ledger, source, release, now);
+            // Only what is sampled by others is worth waiting for; the pods themselves were read just now.
+            ledger.due = if source.keeps_history() { sampled_next(ledger, source, release, now) } else { None };
         }
         Err(why) => {
             let nothing = Measure::NoData(why);
@@ -254,19 +297,20 @@ async fn begin(
     now: Timestamp,
 ) -> Ledger {
     let release = &observed.release;
-    if current.counts.is_empty() {
+    let elapsed = since(window.since, now);
+    // A window that has just begun holds nothing that could have been lost.
+    if current.counts.is_empty() && elapsed < YOUNG {
         return Ledger::new(release, current, window, None);
     }
-    let elapsed = since(window.since, now);
     if let Source::Store(source) = source
         && source.keeps_history()
-        && elapsed <= REPLAY
-        && tells_whose(release, current)
+        && elapsed <= REPLAY.min(release.spec.interval.std().saturating_mul(MOST_TICKS))
+        && tells_whose(observed, current)
     {
         let sides = Sides::of(observed);
         if let Ok(answers) = Answers::ask(source, release, &sides, elapsed.saturating_add(LOOKBACK), now).await {
-            let ledger = replay(source, observed, current, window, &sides, &answers, now);
-            if found_again(&ledger.readings, current) {
+            let ledger = replay(source, observed, current, window, &sides, &answers, now).await;
+            if found_again(&ledger, current) {
                 tracing::info!(release = current.id, "the window's counts were read again from the metrics store");
                 return ledger;
             }
@@ -276,15 +320,24 @@ async fn begin(
     Ledger::new(release, current, window, Some(now))
 }
 
-/// Whether the window's past can be told apart by what is there now. Within one window the stable Service was stable's
-/// and is now the candidate's; pods are not handed over.
-fn tells_whose(release: &CanaryRelease, current: &ReleaseStatus) -> bool {
-    !matches!(current.step, Step::HandBack | Step::Drain)
-        || questions(release).keys().all(|question| question.by().is_pod())
+/// Whether the window's past can be told apart by what is there now: pods must have been listed; and within one window
+/// the stable Service was stable's and is now the candidate's, where pods are not handed over.
+fn tells_whose(observed: &Observed, current: &ReleaseStatus) -> bool {
+    let asked = questions(&observed.release);
+    let by_pod = asked.keys().any(|question| question.by().is_pod());
+    let by_service = asked.keys().any(|question| !question.by().is_pod());
+    let handed_over = matches!(current.step, Step::HandBack | Step::Drain);
+    let listed = known(&observed.canary_pods) && known(&observed.target_pods);
+    !(by_service && handed_over) && (!by_pod || listed)
+}
+
+/// Whether pods could be listed.
+fn known(pods: &Fetched<Vec<Json>>) -> bool {
+    matches!(pods, Fetched::Known(_))
 }
 
 /// The ledger as it would be had it been there all the time: tick after tick on the samples that were there then.
-fn replay(
+async fn replay(
     source: &dyn MetricSource,
     observed: &Observed,
     current: &ReleaseStatus,
@@ -294,24 +347,34 @@ fn replay(
     now: Timestamp,
 ) -> Ledger {
     let mut ledger = Ledger::new(&observed.release, current, window, None);
-    let covered_from = before(window.since, LOOKBACK);
-    let mut at = window.since;
-    while let Ok(next) = at.checked_add(observed.release.spec.interval.std()) {
+    let interval = observed.release.spec.interval.std();
+    let lookback = LOOKBACK.max(interval.saturating_mul(4));
+    let (mut at, mut ticks) = (window.since, 0_u32);
+    while let Ok(next) = at.checked_add(interval) {
         at = next;
         if at >= now {
             break;
         }
+        // Each tick sees what it would have seen; others go on meanwhile.
+        let covered_from = before(at, lookback);
+        let then = answers.between(covered_from, at);
+        ticks = ticks.wrapping_add(1);
+        if ticks.is_multiple_of(8) {
+            tokio::task::yield_now().await;
+        }
         let numbers = Numbers::new();
-        take(&mut ledger, observed, &Read { source, sides, answers: answers.until(at), numbers, covered_from, at });
+        take(&mut ledger, observed, &Read { source, sides, answers: then, numbers, covered_from, at });
     }
     ledger
 }
 
 /// Whether a replay found what the status says was counted.
-fn found_again(readings: &[Reading], current: &ReleaseStatus) -> bool {
+fn found_again(ledger: &Ledger, current: &ReleaseStatus) -> bool {
     current.counts.iter().filter(|sums| sums.side == "canary").all(|sums| {
-        let reading = readings.iter().find(|reading| reading.gate == sums.gate).map(|reading| &reading.canary);
+        let reading = ledger.readings.iter().find(|reading| reading.gate == sums.gate).map(|reading| &reading.canary);
         match reading {
+            // What was a breach then is told as it was then.
+            _ if ledger.accounts.breached(&sums.gate) => true,
             Some(Measure::Counted { n, k, .. } | Measure::Partial { n, k, .. }) => {
                 *n >= sums.n * FOUND && *k >= sums.k * FOUND
             }
@@ -369,14 +432,38 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
             (false, _) => Some(canary.totals(&stable, gate, seconds, current.step == Step::Baseline)),
         })
         .collect();
-    let known = |pods: &Fetched<Vec<Json>>| matches!(pods, Fetched::Known(_));
-    let known =
-        !release.spec.traffic.requests.by.is_pod() || (known(&observed.canary_pods) && known(&observed.target_pods));
-    let requests = canary.requests_beside(&stable).filter(|_| known);
+    let (canary_known, stable_known) = (known(&observed.canary_pods), known(&observed.target_pods));
+    let totals = unread(&release.spec, totals, canary_known, stable_known);
+    let listed = !release.spec.traffic.requests.by.is_pod() || (canary_known && stable_known);
+    let requests = canary.requests_beside(&stable).filter(|_| listed);
     ledger.stable_rate =
         stable.fresh_requests().map(|requests| requests.total() / seconds).filter(|rate| rate.is_finite());
     ledger.readings = ledger.accounts.absorb(&release.spec, current.step, &totals, requests, now);
     tracing::debug!(readings = ?ledger.readings, "gates read");
+}
+
+/// Where a side's pods could not be listed, its totals are those of nobody knows whom: they count for nothing. A gateway
+/// needs no list.
+fn unread(spec: &CanaryReleaseSpec, mut totals: Vec<Totals>, canary_known: bool, stable_known: bool) -> Vec<Totals> {
+    let of_pods = |name: &str| spec.gates.iter().any(|gate| gate.name == name && rests_on_pods(spec, gate));
+    for total in totals.iter_mut().filter(|total| of_pods(&total.gate)) {
+        if !canary_known {
+            total.canary = Measure::Error("the canary's pods could not be listed".to_owned());
+            total.proof = None;
+        }
+        if !stable_known {
+            total.stable = Measure::Error("the target's pods could not be listed".to_owned());
+        }
+        if !(canary_known && stable_known) {
+            total.paired = None;
+        }
+    }
+    totals
+}
+
+fn rests_on_pods(spec: &CanaryReleaseSpec, gate: &Gate) -> bool {
+    let per_request = gate.event_rate.is_some() || gate.relative.is_some();
+    gate.by.is_pod() || (per_request && spec.traffic.requests.by.is_pod())
 }
 
 /// When the canary's next sample should be there, if that is before the next interval is over.

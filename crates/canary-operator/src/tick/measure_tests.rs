@@ -209,6 +209,8 @@ fn by_service(step: &str, window: &str) -> CanaryRelease {
     let mut release = release(step, window);
     release.spec.traffic.requests.by = canary_api::By::Service;
     release.spec.gates[0].by = canary_api::By::Service;
+    // A breach would be told as it was at its first tick.
+    release.spec.gates[0].error_rate.as_mut().unwrap().limit = "50%".parse().unwrap();
     release
 }
 
@@ -340,7 +342,7 @@ async fn one_gate_may_ask_the_gateway_and_another_the_pods() {
     source.set_counter("requests_total", Ok(vec![of_gateway("web-canary", 5.0, 10.0, 0, 24)]));
     gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(24)).await;
     assert_eq!(observed.readings[0].canary, Measure::Counted { n: 220.0, k: 0.0, seconds: 22.0 });
-    assert!(matches!(&observed.readings[1].canary, Measure::Error(why) if why.contains("no pods")));
+    assert!(matches!(&observed.readings[1].canary, Measure::Error(why) if why.contains("could not be listed")));
 }
 
 /// A tick on a native histogram: ten requests a second of each pod, of which the canary's are slow from second 20 on.
@@ -368,7 +370,7 @@ async fn native_tick(source: FakeSource, ledger: &mut Option<Ledger>, release: C
 #[tokio::test]
 async fn a_native_histogram_is_judged_at_the_boundaries_next_to_the_limit_and_replayed() {
     let mut running = release("Bake", "2026-01-01T01:00:02Z");
-    let rule = json!({"histogram": "latency_seconds", "quantile": "95%", "limit": "200ms"});
+    let rule = json!({"histogram": "latency_seconds", "quantile": "1%", "limit": "200ms"});
     running.spec.gates[0].error_rate = None;
     running.spec.gates[0].latency = Some(serde_json::from_value(rule).unwrap());
     let (mut whole, mut all) = (None, None);
@@ -379,7 +381,7 @@ async fn a_native_histogram_is_judged_at_the_boundaries_next_to_the_limit_and_re
     assert_eq!(all.canary, Measure::Counted { n: 280.0, k: 100.0, seconds: 28.0 });
     assert_eq!(all.proof, Some(all.canary.clone()));
     assert_eq!(all.stable, Measure::Counted { n: 280.0, k: 0.0, seconds: 28.0 });
-    assert!(gates::judge(&running.spec.gates[0], Some(&all), 0.5).verdict == gates::Verdict::Breach);
+    assert_eq!(gates::judge(&running.spec.gates[0], Some(&all), 0.5).shown.value, "35.71%");
     let sums = canary_api::Counted { gate: "errors".into(), side: "canary".into(), n: 270.0, ..Default::default() };
     running.status.as_mut().unwrap().current.as_mut().unwrap().counts = vec![sums];
     let again = native_tick(FakeSource::new().with_history(), &mut None, running, 30).await;
@@ -394,10 +396,86 @@ async fn events_are_held_against_the_time_that_is_judged() {
     release.spec.gates[0].event_rate = Some(serde_json::from_value(rule).unwrap());
     let mut ledger = None;
     let reading = warming_tick(FakeSource::new(), &mut ledger, release, 30).await;
-    // 16 of the canary's 27 seconds of traffic, of 28 seconds in all.
-    let judged = 28.0 * 16.0 / 27.0;
+    // 16 of the canary's 27 seconds of traffic, of 28 seconds in all,
+    // and a second more, for what the window's first sample counts of the time before.
+    let judged = 29.0 * (16.0 / 27.0);
     assert_eq!(reading.canary, Measure::Counted { n: 160.0, k: 16.0, seconds: judged });
-    assert!(matches!(reading.stable, Measure::Counted { seconds, .. } if seconds == 28.0));
+    assert!(matches!(reading.stable, Measure::Counted { seconds, .. } if seconds == 29.0));
+}
+
+#[tokio::test]
+async fn an_edited_gate_is_judged_by_its_new_limit_at_once() {
+    let tick = async |ledger: &mut Option<Ledger>, limit: &str, second: i64| {
+        let mut release = release("Bake", "2026-01-01T01:00:10Z");
+        release.spec.gates[0].error_rate.as_mut().unwrap().limit = limit.parse().unwrap();
+        let source = FakeSource::new().with_history();
+        source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 10.0, second)]));
+        source.set_counter("bad_total", Ok(vec![series("s", 0.0, second), series("c", 0.2, second)]));
+        let mut observed = observed(release);
+        gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
+        observed.readings.remove(0)
+    };
+    let mut ledger = None;
+    let loose = tick(&mut ledger, "5%", 40).await;
+    assert!(!loose.evidence.unwrap().above);
+    let tight = tick(&mut ledger, "1%", 40).await;
+    assert!(tight.evidence.unwrap().above);
+    assert_eq!(tight.canary, loose.canary);
+}
+
+#[tokio::test]
+async fn a_canary_that_counts_nothing_from_the_start_is_heard_to_be_silent() {
+    let mut ledger = None;
+    let mut due = 0.0;
+    for second in (12..=40).step_by(2) {
+        let mut release = release("Bake", "2026-01-01T01:00:10Z");
+        release.status.as_mut().unwrap().current.as_mut().unwrap().weight = "50%".to_owned();
+        let source = FakeSource::new();
+        source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 0.0, second)]));
+        let mut observed = observed(release);
+        gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
+        due = observed.due_in_silence;
+    }
+    assert!(due >= 200.0, "{due}");
+}
+
+#[tokio::test]
+async fn pods_that_could_not_be_listed_pass_nothing() {
+    let mut ledger = None;
+    let source = FakeSource::new();
+    source.set_counter("requests_total", Ok(vec![series("s", 10.0, 20), series("c", 10.0, 20)]));
+    let mut observed = observed(release("Bake", "2026-01-01T01:00:10Z"));
+    observed.canary_pods = Fetched::Failed("the server fails".to_owned());
+    gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(20)).await;
+    assert_eq!(observed.readings[0].canary, Measure::Error("the canary's pods could not be listed".to_owned()));
+    assert!(matches!(observed.readings[0].stable, Measure::Counted { .. }));
+}
+
+#[tokio::test]
+async fn events_are_held_against_the_time_that_their_samples_cover() {
+    let mut ledger = None;
+    let mut most = f64::NEG_INFINITY;
+    // Sampled every 15 s, looked at every 2 s; one event a second on the canary, the limit is 60/min for it.
+    for second in (12..=58).step_by(2) {
+        let mut release = release("Bake", "2026-01-01T01:00:10Z");
+        release.status.as_mut().unwrap().current.as_mut().unwrap().weight = "50%".to_owned();
+        release.spec.gates[0] = serde_json::from_value(
+            json!({"name": "events", "eventRate": {"counter": "events_total", "limit": "120/min"}}),
+        )
+        .unwrap();
+        let every_15 = |pod: &str, rate: f64| {
+            let mut series = series(pod, rate, second);
+            series.samples.retain(|sample| (sample.at_ms / 1000).rem_euclid(15) == 14);
+            series
+        };
+        let source = FakeSource::new();
+        source.set_counter("requests_total", Ok(vec![every_15("s", 10.0), every_15("c", 10.0)]));
+        source.set_counter("events_total", Ok(vec![every_15("s", 1.0), every_15("c", 1.0)]));
+        let mut observed = observed(release);
+        gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
+        most = most.max(observed.readings[0].evidence.map_or(0.0, |evidence| evidence.canary));
+    }
+    assert!(most < 0.5, "{most}");
 }
 
 #[test]

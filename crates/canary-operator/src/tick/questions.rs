@@ -133,7 +133,9 @@ impl Sides {
         let release = &observed.release;
         let stable = release.spec.traffic.service.clone();
         let canary = names::canary(&stable);
-        let known = |pods: &[Json]| pods.iter().map(pod).collect::<Vec<_>>();
+        // A pod that has ended counts no more, however long its object stays.
+        let ended = |pod: &Json| matches!(object::text(pod, "/status/phase"), "Succeeded" | "Failed");
+        let known = |pods: &[Json]| pods.iter().filter(|one| !ended(one)).map(pod).collect::<Vec<_>>();
         let (of_canary, of_target) = (known(observed.canary_pods.list()), known(observed.target_pods.list()));
         let step = release.status.as_ref().and_then(|status| status.current.as_ref()).map(|current| current.step);
         // Once traffic is handed back, the target's pods are the candidate's too.
@@ -190,20 +192,24 @@ impl Found {
         }
     }
 
-    /// The samples that were there at a time.
-    fn until(&self, at: Timestamp) -> Self {
-        let at_ms = at.as_millisecond();
-        match self.clone() {
-            Self::Series(mut all) => {
-                all.iter_mut().for_each(|one| one.samples.retain(|sample| sample.at_ms <= at_ms));
-                all.retain(|one| !one.samples.is_empty());
-                Self::Series(all)
-            }
-            Self::Natives(mut all) => {
-                all.iter_mut().for_each(|one| one.samples.retain(|sample| sample.at_ms <= at_ms));
-                all.retain(|one| !one.samples.is_empty());
-                Self::Natives(all)
-            }
+    /// The samples that a question at a time would have brought.
+    fn between(&self, from: Timestamp, at: Timestamp) -> Self {
+        let (from, at) = (from.as_millisecond(), at.as_millisecond());
+        match self {
+            Self::Series(all) => Self::Series(
+                all.iter()
+                    .map(|one| (one, part(&one.samples, |sample| sample.at_ms, from, at)))
+                    .filter(|(_, samples)| !samples.is_empty())
+                    .map(|(one, samples)| Series { labels: one.labels.clone(), samples })
+                    .collect(),
+            ),
+            Self::Natives(all) => Self::Natives(
+                all.iter()
+                    .map(|one| (one, part(&one.samples, |sample| sample.at_ms, from, at)))
+                    .filter(|(_, samples)| !samples.is_empty())
+                    .map(|(one, samples)| NativeSeries { labels: one.labels.clone(), samples })
+                    .collect(),
+            ),
         }
     }
 
@@ -216,6 +222,13 @@ impl Found {
             _ => Err("one Service has classic buckets and the other a native histogram".to_owned()),
         }
     }
+}
+
+/// Samples after `from`, up to and with `until`.
+fn part<S: Clone>(samples: &[S], at_ms: fn(&S) -> i64, from: i64, until: i64) -> Vec<S> {
+    let first = samples.partition_point(|sample| at_ms(sample) <= from);
+    let last = samples.partition_point(|sample| at_ms(sample) <= until);
+    samples.get(first..last).unwrap_or_default().to_vec()
 }
 
 /// The answers of one tick.
@@ -266,8 +279,8 @@ impl Answers {
     }
 
     /// The same as they would have been at an earlier time.
-    pub(super) fn until(&self, at: Timestamp) -> Self {
-        let cut = |answer: &Answer| answer.as_ref().map(|found| found.until(at)).map_err(Clone::clone);
+    pub(super) fn between(&self, from: Timestamp, at: Timestamp) -> Self {
+        let cut = |answer: &Answer| answer.as_ref().map(|found| found.between(from, at)).map_err(Clone::clone);
         let services = self.services.iter().map(|(question, of)| {
             (question.clone(), of.iter().map(|(service, answer)| (service.clone(), cut(answer))).collect())
         });

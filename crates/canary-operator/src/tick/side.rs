@@ -11,8 +11,8 @@ use canary_core::{
     traffic::Requests,
 };
 use canary_counters::{
-    HistogramReading, HistogramUnit, LabelNames, Latency, Measured, Meter, PodState, Reading, Selector, Tick, WarmUp,
-    histogram, measure,
+    HistogramReading, HistogramUnit, LabelNames, Latency, Measured, Meter, Reading, Selector, Tick, WarmUp, histogram,
+    measure,
 };
 use jiff::Timestamp;
 
@@ -95,9 +95,7 @@ impl Side {
     /// Both sides' requests, where all pods' samples are fresh.
     pub(super) fn requests_beside(&self, stable: &Self) -> Option<Requests> {
         let (own, of_stable) = (self.fresh_requests()?, stable.fresh_requests()?);
-        // By Service an address of the gateway may have been replaced: what is not fresh is not sampled again.
-        let here = own.pods.values().filter(|pod| pod.state == PodState::Fresh).map(|pod| pod.newest_ms);
-        let sampled: Vec<i64> = here.flatten().collect();
+        let sampled = own.sampled_ms();
         let known_to = *sampled.iter().min()?;
         Some(Requests {
             canary: own.total(),
@@ -111,7 +109,8 @@ impl Side {
     /// The requests, where all pods' samples are fresh.
     pub(super) fn fresh_requests(&self) -> Option<&Reading> {
         let requests = self.requests.as_ref().ok()?;
-        matches!(measure::share(requests, requests), Measured::Counted { .. }).then_some(requests)
+        // None counted is an answer too, where all the counters are there and fresh.
+        requests.is_fresh().then_some(requests)
     }
 
     /// A gate's totals on this side and the stable one, `seconds` into the window; with `by_pod` the stable pods one
@@ -144,10 +143,28 @@ impl Counted {
     }
 
     fn measure(&self, gate: &Gate, seconds: f64) -> Measure {
-        // Events are held against a time: it is shorter by what is not judged of it.
-        let seconds = if gate.event_rate.is_some() { seconds * self.part } else { seconds };
+        // Events are held against the time in which they were counted, less what is not judged of it.
+        let seconds = match &self.judged {
+            Counts::Events { requests, .. } if gate.event_rate.is_some() => {
+                covered(requests).unwrap_or(seconds) * self.part
+            }
+            _ => seconds,
+        };
         as_measure(self.judged.measured(), seconds)
     }
+}
+
+/// Seconds that a counter's samples cover: from the window's beginning to the newest sample, in the mean of the pods
+/// that are there; and one interval more, since a window's first sample also counts what came just before it. A look
+/// that brings no sample brings no time either.
+fn covered(reading: &Reading) -> Option<f64> {
+    let newest: Vec<f64> =
+        reading.sampled_ms().into_iter().map(|newest| newest.saturating_sub(reading.since_ms).max(0) as f64).collect();
+    if newest.is_empty() {
+        return None;
+    }
+    let mean = newest.iter().sum::<f64>() / newest.len() as f64;
+    Some((mean + reading.interval_ms.unwrap_or(0) as f64) / 1000.0)
 }
 
 impl Counts {
