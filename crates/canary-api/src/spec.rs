@@ -31,6 +31,7 @@ use crate::{CanaryReleaseStatus, Duration, Percent, Rate};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = ("self.gates.all(g, !has(g.relative) || g.relative.to != 'Baseline' || duration(self.baseline.duration) > duration('0s'))", "a gate relative to the Baseline needs baseline.duration above 0s"))]
+#[x_kube(validation = ("!has(self.traffic.requests.by) || self.traffic.requests.by != 'Service' || self.gates.all(g, !has(g.warmUp) || !(has(g.eventRate) || has(g.relative)))", "warmUp of an eventRate or relative gate begins with a pod's first request: traffic.requests must be by Pod"))]
 pub struct CanaryReleaseSpec {
     /// The Deployment, in this namespace, whose changes are released in stages.
     #[x_kube(validation = ("self == oldSelf", "the target can't be changed: delete this CanaryRelease and create one for the other Deployment"))]
@@ -143,6 +144,27 @@ pub struct Requests {
     /// `http_requests_total{job="web"}`: for the canary's share and for gates that compare by request.
     #[schemars(length(min = 1, max = 500))]
     pub counter: String,
+    /// Whose the counter is, as a gate's `by`. Not given: Pod.
+    #[serde(default, skip_serializing_if = "By::is_pod")]
+    pub by: By,
+}
+
+/// Whose raw counters are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum By {
+    /// Each pod's own.
+    #[default]
+    Pod,
+    /// A gateway's, of the stable and of the canary's Service.
+    Service,
+}
+
+impl By {
+    /// Whether they are the pods' own.
+    #[must_use]
+    pub fn is_pod(&self) -> bool {
+        *self == Self::Pod
+    }
 }
 
 /// A weight held for a duration.
@@ -232,6 +254,8 @@ pub struct Canary {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = ("[has(self.errorRate), has(self.latency), has(self.eventRate), has(self.relative), has(self.value)].filter(x, x).size() == 1", "a gate has exactly one of errorRate, latency, eventRate, relative, value"))]
 #[x_kube(validation = ("!has(self.warmUp) || !has(self.value)", "a value gate has no warmUp: it looks at the newest sample only"))]
+#[x_kube(validation = ("!has(self.by) || !has(self.value)", "a value gate has no by: its query names the pods"))]
+#[x_kube(validation = ("!has(self.warmUp) || !has(self.by) || self.by != 'Service'", "warmUp is the pods': it needs counters by Pod"))]
 pub struct Gate {
     /// The gate's name, unique in this CanaryRelease.
     #[schemars(length(min = 1, max = 63))]
@@ -262,6 +286,10 @@ pub struct Gate {
     #[serde(default = "defaults::min_requests")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub min_requests: u32,
+    /// Whose counters the gate reads. Pod: raw counters of each pod. Service: a gateway's own request metrics, of the
+    /// stable and of the canary's Service, by the provider's labels. Not given: Pod.
+    #[serde(default, skip_serializing_if = "By::is_pod")]
+    pub by: By,
     /// Counts of a pod's first seconds of traffic are kept apart: shown, not judged. A new pod is slow at first. Not
     /// given: 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,7 @@
 //! What a spec asks for, checked: the API server's rules stated once more, and what CEL can't say.
 //! It never looks at live objects.
 
-use canary_api::{CanaryReleaseSpec, Percent, Scope};
+use canary_api::{CanaryReleaseSpec, Gate, Percent, Scope};
 use canary_counters::{LabelNames, Selector, check_query};
 
 /// Everything that is wrong with a spec in this namespace, each with the field it is in. `names_pods` is whether the
@@ -42,9 +42,7 @@ pub fn faults(spec: &CanaryReleaseSpec, namespace: &str, names_pods: bool) -> Ve
         {
             faults.push(format!("{}: {error}", field("value.query")));
         }
-        if gate.value.is_some() && gate.warm_up.is_some() {
-            faults.push(format!("{}: a value gate looks at the newest sample only", field("warmUp")));
-        }
+        by_pod(spec, gate, &field, &mut faults);
         let kinds = [
             gate.error_rate.is_some(),
             gate.latency.is_some(),
@@ -60,6 +58,25 @@ pub fn faults(spec: &CanaryReleaseSpec, namespace: &str, names_pods: bool) -> Ve
         }
     }
     faults
+}
+
+/// What only the pods' own counters have.
+fn by_pod(spec: &CanaryReleaseSpec, gate: &Gate, field: &dyn Fn(&str) -> String, faults: &mut Vec<String>) {
+    if gate.value.is_some() && !gate.by.is_pod() {
+        faults.push(format!("{}: a value gate has no by: its query names the pods", field("by")));
+    }
+    let Some(warm_up) = gate.warm_up else { return };
+    let per_request = gate.event_rate.is_some() || gate.relative.is_some();
+    let refused = [
+        (gate.value.is_some(), "a value gate looks at the newest sample only"),
+        (!gate.by.is_pod(), "a warm-up is the pods': it needs counters by Pod"),
+        (
+            per_request && !spec.traffic.requests.by.is_pod(),
+            "it begins with a pod's first request: traffic.requests must be by Pod",
+        ),
+    ];
+    let refused = refused.into_iter().filter(|(refused, _)| *refused && !warm_up.std().is_zero());
+    faults.extend(refused.map(|(_, why)| format!("{}: {why}", field("warmUp"))));
 }
 
 fn stages(spec: &CanaryReleaseSpec, faults: &mut Vec<String>) {
@@ -93,6 +110,39 @@ pub fn pods_for(permille: u32, whole: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The faults of a spec with this gate, and requests counted in this way.
+    fn faults_of(gate: serde_json::Value, requests: &str) -> Vec<String> {
+        let spec = serde_json::json!({
+            "target": {"name": "web"}, "stages": [{"weight": "100%", "duration": "1m"}], "gates": [gate],
+            "traffic": {
+                "service": "web", "routes": [{"kind": "HTTPRoute", "name": "web"}],
+                "requests": {"counter": "r", "by": requests},
+            },
+        });
+        faults(&serde_json::from_value(spec).unwrap(), "shop", true)
+    }
+
+    #[test]
+    fn a_warm_up_needs_the_pods_own_counters() {
+        let errors = serde_json::json!({"bad": "b", "total": "t", "limit": "1%"});
+        let events = serde_json::json!({"counter": "b", "limit": "1/min"});
+        let value = serde_json::json!({"query": "max(x{pod=~\"$pods\"})", "max": 1.0});
+        let gate = |kind: &str, rule: &serde_json::Value, by: &str, warm_up: &str| serde_json::json!({"name": "g", kind: rule, "by": by, "warmUp": warm_up});
+        for (gate, requests, word) in [
+            (gate("errorRate", &errors, "Pod", "30s"), "Service", None),
+            (gate("errorRate", &errors, "Service", "30s"), "Pod", Some("by Pod")),
+            (gate("errorRate", &errors, "Service", "0s"), "Service", None),
+            (gate("eventRate", &events, "Pod", "30s"), "Pod", None),
+            (gate("eventRate", &events, "Pod", "30s"), "Service", Some("traffic.requests")),
+            (gate("value", &value, "Pod", "30s"), "Pod", Some("newest sample")),
+            (gate("value", &value, "Service", "0s"), "Pod", Some("spec.gates[g].by")),
+        ] {
+            let said = faults_of(gate.clone(), requests);
+            assert_eq!(said.len(), usize::from(word.is_some()), "{gate} {said:?}");
+            assert!(said.iter().all(|said| said.contains(word.unwrap_or_default())), "{gate} {said:?}");
+        }
+    }
 
     #[test]
     fn a_canary_has_the_pods_its_weight_needs() {

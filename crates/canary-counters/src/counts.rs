@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
+use crate::native::Rising;
 use crate::samples::Series;
 
 /// Largest value that is still counted exactly in a double: 2^53.
@@ -31,8 +32,66 @@ pub struct PodKnown {
 pub enum Grouping {
     /// By the pod, in this label; each must be one of the tick's pods.
     Pod(String),
-    /// A gateway's own series, told apart by the scraped address only (`by: Service`).
-    Whole,
+    /// A gateway's own series (`by: Service`): by the Service they are of and the address they were scraped from.
+    Service {
+        /// The label that holds the Service.
+        label: String,
+        /// The Services that were asked about.
+        names: Vec<String>,
+    },
+}
+
+impl Grouping {
+    /// The pod; or the Service, and the address of the gateway.
+    fn group_of(&self, series: &Series) -> String {
+        match self {
+            Self::Pod(label) => series.label(label).to_owned(),
+            Self::Service { label, .. } => at_address(series.label(label), series.label("instance")),
+        }
+    }
+
+    fn scraped(&self, series: &Series) -> Scraped {
+        match self {
+            Self::Pod(label) => Scraped::Pod(series.label(label).to_owned()),
+            Self::Service { .. } => Scraped::Address(series.label("instance").to_owned()),
+        }
+    }
+
+    /// Whether a group is still asked about, by pods' names or Services.
+    fn asks(&self, group: &str, pods: &BTreeSet<&str>) -> bool {
+        match self {
+            Self::Pod(_) => pods.contains(group),
+            Self::Service { names, .. } => {
+                let of = |name: &String| group.strip_prefix(name.as_str());
+                names.iter().filter_map(of).any(|rest| rest.is_empty() || rest.starts_with(AT))
+            }
+        }
+    }
+
+    /// The groups that would have shown series when this was scraped.
+    fn watched(&self, scraped: &Scraped) -> Vec<String> {
+        match (self, scraped) {
+            (Self::Pod(_), Scraped::Pod(pod)) => vec![pod.clone()],
+            (Self::Service { names, .. }, Scraped::Address(address)) => {
+                names.iter().map(|name| at_address(name, address)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Between a Service, whose name has no blank, and the gateway's address.
+const AT: &str = " at ";
+
+fn at_address(service: &str, address: &str) -> String {
+    if address.is_empty() { service.to_owned() } else { format!("{service}{AT}{address}") }
+}
+
+/// What samples come from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Scraped {
+    Pod(String),
+    Address(String),
 }
 
 /// One evaluation: when, of whom, and from which time on the answers hold all samples.
@@ -99,6 +158,14 @@ pub enum CounterError {
         /// The series.
         series: String,
     },
+    /// A Service that was not asked about.
+    #[error("{counter}: {series} is of a Service that was not asked about")]
+    UnexpectedService {
+        /// The counter.
+        counter: String,
+        /// The series.
+        series: String,
+    },
     /// Two series with the same labels.
     #[error("{counter}: {series} occurs twice in one answer")]
     Duplicate {
@@ -139,6 +206,7 @@ impl CounterError {
             Self::Future { .. } => "future",
             Self::NoPod { .. } => "no_pod",
             Self::UnexpectedPod { .. } => "unexpected_pod",
+            Self::UnexpectedService { .. } => "unexpected_service",
             Self::Duplicate { .. } => "duplicate",
             Self::ScrapedTwice { .. } => "scraped_twice",
             Self::Boundary { .. } => "boundary",
@@ -160,7 +228,7 @@ pub enum PodState {
     Absent,
     /// It has no samples of this counter, and is too young to miss them.
     Young,
-    /// It is no longer among the pods asked about; what it counted still counts.
+    /// It is no longer among the pods, or its Service among those, asked about; what it counted still counts.
     Gone,
 }
 
@@ -215,7 +283,7 @@ pub struct Reading {
     pub since_ms: i64,
     /// The scrape interval, configured or estimated.
     pub interval_ms: Option<i64>,
-    /// By pod; for [`Grouping::Whole`] by scraped address.
+    /// By pod; for [`Grouping::Service`] by Service and scraped address.
     pub pods: BTreeMap<String, PodReading>,
     /// Told apart by scraped address, not by pod.
     pub(crate) whole: bool,
@@ -246,6 +314,30 @@ impl Reading {
     #[must_use]
     pub fn newest_ms(&self) -> Option<i64> {
         self.pods.values().filter_map(|pod| pod.newest_ms).max()
+    }
+
+    /// Whether all that is counted is known up to now: each pod's samples are fresh; of a gateway's addresses some are,
+    /// as replaced ones stay behind.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        let fresh = |pod: &PodReading| pod.state == PodState::Fresh;
+        let current = if self.whole {
+            self.pods.values().any(fresh)
+        } else {
+            self.pods.values().all(|pod| fresh(pod) || pod.state == PodState::Gone)
+        };
+        current && self.has_series()
+    }
+
+    /// The times of the newest samples of the pods that are there; of a gateway's addresses, of those that are fresh.
+    #[must_use]
+    pub fn sampled_ms(&self) -> Vec<i64> {
+        let there = |pod: &&PodReading| match pod.state {
+            PodState::Fresh => true,
+            PodState::Gone => false,
+            PodState::Stale { .. } | PodState::Absent | PodState::Young => !self.whole,
+        };
+        self.pods.values().filter(there).filter_map(|pod| pod.newest_ms).collect()
     }
 
     /// Whether any pod has had a series.
@@ -298,9 +390,11 @@ pub struct Meter {
     configured_interval_ms: Option<i64>,
     keeps_history: bool,
     known: BTreeMap<String, i64>,
-    /// By pod: the times of samples, of whichever counter.
-    scraped: BTreeMap<String, BTreeSet<i64>>,
+    /// The times of samples, of whichever counter.
+    scraped: BTreeMap<Scraped, BTreeSet<i64>>,
     counters: BTreeMap<String, Counter>,
+    /// Native histograms by name and labels.
+    pub(crate) natives: BTreeMap<String, BTreeMap<BTreeMap<String, String>, Rising>>,
 }
 
 impl Meter {
@@ -317,6 +411,7 @@ impl Meter {
             known: BTreeMap::new(),
             scraped: BTreeMap::new(),
             counters: BTreeMap::new(),
+            natives: BTreeMap::new(),
         }
     }
 
@@ -366,8 +461,7 @@ impl Meter {
     /// counter that appears late is known to have begun at zero.
     pub fn witness(&mut self, series: &[Series], tick: &Tick) {
         for one in series {
-            let group = group_of(one, &tick.grouping).to_owned();
-            let times = self.scraped.entry(group).or_default();
+            let times = self.scraped.entry(tick.grouping.scraped(one)).or_default();
             for sample in &one.samples {
                 if sample.at_ms > tick.covered_from_ms && sample.at_ms <= tick.now_ms {
                     times.insert(sample.at_ms);
@@ -399,8 +493,7 @@ impl Meter {
         self.watch(&mut state, tick);
         for one in series {
             let increase = self.take(&mut state, one, tick);
-            let group = group_of(one, &tick.grouping).to_owned();
-            *increases.entry(group).or_default() += increase;
+            *increases.entry(tick.grouping.group_of(one)).or_default() += increase;
         }
         for group in state.groups.values_mut() {
             let kept = group.steps.split_off(&tick.covered_from_ms);
@@ -423,13 +516,20 @@ impl Meter {
         for one in series {
             let counter = || counter.to_owned();
             let shown = || one.describe();
-            if let Grouping::Pod(label) = &tick.grouping {
-                let pod = one.label(label);
-                if pod.is_empty() {
-                    return Err(CounterError::NoPod { counter: counter(), series: shown(), label: label.clone() });
+            match &tick.grouping {
+                Grouping::Pod(label) => {
+                    let pod = one.label(label);
+                    if pod.is_empty() {
+                        return Err(CounterError::NoPod { counter: counter(), series: shown(), label: label.clone() });
+                    }
+                    if !self.known.contains_key(pod) && !tick.pods.iter().any(|p| p.name == pod) {
+                        return Err(CounterError::UnexpectedPod { counter: counter(), series: shown() });
+                    }
                 }
-                if !self.known.contains_key(pod) && !tick.pods.iter().any(|p| p.name == pod) {
-                    return Err(CounterError::UnexpectedPod { counter: counter(), series: shown() });
+                Grouping::Service { label, names } => {
+                    if !names.iter().any(|name| name == one.label(label)) {
+                        return Err(CounterError::UnexpectedService { counter: counter(), series: shown() });
+                    }
                 }
             }
             if !labels_seen.insert(&one.labels) {
@@ -472,29 +572,26 @@ impl Meter {
         Ok(())
     }
 
-    /// Notes for every pod since when this counter has certainly been looked at.
+    /// Notes for every pod, or Service at an address, since when this counter has certainly been looked at.
     fn watch(&self, state: &mut Counter, tick: &Tick) {
         // An answer that covers no time, or one that ends before it begins, has seen no one.
         let from = tick.covered_from_ms.saturating_add(1);
         if from > tick.now_ms {
             return;
         }
-        for (pod, times) in &self.scraped {
-            let covered = times.range(from..=tick.now_ms).next();
-            if let Some(first) = covered {
-                let group = state.groups.entry(pod.clone()).or_default();
-                if group.watched_from_ms.is_none() {
-                    group.watched_from_ms = Some(*first);
-                }
+        for (scraped, times) in &self.scraped {
+            let Some(first) = times.range(from..=tick.now_ms).next() else { continue };
+            for group in tick.grouping.watched(scraped) {
+                state.groups.entry(group).or_default().watched_from_ms.get_or_insert(*first);
             }
         }
     }
 
     /// Takes one series in and returns what it adds to this window.
     fn take(&self, state: &mut Counter, series: &Series, tick: &Tick) -> f64 {
-        let name = group_of(series, &tick.grouping);
+        let name = &tick.grouping.group_of(series);
         let interval_ms = self.configured_interval_ms.or(state.interval_ms);
-        let group = state.groups.entry(name.to_owned()).or_default();
+        let group = state.groups.entry(name.clone()).or_default();
         let mut last = state.series.get(&series.labels).copied();
         if last.is_none() && !series.samples.is_empty() {
             group.series = group.series.saturating_add(1);
@@ -558,13 +655,13 @@ impl Meter {
         let interval_ms = self.configured_interval_ms.or(state.interval_ms);
         let lookback = tick.now_ms.saturating_sub(tick.covered_from_ms).max(0);
         let stale_after = interval_ms.map_or(lookback, |interval| interval.saturating_mul(2));
+        let whole = matches!(tick.grouping, Grouping::Service { .. });
         let mut names: BTreeSet<&str> = tick.pods.iter().map(|pod| pod.name.as_str()).collect();
-        if tick.grouping == Grouping::Whole {
+        if whole {
             names.clear();
         }
         let expected = names.clone();
         names.extend(state.groups.iter().filter(|(_, group)| group.series > 0).map(|(name, _)| name.as_str()));
-        let whole = tick.grouping == Grouping::Whole;
         let nothing = Group::default();
         let pods = names
             .into_iter()
@@ -572,7 +669,7 @@ impl Meter {
                 let group = state.groups.get(name).unwrap_or(&nothing);
                 let age = group.newest_ms.map(|at| tick.now_ms.saturating_sub(at));
                 let state = match age {
-                    _ if !whole && !expected.contains(name) => PodState::Gone,
+                    _ if !tick.grouping.asks(name, &expected) => PodState::Gone,
                     Some(age_ms) if age_ms > stale_after => PodState::Stale { age_ms },
                     Some(_) => PodState::Fresh,
                     None if self.is_young(name, interval_ms, tick) => PodState::Young,
@@ -607,13 +704,6 @@ impl Meter {
     fn is_young(&self, pod: &str, interval_ms: Option<i64>, tick: &Tick) -> bool {
         let allowed = interval_ms.unwrap_or(15_000).saturating_mul(3).saturating_add(10_000);
         self.known.get(pod).is_some_and(|started| tick.now_ms.saturating_sub(*started) < allowed)
-    }
-}
-
-fn group_of<'a>(series: &'a Series, grouping: &Grouping) -> &'a str {
-    match grouping {
-        Grouping::Pod(label) => series.label(label),
-        Grouping::Whole => series.label("instance"),
     }
 }
 

@@ -18,11 +18,12 @@ pub enum HistogramUnit {
 }
 
 impl HistogramUnit {
-    /// By the metric's name: milliseconds where it says so, else seconds.
+    /// By the metric's name: milliseconds where it says so, and for Envoy's request times, which don't; else seconds.
     #[must_use]
     pub fn of(metric: &str) -> Self {
         let base = metric.strip_suffix("_bucket").or_else(|| metric.strip_suffix("_count")).unwrap_or(metric);
-        if base.ends_with("_milliseconds") || base.ends_with("_ms") || base.ends_with("_millis") {
+        let envoys = base.starts_with("envoy_") && base.ends_with("_rq_time");
+        if envoys || base.ends_with("_milliseconds") || base.ends_with("_ms") || base.ends_with("_millis") {
             Self::Milliseconds
         } else {
             Self::Seconds
@@ -55,7 +56,8 @@ pub struct Boundary {
 pub struct HistogramReading {
     /// All requests: the bucket `+Inf`.
     pub total: Reading,
-    /// The finite boundaries that all series have, ascending.
+    /// The finite boundaries that all series have, ascending; of a native histogram the two next to the limit, the
+    /// upper one first.
     pub boundaries: Vec<Boundary>,
     /// The gate names failed requests, and the buckets' labels can't tell them: [`latency`] needs
     /// the reading of their own counter.
@@ -117,26 +119,14 @@ impl Meter {
             self.check(counter, series, tick)?;
         }
         self.witness(series, tick);
-        let tells_failed = failed.is_some_and(|failed| {
-            !series.is_empty()
-                && failed
-                    .matchers()
-                    .iter()
-                    .all(|matcher| series.iter().all(|one| one.labels.contains_key(&matcher.label)))
-        });
+        let tells_failed = failed.is_some_and(|failed| failed.told_by(series.iter().map(|one| &one.labels)));
         let infinite = by_boundary.remove(&Le::INFINITE).unwrap_or_default();
         let total = self.absorb(counter, &infinite, tick)?;
         let mut boundaries = Vec::new();
         for (le, series) in &by_boundary {
             let name = format!("{counter}{{le=\"{le}\"}}");
             let fast = self.absorb(&name, series, tick)?;
-            let mut fast_and_not_failed = None;
-            if let Some(failed) = failed {
-                let good: Vec<Series> =
-                    series.iter().filter(|one| !failed.matches_labels(&one.labels)).cloned().collect();
-                let reading = self.absorb(&format!("{name} not failed"), &good, tick)?;
-                fast_and_not_failed = tells_failed.then_some(reading);
-            }
+            let fast_and_not_failed = self.not_failed(&name, series, failed, tick)?.filter(|_| tells_failed);
             // A boundary that only some pods have says nothing about the others.
             if shapes.values().all(|shape| shape.contains(le)) {
                 boundaries.push(Boundary { le: le.0, fast, fast_and_not_failed });

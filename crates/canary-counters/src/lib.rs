@@ -3,7 +3,7 @@
 //! A gate names counters. This crate parses those names ([`selector`]), confines every question to
 //! one namespace and the pods in question ([`scope`], [`query`]), and turns raw samples
 //! ([`samples`]) into counted differences ([`counts`]), of which a gate makes its figures
-//! ([`measure`], [`histogram`], [`value`]).
+//! ([`measure`], [`histogram`], [`native`], [`value`]).
 //!
 //! It never does I/O, never reads a clock, and never lets missing, late or malformed data look
 //! like good news: what can't be counted is [`measure::Measured::NoData`], `Stale` or `Error`.
@@ -12,6 +12,7 @@
 pub mod counts;
 pub mod histogram;
 pub mod measure;
+pub mod native;
 pub mod query;
 pub mod samples;
 pub mod scope;
@@ -24,6 +25,7 @@ mod promql;
 pub use counts::{CounterError, Grouping, Meter, PodKnown, PodReading, PodState, Reading, Tick};
 pub use histogram::{HistogramReading, HistogramUnit, Latency};
 pub use measure::Measured;
+pub use native::{Histogram, NativeBucket, NativeSample, NativeSeries};
 pub use query::{QueryError, check_query, scope_query};
 pub use samples::{Sample, Series};
 pub use scope::{LabelNames, Scope, ScopeError, Scoped, Subject};

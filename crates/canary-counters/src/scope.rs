@@ -19,26 +19,42 @@ pub struct LabelNames {
     pub pod: String,
     /// The label that holds the Service's name, for `by: Service`; default `service`.
     pub service: String,
+    /// The label that holds the Service's namespace, for `by: Service`, where it is not that of the pods: a gateway's
+    /// metrics carry its own `namespace`, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_namespace: Option<String>,
 }
 
 impl Default for LabelNames {
     fn default() -> Self {
-        Self { namespace: "namespace".to_owned(), pod: "pod".to_owned(), service: "service".to_owned() }
+        Self {
+            namespace: "namespace".to_owned(),
+            pod: "pod".to_owned(),
+            service: "service".to_owned(),
+            service_namespace: None,
+        }
     }
 }
 
 impl LabelNames {
-    /// Checks that the three are label names, and three different ones.
+    /// The label that confines a question about a Service to its namespace.
+    #[must_use]
+    pub fn of_services(&self) -> &str {
+        self.service_namespace.as_ref().unwrap_or(&self.namespace)
+    }
+
+    /// Checks that all are label names, and different ones.
     ///
     /// # Errors
     /// [`ScopeError::LabelName`] names the one that is not.
     pub fn check(&self) -> Result<(), ScopeError> {
-        for name in [&self.namespace, &self.pod, &self.service] {
+        for name in [&self.namespace, &self.pod, &self.service].into_iter().chain(&self.service_namespace) {
             if !is_label_name(name) || name.starts_with("__") {
                 return Err(ScopeError::LabelName(name.clone()));
             }
         }
-        if self.namespace == self.pod || self.namespace == self.service || self.pod == self.service {
+        let namespaces = [self.namespace.as_str(), self.of_services()];
+        if namespaces.iter().any(|label| *label == self.pod || *label == self.service) || self.pod == self.service {
             return Err(ScopeError::LabelsEqual);
         }
         Ok(())
@@ -82,7 +98,7 @@ pub enum ScopeError {
     #[error("{0:?} is not a usable label name; correct the provider's labels in the configuration")]
     LabelName(String),
     /// Two of the three label names are the same.
-    #[error("the provider's labels for namespace, pod and service must be three different names")]
+    #[error("the provider's labels for namespace, pod and service must be different names")]
     LabelsEqual,
 }
 
@@ -161,7 +177,11 @@ impl Scope {
 
     /// The forced matchers, as PromQL.
     pub(crate) fn matchers(&self) -> Vec<String> {
-        let mut out = vec![matcher(&self.labels.namespace, "=", &self.namespace)];
+        let namespace = match &self.subject {
+            Subject::Service(_) => self.labels.of_services(),
+            Subject::Pods(_) | Subject::Total => &self.labels.namespace,
+        };
+        let mut out = vec![matcher(namespace, "=", &self.namespace)];
         match &self.subject {
             Subject::Pods(_) => {
                 let pods = self.pods_regex().unwrap_or_default();

@@ -213,6 +213,12 @@ impl Selector {
         self.with_suffix("_bucket")
     }
 
+    /// The native histogram of this name.
+    #[must_use]
+    pub fn native(&self) -> Self {
+        self.with_suffix("")
+    }
+
     /// The request counter of the classic histogram of this name.
     #[must_use]
     pub fn count(&self) -> Self {
@@ -231,11 +237,11 @@ impl Selector {
     pub fn scoped(&self, scope: &Scope) -> Result<Scoped, SelectorError> {
         let labels = scope.labels();
         let own = match scope.subject() {
-            Subject::Service(_) => Some(&labels.service),
-            Subject::Pods(_) | Subject::Total => None,
+            Subject::Service(_) => [labels.of_services(), &labels.pod, &labels.service],
+            Subject::Pods(_) | Subject::Total => [labels.namespace.as_str(), &labels.pod, &labels.pod],
         };
         for matcher in &self.matchers {
-            if matcher.label == labels.namespace || matcher.label == labels.pod || Some(&matcher.label) == own {
+            if own.contains(&matcher.label.as_str()) {
                 return Err(SelectorError::Reserved { selector: self.to_string(), label: matcher.label.clone() });
             }
         }
@@ -258,6 +264,13 @@ impl Selector {
                 (MatchKind::Regex | MatchKind::NotRegex, None) => false,
             }
         })
+    }
+
+    /// Whether all of these sets of labels, and any at all, have the labels that the matchers look at.
+    pub(crate) fn told_by<'a>(&self, mut all: impl Iterator<Item = &'a BTreeMap<String, String>>) -> bool {
+        let tells =
+            |labels: &BTreeMap<String, String>| self.matchers.iter().all(|matcher| labels.contains_key(&matcher.label));
+        all.next().is_some_and(tells) && all.all(tells)
     }
 
     /// Whether a series is one of this selector's: its name and its labels.

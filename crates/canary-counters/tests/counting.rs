@@ -373,19 +373,86 @@ fn events_need_a_witness_to_tell_none_from_nothing_known() {
     assert!(matches!(event_rate(&events, Some(&requests)), Measured::Stale { k, .. } if k == 3.0));
 }
 
+/// A tick on a gateway's series of some Services.
+fn whole(now: i64, services: &[&str]) -> Tick {
+    let names = services.iter().map(|name| (*name).to_owned()).collect();
+    Tick { grouping: Grouping::Service { label: "service".to_owned(), names }, ..tick(now, &[]) }
+}
+
 #[test]
 fn a_gateways_series_are_told_apart_by_address() {
-    let whole = |now: i64| Tick { grouping: Grouping::Whole, ..tick(now, &[]) };
-    let mut meter = Meter::new(100_000);
+    let mut meter = Meter::new(100_000).with_scrape_interval(Some(5000));
     let one = |at: i64, value: f64| series("instance=10.0.0.1:9100,service=orders", &[(at, value)]);
     let two = |at: i64, value: f64| series("instance=10.0.0.2:9100,service=orders", &[(at, value)]);
-    meter.absorb("n", &[one(100, 1000.0), two(100, 50.0)], &whole(100)).unwrap();
-    let n = meter.absorb("n", &[one(105, 1010.0), two(105, 3.0)], &whole(105)).unwrap();
+    let at = |now: i64| whole(now, &["orders"]);
+    meter.absorb("n", &[one(100, 1000.0), two(100, 50.0)], &at(100)).unwrap();
+    let n = meter.absorb("n", &[one(105, 1010.0), two(105, 3.0)], &at(105)).unwrap();
     assert_eq!(n.total(), 13.0);
+    assert_eq!(n.pods["orders at 10.0.0.2:9100"].resets, 1);
     // One gateway pod is replaced: its old address goes silent, and the rest decides.
-    let n = meter.absorb("n", &[one(150, 1100.0)], &whole(150)).unwrap();
-    let k = meter.absorb("k", &[], &whole(150)).unwrap();
+    let n = meter.absorb("n", &[one(150, 1100.0)], &at(150)).unwrap();
+    let k = meter.absorb("k", &[], &at(150)).unwrap();
     assert_eq!(counted(&share(&n, &k)), (103.0, 0.0));
-    let n = meter.absorb("n", &[], &whole(900)).unwrap();
+    assert!(n.is_fresh());
+    assert_eq!(n.sampled_ms(), [150_000], "the replaced one does not hold the others back");
+    let n = meter.absorb("n", &[], &at(900)).unwrap();
     assert!(matches!(share(&n, &k), Measured::Stale { .. }), "all silent");
+    assert!(!n.is_fresh() && n.sampled_ms().is_empty());
+}
+
+#[test]
+fn pods_are_fresh_only_together_and_those_that_are_gone_are_not_waited_for() {
+    let mut meter = Meter::new(0);
+    let both = &[("web-a", 0), ("web-b", 0)];
+    let a = |at: i64| series("pod=web-a", &[(at - 5, 1.0), (at, 2.0)]);
+    let n = meter.absorb("n", &[a(10), series("pod=web-b", &[(5, 1.0), (9, 2.0)])], &tick(10, both)).unwrap();
+    assert!(n.is_fresh());
+    assert_eq!(n.sampled_ms(), [10_000, 9000]);
+    let n = meter.absorb("n", &[a(60)], &tick(60, both)).unwrap();
+    assert!(!n.is_fresh());
+    assert_eq!(n.sampled_ms(), [60_000, 9000], "what is late is not known further");
+    let n = meter.absorb("n", &[a(65)], &tick(65, A)).unwrap();
+    assert!(n.is_fresh());
+    assert_eq!(n.sampled_ms(), [65_000]);
+}
+
+#[test]
+fn a_service_that_a_known_gateway_had_not_counted_yet_began_at_zero() {
+    let mut meter = Meter::new(100_000);
+    let other = [series("instance=a,service=orders", &[(100, 1000.0), (105, 1010.0)])];
+    let t = whole(105, &["orders-canary"]);
+    meter.witness(&other, &t);
+    meter.absorb("n", &[], &t).unwrap();
+    let t = whole(110, &["orders-canary"]);
+    let n = meter.absorb("n", &[series("instance=a,service=orders-canary", &[(110, 7.0)])], &t).unwrap();
+    assert_eq!(n.total(), 7.0);
+    // On an address that nobody has seen before it may be old: it counts from its first sample on.
+    let n = meter.absorb("n", &[series("instance=b,service=orders-canary", &[(110, 500.0)])], &t).unwrap();
+    assert_eq!(n.total(), 7.0);
+}
+
+#[test]
+fn a_service_that_is_asked_about_later_counts_from_then_on() {
+    let mut meter = Meter::new(100_000);
+    let canary = |at: i64, value: f64| series("instance=a,service=orders-canary", &[(at, value)]);
+    meter.absorb("n", &[canary(105, 10.0)], &whole(105, &["orders-canary"])).unwrap();
+    let both = whole(200, &["orders-canary", "orders"]);
+    let stable = |to: i64| series("instance=a,service=orders", &[(145, 90_000.0), (to, 90_000.0 + to as f64)]);
+    let n = meter.absorb("n", &[canary(200, 30.0), stable(200)], &both).unwrap();
+    assert_eq!(n.pods["orders at a"].total, 200.0, "what the other version had served before is not counted");
+    assert_eq!(n.pods["orders-canary at a"].total, 20.0);
+}
+
+#[test]
+fn a_series_of_another_service_is_an_error() {
+    let mut meter = Meter::new(0);
+    let t = whole(10, &["orders"]);
+    for labels in ["instance=a,service=payments", "instance=a", "instance=a,service="] {
+        let error = meter.absorb("n", &[series(labels, &[(5, 1.0)])], &t).unwrap_err();
+        assert!(matches!(&error, CounterError::UnexpectedService { .. }), "{labels}: {error}");
+        assert_eq!(error.category(), "unexpected_service");
+    }
+    // A recorded sum over all gateways has no address.
+    let n = meter.absorb("n", &[series("service=orders", &[(5, 1.0), (10, 4.0)])], &t).unwrap();
+    assert_eq!((n.total(), n.pods.keys().next().unwrap().as_str()), (3.0, "orders"));
 }

@@ -145,6 +145,9 @@ fn units_follow_the_metrics_name() {
         ("http_request_duration_seconds_bucket", HistogramUnit::Seconds),
         ("istio_request_duration_milliseconds_bucket", HistogramUnit::Milliseconds),
         ("envoy_cluster_upstream_rq_time_ms", HistogramUnit::Milliseconds),
+        ("envoy_cluster_upstream_rq_time", HistogramUnit::Milliseconds),
+        ("envoy_http_downstream_rq_time_bucket", HistogramUnit::Milliseconds),
+        ("my_rq_time", HistogramUnit::Seconds),
         ("something", HistogramUnit::Seconds),
     ] {
         assert_eq!(HistogramUnit::of(metric), unit, "{metric}");

@@ -51,7 +51,11 @@ fn any_tick() -> impl Strategy<Value = Tick> {
         now_ms,
         covered_from_ms,
         pods: vec![PodKnown { name: "web-a".to_owned(), started_at_ms }],
-        grouping: if whole { Grouping::Whole } else { Grouping::Pod("pod".to_owned()) },
+        grouping: if whole {
+            Grouping::Service { label: "pod".to_owned(), names: vec!["web-a".to_owned()] }
+        } else {
+            Grouping::Pod("pod".to_owned())
+        },
     })
 }
 

@@ -116,7 +116,12 @@ fn a_selector_is_confined_to_namespace_and_pods() {
         r#"http_requests_total{namespace="shop",pod=~"web\\.v2-a",code=~"5.."}"#,
         "a dot in a pod's name is a dot"
     );
-    let labels = LabelNames { namespace: "k8s_ns".into(), pod: "k8s_pod".into(), service: "svc".into() };
+    let labels = LabelNames {
+        namespace: "k8s_ns".into(),
+        pod: "k8s_pod".into(),
+        service: "svc".into(),
+        ..LabelNames::default()
+    };
     let scope = Scope::service("shop", "orders", &labels).unwrap();
     assert_eq!(
         selector.scoped(&scope).unwrap().as_str(),
@@ -124,6 +129,34 @@ fn a_selector_is_confined_to_namespace_and_pods() {
     );
     let scope = Scope::total("shop", &labels).unwrap();
     assert_eq!(selector.scoped(&scope).unwrap().as_str(), r#"http_requests_total{k8s_ns="shop",code=~"5.."}"#);
+}
+
+#[test]
+fn a_gateways_own_labels_for_a_service_are_the_admins() {
+    let labels = LabelNames {
+        service: "destination_service_name".into(),
+        service_namespace: Some("destination_service_namespace".into()),
+        ..LabelNames::default()
+    };
+    let service = Scope::service("shop", "orders-canary", &labels).unwrap();
+    let of = |text: &str, scope: &Scope| Selector::parse(text).unwrap().scoped(scope).map(|query| query.to_string());
+    assert_eq!(
+        of(r#"istio_requests_total{reporter="source"}"#, &service).unwrap(),
+        r#"istio_requests_total{destination_service_namespace="shop",destination_service_name="orders-canary",reporter="source"}"#
+    );
+    // The gateway's own namespace may narrow the question further; whose requests they are is the operator's to say.
+    assert!(of(r#"istio_requests_total{namespace="istio-ingress"}"#, &service).is_ok());
+    for text in [r#"x_total{destination_service_namespace="a"}"#, r#"x_total{destination_service_name="a"}"#] {
+        assert!(matches!(of(text, &service), Err(SelectorError::Reserved { .. })), "{text}");
+    }
+    assert_eq!(
+        of("x_total", &Scope::pods("shop", ["web-1"], &labels).unwrap()).unwrap(),
+        r#"x_total{namespace="shop",pod=~"web-1"}"#
+    );
+    for clash in ["pod", "destination_service_name"] {
+        let labels = LabelNames { service_namespace: Some(clash.into()), ..labels.clone() };
+        assert_eq!(labels.check(), Err(ScopeError::LabelsEqual), "{clash}");
+    }
 }
 
 #[test]

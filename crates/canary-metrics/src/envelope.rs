@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use canary_counters::{Instant, Sample, Series};
+use canary_counters::{Instant, NativeBucket, NativeSample, NativeSeries, Sample, Series};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -52,6 +52,29 @@ struct Row<'a> {
     histograms: Option<&'a RawValue>,
 }
 
+/// `[1700000000.123, {"count": "42", "sum": "3.4", "buckets": [[0, "0.25", "0.5", "12"]]}]`
+#[derive(Deserialize)]
+struct HistogramPoint(f64, HistogramValue);
+
+#[derive(Deserialize)]
+struct HistogramValue {
+    count: String,
+    /// Empty ones are left out; the first field says which boundaries belong to it.
+    #[serde(default)]
+    buckets: Vec<(u8, String, String, String)>,
+}
+
+impl HistogramPoint {
+    fn read(&self) -> Result<NativeSample, Problem> {
+        let Self(seconds, value) = self;
+        let bucket = |(_, lower, upper, count): &(u8, String, String, String)| {
+            Ok(NativeBucket { lower: number(lower)?, upper: number(upper)?, count: number(count)? })
+        };
+        let buckets = value.buckets.iter().map(bucket).collect::<Result<Vec<_>, Problem>>()?;
+        Ok(NativeSample { at_ms: time(*seconds)?, count: number(&value.count)?, buckets })
+    }
+}
+
 /// `[1700000000.123, "42"]`
 #[derive(Deserialize)]
 struct Point(f64, String);
@@ -59,15 +82,19 @@ struct Point(f64, String);
 impl Point {
     fn read(&self) -> Result<Sample, Problem> {
         let Self(seconds, text) = self;
-        let millis = (seconds * 1000.0).round();
-        // The year 10000 in milliseconds; within it the conversion is exact.
-        if !(millis.is_finite() && (0.0..253_402_300_800_000.0).contains(&millis)) {
-            return Err(Problem::Malformed(format!("{seconds} is not a time")));
-        }
-        #[allow(clippy::cast_possible_truncation)]
-        let at_ms = millis as i64;
-        Ok(Sample { at_ms, value: number(text)? })
+        Ok(Sample { at_ms: time(*seconds)?, value: number(text)? })
     }
+}
+
+fn time(seconds: f64) -> Result<i64, Problem> {
+    let millis = (seconds * 1000.0).round();
+    // The year 10000 in milliseconds; within it the conversion is exact.
+    if !(millis.is_finite() && (0.0..253_402_300_800_000.0).contains(&millis)) {
+        return Err(Problem::Malformed(format!("{seconds} is not a time")));
+    }
+    #[allow(clippy::cast_possible_truncation)]
+    let at_ms = millis as i64;
+    Ok(at_ms)
 }
 
 /// Numbers as Prometheus writes them; NaN and infinities are numbers here.
@@ -130,6 +157,34 @@ pub(crate) fn stated(kind: &str, message: String, status: u16) -> Problem {
 
 /// Raw samples of a range of `[from, at]`.
 pub(crate) fn matrix(body: &[u8], from_ms: i64, at_ms: i64) -> Result<Vec<Series>, Problem> {
+    open_matrix(body)?.into_iter().map(|row| plain(row, from_ms, at_ms)).collect()
+}
+
+/// The same of native histograms; rows of plain numbers are none.
+pub(crate) fn natives(body: &[u8], from_ms: i64, at_ms: i64) -> Result<Vec<NativeSeries>, Problem> {
+    let mut all = Vec::new();
+    for row in open_matrix(body)? {
+        let Some(raw) = row.histograms else {
+            plain(row, from_ms, at_ms)?;
+            continue;
+        };
+        if row.values.is_some_and(|values| !values.is_empty()) {
+            let why = format!("{} is partly a native histogram and partly not", name(&row.metric));
+            return Err(Problem::Malformed(why));
+        }
+        let points: Vec<HistogramPoint> =
+            serde_json::from_str(raw.get()).map_err(|error| Problem::Malformed(error.to_string()))?;
+        let samples = points.iter().map(HistogramPoint::read).collect::<Result<Vec<_>, _>>()?;
+        if samples.is_empty() {
+            return Err(Problem::Malformed(format!("{} has no samples", name(&row.metric))));
+        }
+        samples.iter().try_for_each(|sample| in_time(sample.at_ms, from_ms, at_ms))?;
+        all.push(NativeSeries { labels: row.metric, samples });
+    }
+    Ok(all)
+}
+
+fn open_matrix(body: &[u8]) -> Result<Vec<Row<'_>>, Problem> {
     let (envelope, result_type) = open(body)?;
     if let Some(info) = envelope.infos.iter().flatten().next() {
         return Err(Problem::Warning(shorten(info)));
@@ -137,29 +192,28 @@ pub(crate) fn matrix(body: &[u8], from_ms: i64, at_ms: i64) -> Result<Vec<Series
     if result_type != "matrix" {
         return Err(Problem::WrongType { found: article(&result_type), expected: "a matrix" });
     }
-    let rows = rows(&envelope)?;
-    let mut all = Vec::with_capacity(rows.len());
-    for row in rows {
-        if row.histogram.is_some() || row.histograms.is_some() {
-            return Err(Problem::NativeHistogram(name(&row.metric)));
-        }
-        if row.value.is_some() {
-            return Err(Problem::Malformed("a matrix with a single value".to_owned()));
-        }
-        let Some(points) = row.values.filter(|points| !points.is_empty()) else {
-            return Err(Problem::Malformed(format!("{} has no samples", name(&row.metric))));
-        };
-        let samples = points.iter().map(Point::read).collect::<Result<Vec<_>, _>>()?;
-        for sample in &samples {
-            let early = from_ms.saturating_sub(sample.at_ms);
-            let late = sample.at_ms.saturating_sub(at_ms);
-            if early > SAME_TIME_MS || late > SAME_TIME_MS {
-                return Err(Problem::WrongTime(early.max(late)));
-            }
-        }
-        all.push(Series { labels: row.metric, samples });
+    rows(&envelope)
+}
+
+/// A row of plain numbers.
+fn plain(row: Row<'_>, from_ms: i64, at_ms: i64) -> Result<Series, Problem> {
+    if row.histogram.is_some() || row.histograms.is_some() {
+        return Err(Problem::NativeHistogram(name(&row.metric)));
     }
-    Ok(all)
+    if row.value.is_some() {
+        return Err(Problem::Malformed("a matrix with a single value".to_owned()));
+    }
+    let Some(points) = row.values.filter(|points| !points.is_empty()) else {
+        return Err(Problem::Malformed(format!("{} has no samples", name(&row.metric))));
+    };
+    let samples = points.iter().map(Point::read).collect::<Result<Vec<_>, _>>()?;
+    samples.iter().try_for_each(|sample| in_time(sample.at_ms, from_ms, at_ms))?;
+    Ok(Series { labels: row.metric, samples })
+}
+
+fn in_time(sample_ms: i64, from_ms: i64, at_ms: i64) -> Result<(), Problem> {
+    let off = from_ms.saturating_sub(sample_ms).max(sample_ms.saturating_sub(at_ms));
+    if off > SAME_TIME_MS { Err(Problem::WrongTime(off)) } else { Ok(()) }
 }
 
 /// One number, or series with one number each.

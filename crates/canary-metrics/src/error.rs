@@ -113,7 +113,7 @@ pub enum Problem {
     },
     /// Native histograms in place of numbers.
     #[error(
-        "{0} is a native histogram, which can't be judged; let Prometheus keep the classic buckets too (always_scrape_classic_histograms), or name a classic counter or histogram"
+        "{0} is a native histogram where a number is due: name a counter, or take the number out of it by histogram_count and the like; a latency gate reads it as it is"
     )]
     NativeHistogram(String),
     /// An answer about another time.

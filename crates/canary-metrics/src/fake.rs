@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use canary_counters::{Instant, LabelNames, Scope, Selector, Series, scope_query};
+use canary_counters::{Instant, LabelNames, NativeSeries, Scope, Selector, Series, Subject, scope_query};
 use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 
@@ -33,7 +33,9 @@ pub struct FakeSource {
 
 #[derive(Debug, Default)]
 struct Answers {
+    asked: Vec<String>,
     counters: BTreeMap<String, Result<Vec<Series>, Problem>>,
+    natives: BTreeMap<String, Vec<NativeSeries>>,
     values: BTreeMap<String, Result<Instant, Problem>>,
 }
 
@@ -51,10 +53,31 @@ impl FakeSource {
         self
     }
 
-    /// Sets the answer to a counter selector, as text.
+    /// With other names of labels.
+    #[must_use]
+    pub fn with_labels(mut self, labels: LabelNames) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Every question about a counter so far, as PromQL.
+    #[must_use]
+    pub fn asked(&self) -> Vec<String> {
+        self.answers.lock().map(|answers| answers.asked.clone()).unwrap_or_default()
+    }
+
+    /// Sets the answer to a counter selector, as text. Of a Service only its own series are told, and of pods only
+    /// those that have a pod.
     pub fn set_counter(&self, selector: &str, answer: Result<Vec<Series>, Problem>) {
         if let Ok(mut answers) = self.answers.lock() {
             answers.counters.insert(selector.to_owned(), answer);
+        }
+    }
+
+    /// Sets a native histogram, by its selector's text.
+    pub fn set_native(&self, selector: &str, answer: Vec<NativeSeries>) {
+        if let Ok(mut answers) = self.answers.lock() {
+            answers.natives.insert(selector.to_owned(), answer);
         }
     }
 
@@ -91,8 +114,9 @@ impl MetricSource for FakeSource {
         at: Timestamp,
     ) -> BoxFuture<'a, Result<Vec<Series>, FetchError>> {
         let confined = selector.scoped(scope).map_err(Problem::from);
-        let answer = confined.and_then(|_| {
-            let answers = self.answers.lock().map_err(|_| Problem::Partial)?;
+        let answer = confined.and_then(|confined| {
+            let mut answers = self.answers.lock().map_err(|_| Problem::Partial)?;
+            answers.asked.push(confined.to_string());
             answers.counters.get(&selector.to_string()).cloned().unwrap_or_else(|| Ok(Vec::new()))
         });
         let from = at.as_millisecond().saturating_sub(i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX));
@@ -100,10 +124,32 @@ impl MetricSource for FakeSource {
             for one in &mut series {
                 one.samples.retain(|sample| sample.at_ms > from && sample.at_ms <= at.as_millisecond());
             }
-            series.retain(|one| !one.samples.is_empty());
+            let asked = |one: &Series| match scope.subject() {
+                Subject::Pods(_) => !one.label(&self.labels.pod).is_empty(),
+                Subject::Service(service) => one.label(&self.labels.service) == service,
+                Subject::Total => true,
+            };
+            series.retain(|one| !one.samples.is_empty() && asked(one));
             series
         });
         async move { answer.map_err(|problem| problem.of("fake")) }.boxed()
+    }
+
+    fn natives<'a>(
+        &'a self,
+        selector: &'a Selector,
+        _scope: &'a Scope,
+        lookback: Duration,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<NativeSeries>, FetchError>> {
+        let native = self.answers.lock().ok().and_then(|answers| answers.natives.get(&selector.to_string()).cloned());
+        let mut native = native.unwrap_or_default();
+        let from = at.as_millisecond().saturating_sub(i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX));
+        for one in &mut native {
+            one.samples.retain(|sample| sample.at_ms > from && sample.at_ms <= at.as_millisecond());
+        }
+        native.retain(|one| !one.samples.is_empty());
+        async move { Ok(native) }.boxed()
     }
 
     fn value<'a>(

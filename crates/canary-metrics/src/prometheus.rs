@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use canary_counters::{Instant, LabelNames, Scope, Scoped, Selector, Series, scope_query};
+use canary_counters::{Instant, LabelNames, NativeSeries, Scope, Scoped, Selector, Series, scope_query};
 use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 use reqwest::StatusCode;
@@ -79,10 +79,31 @@ impl Prometheus {
         lookback: Duration,
         at: Timestamp,
     ) -> Result<Vec<Series>, FetchError> {
+        let (body, from_ms) = self.ask_back(selector, lookback, at).await?;
+        envelope::matrix(&body, from_ms, at.as_millisecond()).map_err(|problem| problem.of(&self.config.name))
+    }
+
+    /// The same of native histograms; what is no histogram has none.
+    async fn raw_natives(
+        &self,
+        selector: &Scoped,
+        lookback: Duration,
+        at: Timestamp,
+    ) -> Result<Vec<NativeSeries>, FetchError> {
+        let (body, from_ms) = self.ask_back(selector, lookback, at).await?;
+        envelope::natives(&body, from_ms, at.as_millisecond()).map_err(|problem| problem.of(&self.config.name))
+    }
+
+    /// The answer to a question about a time before `at`, and when that begins.
+    async fn ask_back(
+        &self,
+        selector: &Scoped,
+        lookback: Duration,
+        at: Timestamp,
+    ) -> Result<(Vec<u8>, i64), FetchError> {
         let millis = i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX).max(1);
         let body = self.ask(&format!("{selector}[{millis}ms]"), None, at).await?;
-        let at_ms = at.as_millisecond();
-        envelope::matrix(&body, at_ms.saturating_sub(millis), at_ms).map_err(|problem| problem.of(&self.config.name))
+        Ok((body, at.as_millisecond().saturating_sub(millis)))
     }
 
     /// The value of a confined query at `at`. Samples older than two scrape intervals, where the
@@ -96,24 +117,8 @@ impl Prometheus {
         envelope::instant(&body, at.as_millisecond()).map_err(|problem| problem.of(&self.config.name))
     }
 
-    /// Where a histogram has no buckets: is it there as a native one, which has no series of them?
-    /// Any other answer leaves it at "no series".
-    async fn check_classic(
-        &self,
-        buckets: &Selector,
-        scope: &Scope,
-        lookback: Duration,
-        at: Timestamp,
-    ) -> Result<(), FetchError> {
-        let text = buckets.to_string();
-        let base = buckets.metric().strip_suffix("_bucket");
-        let Some((base, matchers)) = base.zip(text.strip_prefix(buckets.metric())) else { return Ok(()) };
-        let Ok(histogram) = Selector::parse(&format!("{base}{matchers}")) else { return Ok(()) };
-        let Ok(scoped) = histogram.scoped(scope) else { return Ok(()) };
-        match self.raw_counters(&scoped, lookback, at).await {
-            Err(error) if matches!(error.problem, Problem::NativeHistogram(_)) => Err(error),
-            _ => Ok(()),
-        }
+    fn confine(&self, selector: &Selector, scope: &Scope) -> Result<Scoped, FetchError> {
+        selector.scoped(scope).map_err(|error| Problem::from(error).of(&self.config.name))
     }
 
     async fn ask(&self, query: &str, lookback: Option<Duration>, at: Timestamp) -> Result<Vec<u8>, FetchError> {
@@ -237,14 +242,20 @@ impl MetricSource for Prometheus {
         at: Timestamp,
     ) -> BoxFuture<'a, Result<Vec<Series>, FetchError>> {
         async move {
-            let scoped = selector.scoped(scope).map_err(|error| Problem::from(error).of(&self.config.name))?;
-            let series = self.raw_counters(&scoped, lookback, at).await?;
-            if series.is_empty() {
-                self.check_classic(selector, scope, lookback, at).await?;
-            }
-            Ok(series)
+            let scoped = self.confine(selector, scope)?;
+            self.raw_counters(&scoped, lookback, at).await
         }
         .boxed()
+    }
+
+    fn natives<'a>(
+        &'a self,
+        selector: &'a Selector,
+        scope: &'a Scope,
+        lookback: Duration,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<NativeSeries>, FetchError>> {
+        async move { self.raw_natives(&self.confine(selector, scope)?, lookback, at).await }.boxed()
     }
 
     fn value<'a>(

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use canary_counters::{Instant, LabelNames, Scope, Selector, Series, Subject};
+use canary_counters::{Instant, LabelNames, NativeSeries, Scope, Selector, Series, Subject};
 use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -195,6 +195,17 @@ impl MetricSource for Shared {
         .boxed()
     }
 
+    fn natives<'a>(
+        &'a self,
+        selector: &'a Selector,
+        scope: &'a Scope,
+        lookback: Duration,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<NativeSeries>, FetchError>> {
+        // Rarely asked, and answered with much: not worth waiting for each other.
+        self.inner.natives(selector, scope, lookback, at)
+    }
+
     fn value<'a>(
         &'a self,
         query: &'a str,
@@ -337,6 +348,27 @@ mod tests {
         assert!(shared.waiting.lock().unwrap().is_empty());
         slow.lets.add_permits(1);
         assert_eq!(seen(&asking(&shared, &["c"], 100).await.unwrap()).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_service_and_a_native_histogram_are_asked_about_as_they_are() {
+        let source = Arc::new(crate::fake::FakeSource::new());
+        let sample = |at_ms: i64| canary_counters::NativeSample { at_ms, count: 1.0, buckets: Vec::new() };
+        let labels = [("pod".to_owned(), "a".to_owned())];
+        let native = NativeSeries { labels: labels.into(), samples: vec![sample(99_000)] };
+        source.set_native("latency_seconds", vec![native.clone()]);
+        let labels = [("service".to_owned(), "web".to_owned())];
+        let counted = Series { labels: labels.into(), samples: vec![Sample { at_ms: 99_000, value: 1.0 }] };
+        source.set_counter("requests_total", Ok(vec![counted.clone()]));
+        let shared = Shared::new(source);
+        let (at, back) = (Timestamp::from_second(100).unwrap(), Duration::from_secs(60));
+        let histogram = Selector::parse("latency_seconds").unwrap();
+        let pods = Scope::pods("shop", ["a"], shared.labels()).unwrap();
+        let answer = shared.histogram(&histogram, &pods, back, at).await;
+        assert_eq!(answer, Ok(canary_counters::Histogram::Native(vec![native])));
+        let requests = Selector::parse("requests_total").unwrap();
+        let service = Scope::service("shop", "web", shared.labels()).unwrap();
+        assert_eq!(shared.counters(&requests, &service, back, at).await, Ok(vec![counted]));
     }
 
     #[tokio::test]

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use canary_counters::{Instant, LabelNames, Scope, Selector, Series};
-use futures::future::BoxFuture;
+use canary_counters::{Histogram, Instant, LabelNames, NativeSeries, Scope, Selector, Series};
+use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 
 use crate::error::FetchError;
@@ -39,6 +39,37 @@ pub trait MetricSource: Send + Sync + std::fmt::Debug {
         lookback: Duration,
         at: Timestamp,
     ) -> BoxFuture<'a, Result<Vec<Series>, FetchError>>;
+
+    /// All raw samples of a native histogram, by its name. A source that knows of none has none.
+    fn natives<'a>(
+        &'a self,
+        _selector: &'a Selector,
+        _scope: &'a Scope,
+        _lookback: Duration,
+        _at: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<NativeSeries>, FetchError>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+
+    /// A histogram, by its name: its classic buckets, or, where there are none, its native form.
+    fn histogram<'a>(
+        &'a self,
+        selector: &'a Selector,
+        scope: &'a Scope,
+        lookback: Duration,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<Histogram, FetchError>> {
+        let (buckets, native) = (selector.bucket(), selector.native());
+        async move {
+            let classic = self.counters(&buckets, scope, lookback, at).await?;
+            if !classic.is_empty() {
+                return Ok(Histogram::Classic(classic));
+            }
+            let natives = self.natives(&native, scope, lookback, at).await?;
+            Ok(if natives.is_empty() { Histogram::Classic(classic) } else { Histogram::Native(natives) })
+        }
+        .boxed()
+    }
 
     /// The value of a user's query at `at`, confined to the scope. `require_pods` is false for
     /// `scope: Total`.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use canary_counters::value::worst;
 use canary_counters::{
-    Grouping, Instant, LabelNames, Measured, Meter, PodKnown, Scope, Selector, Series, Tick, Value, ValueLimit,
+    Grouping, Histogram, Instant, LabelNames, Measured, Meter, NativeBucket, PodKnown, Scope, Selector, Series, Tick,
+    Value, ValueLimit,
 };
 use canary_metrics::{FetchError, HeaderSource, MetricSource, Problem, Prometheus, ProviderConfig, Secret};
 use common::{Act, SPACES, Server};
@@ -399,32 +400,49 @@ async fn no_wrong_value_passes() {
 }
 
 #[tokio::test]
-async fn a_histogram_that_has_only_a_native_form_is_said() {
-    let native = r#"[{"metric":{"__name__":"latency_seconds","namespace":"shop","pod":"web-a"},"histograms":[
-        [1699999998,{"count":"12","sum":"1.5","buckets":[[3,"-0.001","0.001","2"],[0,"0.0884","0.0964","10"]]}]]}]"#;
-    let buckets = Selector::parse(r#"latency_seconds{code="200"}"#).unwrap().bucket();
-    let ask = async |server: &Server| {
-        let prometheus = Prometheus::new(config(server)).unwrap();
-        prometheus.counters(&buckets, &scope(), Duration::from_secs(60), at()).await
+async fn a_histogram_that_has_only_a_native_form_is_read_as_that() {
+    let row = |points: &str| {
+        let metric = r#"{"__name__":"latency_seconds","namespace":"shop","pod":"web-a","code":"200"}"#;
+        matrix(&format!(r#"[{{"metric":{metric},{points}}}]"#))
     };
-    let server = Server::start(Act::Turns(vec![matrix("[]"), matrix(native)])).await;
-    let error = ask(&server).await.unwrap_err();
-    assert!(matches!(error.problem, Problem::NativeHistogram(_)), "{error}");
-    assert!(error.to_string().contains("latency_seconds{") && error.to_string().contains("classic buckets"), "{error}");
-    let asked = "query=latency_seconds%7Bnamespace%3D%22shop%22%2Cpod%3D%7E%22web-a%7Cweb-b%22%2Ccode%3D%22200%22%7D";
-    assert!(server.requests()[1].contains(asked), "{}", server.requests()[1]);
-    // Nothing else that comes back says so.
-    for second in [matrix("[]"), matrix(&both(GOOD)), http("500 Oops", "", ""), ok("")] {
-        let server = Server::start(Act::Turns(vec![matrix("[]"), second])).await;
-        assert_eq!(ask(&server).await.unwrap(), []);
+    let selector = Selector::parse(r#"latency_seconds{code="200"}"#).unwrap();
+    let ask = async |answer: Act| {
+        let server = Server::start(Act::Turns(vec![matrix("[]"), answer])).await;
+        let prometheus = Prometheus::new(config(&server)).unwrap();
+        let answer = prometheus.histogram(&selector, &scope(), Duration::from_secs(60), at()).await;
+        (answer, server.requests())
+    };
+    let good = r#""histograms":[[1699999993.1,{"count":"3","sum":"0.2"}],
+        [1699999998.1,{"count":"12","sum":"1.5","buckets":[[3,"-0.001","0.001","2"],[0,"0.0884","0.0964","10"]]}]]"#;
+    let (answer, requests) = ask(row(good)).await;
+    let Ok(Histogram::Native(series)) = answer else { panic!("{answer:?}") };
+    let samples = &series[0].samples;
+    assert_eq!((samples[0].at_ms, samples[0].count, samples[0].buckets.len()), (1_699_999_993_100, 3.0, 0));
+    assert_eq!(samples[1].buckets[1], NativeBucket { lower: 0.0884, upper: 0.0964, count: 10.0 });
+    let asked = |name: &str| {
+        format!("query={name}%7Bnamespace%3D%22shop%22%2Cpod%3D%7E%22web-a%7Cweb-b%22%2Ccode%3D%22200%22%7D")
+    };
+    assert!(requests[0].contains(&asked("latency_seconds_bucket")), "{}", requests[0]);
+    assert!(requests[1].contains(&asked("latency_seconds")), "{}", requests[1]);
+
+    // A gauge of that name, or nothing: it has no buckets of either kind.
+    for none in [row(r#""values":[[1699999998.1,"1"]]"#), matrix("[]")] {
+        assert_eq!(ask(none).await.0, Ok(Histogram::Classic(Vec::new())));
     }
-    // What has buckets, and what is none, is asked once.
-    let server = Server::start(matrix(&both(GOOD))).await;
-    assert_eq!(ask(&server).await.unwrap().len(), 2);
-    assert_eq!(server.requests().len(), 1);
-    let server = Server::start(matrix("[]")).await;
-    assert_eq!(counters(&Prometheus::new(config(&server)).unwrap()).await.unwrap(), []);
-    assert_eq!(server.requests().len(), 1);
+    let point = |at: &str, value: &str| format!(r#""histograms":[[{at},{value}]]"#);
+    for (name, points, category) in [
+        ("no samples", r#""histograms":[]"#.to_owned(), "malformed"),
+        ("partly plain", format!(r#"{good},"values":[[1699999998.1,"1"]]"#), "malformed"),
+        ("no count", point("1699999998.1", r#"{"sum":"1"}"#), "malformed"),
+        ("a bucket of three", point("1699999998.1", r#"{"count":"1","buckets":[[0,"1","2"]]}"#), "malformed"),
+        ("a bucket of words", point("1699999998.1", r#"{"count":"1","buckets":[[0,"a","b","1"]]}"#), "malformed"),
+        ("another time", point("1699990000", r#"{"count":"1"}"#), "wrong_time"),
+    ] {
+        let error = ask(row(&points)).await.0.unwrap_err();
+        assert_eq!(error.category(), category, "{name}: {error}");
+    }
+    let (answer, _) = ask(http("500 Internal Server Error", "", "")).await;
+    assert!(answer.unwrap_err().is_transient(), "an outage between the two questions is no empty answer");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use canary_counters::histogram::latency;
 use canary_counters::measure::share;
-use canary_counters::{Grouping, Instant, LabelNames, Meter, PodKnown, Scope, Selector, Tick};
+use canary_counters::{Grouping, Histogram, Instant, LabelNames, Meter, PodKnown, Scope, Selector, Tick};
 use canary_metrics::{MetricSource, Prometheus, ProviderConfig};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -45,7 +45,8 @@ async fn a_real_prometheus_understands_and_is_understood() {
     std::fs::write(
         &config,
         format!(
-            "global: {{scrape_interval: 500ms}}\nscrape_configs:\n- job_name: self\n  static_configs:\n  - targets: ['{address}']\n    labels: {{namespace: shop, pod: web-a}}\n"
+            "global: {{scrape_interval: 500ms}}\nscrape_configs:\n- job_name: self\n  static_configs:\n  - targets: ['{address}']\n    labels: {{namespace: shop, pod: web-a}}\n\
+             - job_name: native\n  scrape_native_histograms: true\n  static_configs:\n  - targets: ['{address}']\n    labels: {{namespace: shop, pod: web-n}}\n"
         ),
     )
     .unwrap();
@@ -95,6 +96,8 @@ async fn a_real_prometheus_understands_and_is_understood() {
     assert_eq!(n.interval_ms, Some(500));
     assert!(latency(&reading, 0.2, None).breach.complete().is_some_and(|(n, k)| n > 0.0 && k <= n));
 
+    native(&prometheus, n_counted).await;
+
     for query in QUERIES {
         let answer = prometheus.value(query, &scope, true, Timestamp::now()).await;
         let answer = answer.unwrap_or_else(|error| panic!("{query}: {error}"));
@@ -114,4 +117,26 @@ async fn a_real_prometheus_understands_and_is_understood() {
 
     server.kill().await.unwrap();
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// The same server's durations, scraped as a native histogram: about as many as were counted otherwise.
+async fn native(prometheus: &Prometheus, counted: f64) {
+    let scope = Scope::pods("shop", ["web-n"], &LabelNames::default()).unwrap();
+    let durations = Selector::parse("prometheus_http_request_duration_seconds").unwrap();
+    let at = Timestamp::now();
+    let answer = prometheus.histogram(&durations, &scope, Duration::from_secs(60), at).await.unwrap();
+    let Histogram::Native(series) = answer else { panic!("{answer:?}") };
+    let tick = Tick {
+        now_ms: at.as_millisecond(),
+        covered_from_ms: at.as_millisecond() - 60_000,
+        pods: vec![PodKnown { name: "web-n".into(), started_at_ms: at.as_millisecond() - 30_000 }],
+        grouping: Grouping::Pod("pod".into()),
+    };
+    let mut meter = Meter::new(at.as_millisecond() - 60_000);
+    for limit in [0.000_001, 0.2, 100.0] {
+        let reading = meter.absorb_native("h", &series, limit, None, &tick).unwrap();
+        let (n, k) = latency(&reading, limit, None).breach.counts().unwrap();
+        assert!(n >= counted / 2.0, "{n} of {counted}");
+        assert!(if limit < 0.1 { k > 0.0 } else { k <= n }, "{k} of {n} above {limit}");
+    }
 }

@@ -221,7 +221,7 @@ impl Settings {
             let token = provider.bearer_token_file.as_ref();
             let headers: Vec<&str> = provider.headers.keys().map(String::as_str).collect();
             lines.push(format!(
-                "provider {}: {}, timeout {:?}, scrape interval {}, token {}, headers [{}], labels {}/{}/{}",
+                "provider {}: {}, timeout {:?}, scrape interval {}, token {}, headers [{}], labels {}/{}/{} of {}",
                 provider.name,
                 provider.url,
                 provider.timeout,
@@ -230,7 +230,8 @@ impl Settings {
                 headers.join(", "),
                 provider.labels.namespace,
                 provider.labels.pod,
-                provider.labels.service
+                provider.labels.service,
+                provider.labels.of_services()
             ));
         }
         lines

@@ -25,6 +25,30 @@ pub(crate) enum Act {
     Turns(Vec<Act>),
     /// A beginning, and then one blank a millisecond.
     Drip(&'static str),
+    /// 200 with the JSON that this makes of the question's PromQL.
+    Ask(Answerer),
+}
+
+/// What answers a question.
+pub(crate) type Answerer = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
+/// The PromQL of a posted form.
+fn query(request: &str) -> String {
+    let body = request.split_once("\r\n\r\n").unwrap().1;
+    let field = body.split('&').find_map(|field| field.strip_prefix("query=")).unwrap();
+    let mut bytes = field.bytes();
+    let mut out = Vec::new();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(out).unwrap()
 }
 
 /// A piece that makes [`Act::Endless`] quick.
@@ -80,8 +104,15 @@ async fn serve(mut stream: TcpStream, act: Act, log: Arc<Mutex<Vec<String>>>) {
         Act::Turns(acts) => acts.get(turn).or(acts.last()).unwrap().clone(),
         act => act,
     };
+    let act = match act {
+        Act::Ask(answer) => {
+            let request = log.lock().unwrap().last().unwrap().clone();
+            Act::Json(answer(&query(&request)))
+        }
+        act => act,
+    };
     match act {
-        Act::Turns(_) => panic!("turns within turns"),
+        Act::Turns(_) | Act::Ask(_) => panic!("turns within turns"),
         Act::Json(body) => {
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",

@@ -11,9 +11,8 @@ use canary_core::{
     Fetched, Observed,
     evidence::{Accounts, LeftOut, Totals},
     gates::{self, Measure, Reading},
-    object,
 };
-use canary_counters::{Grouping, Instant, Meter, PodKnown, Scope, Selector, Series, Tick, Value, ValueLimit, value};
+use canary_counters::{Instant, Meter, Scope, Value, ValueLimit, value};
 use canary_metrics::{MetricSource, pods::PodScraper};
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -21,7 +20,8 @@ use serde_json::Value as Json;
 
 use super::{
     pods,
-    side::{Side, WarmUps},
+    questions::{Answers, Question, Sides, questions, series_of_pods},
+    side::{Look, Side, WarmUps},
 };
 
 /// Samples are asked for at least this far back.
@@ -230,7 +230,7 @@ pub(super) async fn gates(
         match source {
             Source::Store(store) => look(ledger, store, observed, now).await,
             Source::Pods(scraper) => {
-                let samples = pods::scrape(scraper, observed, &selectors(release), now).await;
+                let samples = pods::scrape(scraper, observed, &series_of_pods(release), now).await;
                 look(ledger, &samples, observed, samples.at()).await;
                 pods::explain(&mut ledger.readings, samples.failures());
             }
@@ -251,7 +251,7 @@ async fn look(ledger: &mut Ledger, source: &dyn MetricSource, observed: &Observe
     let release = &observed.release;
     let lookback = LOOKBACK.max(release.spec.interval.std().saturating_mul(4));
     let sides = Sides::of(observed);
-    match answers(source, release, &sides, lookback, now).await {
+    match Answers::ask(source, release, &sides, lookback, now).await {
         Ok(answers) => {
             let numbers = numbers(source, release, &sides, now).await;
             let covered_from = before(now, lookback);
@@ -287,75 +287,6 @@ fn both(gate: &Gate, measure: &Measure) -> Reading {
     }
 }
 
-/// The two sides' pods.
-struct Sides {
-    canary: Vec<PodKnown>,
-    stable: Vec<PodKnown>,
-}
-
-impl Sides {
-    fn of(observed: &Observed) -> Self {
-        // A pod that has ended counts no more, however long its object stays.
-        let ended = |pod: &Json| matches!(object::text(pod, "/status/phase"), "Succeeded" | "Failed");
-        let known = |pods: &[Json]| pods.iter().filter(|one| !ended(one)).map(pod).collect::<Vec<_>>();
-        let step =
-            observed.release.status.as_ref().and_then(|status| status.current.as_ref()).map(|current| current.step);
-        // Once traffic is handed back, the target's pods are the candidate's too.
-        if matches!(step, Some(Step::HandBack | Step::Drain | Step::Soak)) {
-            let all = [observed.canary_pods.list(), observed.target_pods.list()].concat();
-            return Self { canary: known(&all), stable: Vec::new() };
-        }
-        Self { canary: known(observed.canary_pods.list()), stable: known(observed.target_pods.list()) }
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.canary.iter().chain(&self.stable).map(|pod| pod.name.clone()).collect()
-    }
-}
-
-fn pod(pod: &Json) -> PodKnown {
-    let created = object::text(pod, "/metadata/creationTimestamp").parse::<Timestamp>();
-    PodKnown { name: object::name(pod).to_owned(), started_at_ms: created.map_or(0, Timestamp::as_millisecond) }
-}
-
-/// Answers to the counters of one tick, by the selector's text.
-pub(super) type Answers = BTreeMap<String, Result<Vec<Series>, String>>;
-
-/// The selectors that the spec's gates need, each once. Histograms are asked by their buckets.
-fn selectors(release: &CanaryRelease) -> BTreeMap<String, Selector> {
-    let mut wanted = BTreeMap::new();
-    let mut add = |text: &str, buckets: bool| {
-        if let Ok(selector) = Selector::parse(text) {
-            let selector = if buckets { selector.bucket() } else { selector };
-            wanted.insert(key(text, buckets), selector);
-        }
-    };
-    add(&release.spec.traffic.requests.counter, false);
-    for gate in &release.spec.gates {
-        if let Some(rule) = &gate.error_rate {
-            add(&rule.bad, false);
-            add(&rule.total, false);
-        }
-        if let Some(rule) = &gate.latency {
-            add(&rule.histogram, true);
-            if let Some(failed) = &rule.failed {
-                add(failed, false);
-            }
-        }
-        if let Some(rule) = &gate.event_rate {
-            add(&rule.counter, false);
-        }
-        if let Some(rule) = &gate.relative {
-            add(&rule.counter, false);
-        }
-    }
-    wanted
-}
-
-pub(super) fn key(text: &str, buckets: bool) -> String {
-    if buckets { format!("buckets of {text}") } else { text.to_owned() }
-}
-
 /// A ledger for a window that is not known yet. After a restart the past is replayed where the store keeps it, so that
 /// nothing is lost but time.
 async fn begin(
@@ -374,11 +305,10 @@ async fn begin(
     if let Source::Store(source) = source
         && source.keeps_history()
         && elapsed <= REPLAY.min(release.spec.interval.std().saturating_mul(MOST_TICKS))
-        && known(&observed.canary_pods)
-        && known(&observed.target_pods)
+        && tells_whose(observed, current)
     {
         let sides = Sides::of(observed);
-        if let Ok(answers) = answers(source, release, &sides, elapsed.saturating_add(LOOKBACK), now).await {
+        if let Ok(answers) = Answers::ask(source, release, &sides, elapsed.saturating_add(LOOKBACK), now).await {
             let ledger = replay(source, observed, current, window, &sides, &answers, now).await;
             if found_again(&ledger, current) {
                 tracing::info!(release = current.id, "the window's counts were read again from the metrics store");
@@ -388,6 +318,17 @@ async fn begin(
     }
     tracing::info!(release = current.id, "counting goes on from the sums in the status");
     Ledger::new(release, current, window, Some(now))
+}
+
+/// Whether the window's past can be told apart by what is there now: pods must have been listed; and within one window
+/// the stable Service was stable's and is now the candidate's, where pods are not handed over.
+fn tells_whose(observed: &Observed, current: &ReleaseStatus) -> bool {
+    let asked = questions(&observed.release);
+    let by_pod = asked.keys().any(|question| question.by().is_pod());
+    let by_service = asked.keys().any(|question| !question.by().is_pod());
+    let handed_over = matches!(current.step, Step::HandBack | Step::Drain);
+    let listed = known(&observed.canary_pods) && known(&observed.target_pods);
+    !(by_service && handed_over) && (!by_pod || listed)
 }
 
 /// Whether pods could be listed.
@@ -416,7 +357,7 @@ async fn replay(
         }
         // Each tick sees what it would have seen; others go on meanwhile.
         let covered_from = before(at, lookback);
-        let then: Answers = answers.iter().map(|(key, answer)| (key.clone(), cut(answer, covered_from, at))).collect();
+        let then = answers.between(covered_from, at);
         ticks = ticks.wrapping_add(1);
         if ticks.is_multiple_of(8) {
             tokio::task::yield_now().await;
@@ -425,18 +366,6 @@ async fn replay(
         take(&mut ledger, observed, &Read { source, sides, answers: then, numbers, covered_from, at });
     }
     ledger
-}
-
-/// The samples that a question at a time would have brought.
-fn cut(answer: &Result<Vec<Series>, String>, from: Timestamp, at: Timestamp) -> Result<Vec<Series>, String> {
-    let (from, until) = (from.as_millisecond(), at.as_millisecond());
-    let part = |one: &Series| {
-        let first = one.samples.partition_point(|sample| sample.at_ms <= from);
-        let last = one.samples.partition_point(|sample| sample.at_ms <= until);
-        let samples = one.samples.get(first..last).filter(|samples| !samples.is_empty())?;
-        Some(Series { labels: one.labels.clone(), samples: samples.to_vec() })
-    };
-    Ok(answer.as_ref().map_err(Clone::clone)?.iter().filter_map(part).collect())
 }
 
 /// Whether a replay found what the status says was counted.
@@ -452,27 +381,6 @@ fn found_again(ledger: &Ledger, current: &ReleaseStatus) -> bool {
             _ => sums.n <= 0.0,
         }
     })
-}
-
-/// Asks for every counter once.
-async fn answers(
-    source: &dyn MetricSource,
-    release: &CanaryRelease,
-    sides: &Sides,
-    lookback: Duration,
-    now: Timestamp,
-) -> Result<Answers, String> {
-    let namespace = release.metadata.namespace.as_deref().unwrap_or_default();
-    let scope = Scope::pods(namespace, sides.names(), source.labels()).map_err(|error| error.to_string())?;
-    let wanted = selectors(release);
-    let asked = wanted.iter().map(|(key, selector)| {
-        let scope = &scope;
-        async move {
-            let answer = source.counters(selector, scope, lookback, now).await;
-            (key.clone(), answer.map_err(|error| error.to_string()))
-        }
-    });
-    Ok(join_all(asked).await.into_iter().collect())
 }
 
 /// Answers to the queries of value gates, by gate.
@@ -498,13 +406,8 @@ struct Read<'a> {
 }
 
 impl Read<'_> {
-    fn tick(&self, pods: &[PodKnown]) -> Tick {
-        Tick {
-            now_ms: self.at.as_millisecond(),
-            covered_from_ms: self.covered_from.as_millisecond(),
-            pods: pods.to_vec(),
-            grouping: Grouping::Pod(self.source.labels().pod.clone()),
-        }
+    fn look(&self) -> Look<'_> {
+        Look { answers: &self.answers, labels: self.source.labels(), covered_from: self.covered_from, at: self.at }
     }
 }
 
@@ -514,10 +417,8 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
     let Some(current) = release.status.as_ref().and_then(|status| status.current.as_ref()) else { return };
     let now = read.at;
     let seconds = since(ledger.since, now).as_secs_f64();
-    let label = &read.source.labels().pod;
-    let (tick, of_stable) = (read.tick(&read.sides.canary), read.tick(&read.sides.stable));
-    let canary = Side::read(&mut ledger.canary, &mut ledger.warm_ups.0, &tick, &read.answers, label, release);
-    let stable = Side::read(&mut ledger.stable, &mut ledger.warm_ups.1, &of_stable, &read.answers, label, release);
+    let canary = Side::read(&mut ledger.canary, &mut ledger.warm_ups.0, read.look(), &read.sides.canary, release);
+    let stable = Side::read(&mut ledger.stable, &mut ledger.warm_ups.1, read.look(), &read.sides.stable, release);
     let totals: Vec<Totals> = release
         .spec
         .gates
@@ -532,17 +433,20 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
         })
         .collect();
     let (canary_known, stable_known) = (known(&observed.canary_pods), known(&observed.target_pods));
-    let totals = unread(totals, canary_known, stable_known);
-    let requests = canary.requests_beside(&stable).filter(|_| canary_known && stable_known);
+    let totals = unread(&release.spec, totals, canary_known, stable_known);
+    let listed = !release.spec.traffic.requests.by.is_pod() || (canary_known && stable_known);
+    let requests = canary.requests_beside(&stable).filter(|_| listed);
     ledger.stable_rate =
         stable.fresh_requests().map(|requests| requests.total() / seconds).filter(|rate| rate.is_finite());
     ledger.readings = ledger.accounts.absorb(&release.spec, current.step, &totals, requests, now);
     tracing::debug!(readings = ?ledger.readings, "gates read");
 }
 
-/// Where a side's pods could not be listed, its totals are those of nobody knows whom: they count for nothing.
-fn unread(mut totals: Vec<Totals>, canary_known: bool, stable_known: bool) -> Vec<Totals> {
-    for total in &mut totals {
+/// Where a side's pods could not be listed, its totals are those of nobody knows whom: they count for nothing. A gateway
+/// needs no list.
+fn unread(spec: &CanaryReleaseSpec, mut totals: Vec<Totals>, canary_known: bool, stable_known: bool) -> Vec<Totals> {
+    let of_pods = |name: &str| spec.gates.iter().any(|gate| gate.name == name && rests_on_pods(spec, gate));
+    for total in totals.iter_mut().filter(|total| of_pods(&total.gate)) {
         if !canary_known {
             total.canary = Measure::Error("the canary's pods could not be listed".to_owned());
             total.proof = None;
@@ -557,6 +461,11 @@ fn unread(mut totals: Vec<Totals>, canary_known: bool, stable_known: bool) -> Ve
     totals
 }
 
+fn rests_on_pods(spec: &CanaryReleaseSpec, gate: &Gate) -> bool {
+    let per_request = gate.event_rate.is_some() || gate.relative.is_some();
+    gate.by.is_pod() || (per_request && spec.traffic.requests.by.is_pod())
+}
+
 /// When the canary's next sample should be there, if that is before the next interval is over.
 fn sampled_next(
     ledger: &Ledger,
@@ -564,7 +473,7 @@ fn sampled_next(
     release: &CanaryRelease,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let (newest, spacing) = ledger.canary.rhythm(&release.spec.traffic.requests.counter)?;
+    let (newest, spacing) = ledger.canary.rhythm(&Question::requests(release).name())?;
     let spacing = source.scrape_interval().and_then(|given| i64::try_from(given.as_millis()).ok()).unwrap_or(spacing);
     let interval = i64::try_from(release.spec.interval.std().as_millis()).ok()?;
     let stored = i64::try_from(STORED.as_millis()).ok()?;
@@ -590,7 +499,7 @@ async fn number(
     sides: &Sides,
     now: Timestamp,
 ) -> Result<f64, Measure> {
-    let names: Vec<String> = sides.canary.iter().map(|pod| pod.name.clone()).collect();
+    let names: Vec<String> = sides.canary.pods.iter().map(|pod| pod.name.clone()).collect();
     let scope =
         Scope::pods(namespace, names.clone(), source.labels()).map_err(|error| Measure::NoData(error.to_string()))?;
     let answer = source
@@ -640,315 +549,5 @@ fn streak(streaks: &mut BTreeMap<String, u32>, gate: &Gate, answer: &Result<f64,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use canary_core::{Fetched, observed::Hold};
-    use canary_counters::{Sample, Series};
-    use canary_metrics::fake::FakeSource;
-    use serde_json::json;
-
-    fn release(step: &str, window: &str) -> CanaryRelease {
-        serde_json::from_value(json!({
-            "apiVersion": "canaryrelease.dev/v1alpha1", "kind": "CanaryRelease",
-            "metadata": {"name": "web", "namespace": "shop"},
-            "spec": {
-                "target": {"name": "web"}, "interval": "2s",
-                "traffic": {"service": "web", "routes": [{"kind": "HTTPRoute", "name": "web"}], "requests": {"counter": "requests_total"}},
-                "stages": [{"weight": "100%", "duration": "10s"}],
-                "gates": [{"name": "errors", "errorRate": {"bad": "bad_total", "total": "requests_total", "limit": "1%"}}],
-            },
-            "status": {"current": {"id": "web-1", "step": step, "stageIndex": 0, "windowSince": window}},
-        }))
-        .unwrap()
-    }
-
-    fn observed(release: CanaryRelease) -> Observed {
-        let pod = |name: &str| json!({"metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}});
-        Observed {
-            release,
-            rivals: Fetched::Missing,
-            target: Fetched::Missing,
-            canary: Fetched::Missing,
-            replica_sets: Fetched::Missing,
-            target_pods: Fetched::Known(vec![pod("s")]),
-            canary_pods: Fetched::Known(vec![pod("c")]),
-            service: Fetched::Missing,
-            canary_service: Fetched::Missing,
-            routes: Vec::new(),
-            autoscalers: Fetched::Missing,
-            budgets: Fetched::Missing,
-            network_policies: Fetched::Missing,
-            serving_records: Fetched::Missing,
-            hold: Hold::NotTried,
-            policies: String::new(),
-            provider_problem: None,
-            names_pods: true,
-            readings: Vec::new(),
-            share: None,
-            misrouted: None,
-            due_in_silence: 0.0,
-            stable_rate: None,
-            next_look: None,
-        }
-    }
-
-    /// A counter of one pod, sampled each second, that rises by `rate` from second 0 of the minute on.
-    fn series(pod: &str, rate: f64, until: i64) -> Series {
-        let zero = "2026-01-01T01:00:00Z".parse::<Timestamp>().unwrap().as_millisecond();
-        let samples = (0..=until)
-            .map(|second| Sample {
-                at_ms: zero.saturating_add(second.saturating_mul(1000)),
-                value: rate * second as f64,
-            })
-            .collect();
-        Series { labels: [("pod".to_owned(), pod.to_owned()), ("code".to_owned(), "200".to_owned())].into(), samples }
-    }
-
-    fn at(second: i64) -> Timestamp {
-        format!("2026-01-01T01:00:{second:02}Z").parse().unwrap()
-    }
-
-    async fn tick(ledger: &mut Option<Ledger>, release: CanaryRelease, second: i64) -> (Measure, Measure) {
-        let reading = tick_on(FakeSource::new(), ledger, release, second).await;
-        (reading.canary, reading.stable)
-    }
-
-    async fn tick_on(source: FakeSource, ledger: &mut Option<Ledger>, release: CanaryRelease, second: i64) -> Reading {
-        source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 1.0, second)]));
-        source.set_counter("bad_total", Ok(Vec::new()));
-        let mut observed = observed(release);
-        gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
-        observed.readings.remove(0)
-    }
-
-    #[tokio::test]
-    async fn each_window_counts_from_its_own_beginning_on_both_sides() {
-        let mut ledger = None;
-        let since = "2026-01-01T01:00:10Z";
-        let (canary, stable) = tick(&mut ledger, release("Baseline", since), 20).await;
-        assert_eq!(canary, Measure::Counted { n: 10.0, k: 0.0, seconds: 10.0 });
-        assert_eq!(stable, Measure::Counted { n: 100.0, k: 0.0, seconds: 10.0 });
-        let next = "2026-01-01T01:00:22Z";
-        let (canary, _) = tick(&mut ledger, release("Shift", next), 24).await;
-        assert_eq!(canary, Measure::Counted { n: 2.0, k: 0.0, seconds: 2.0 });
-        let (canary, _) = tick(&mut ledger, release("Bake", next), 30).await;
-        assert_eq!(canary, Measure::Counted { n: 8.0, k: 0.0, seconds: 8.0 });
-    }
-
-    #[tokio::test]
-    async fn after_a_restart_the_sums_of_the_status_are_gone_on_from() {
-        let mut restarted = release("Bake", "2026-01-01T01:00:10Z");
-        let sums = canary_api::Counted {
-            gate: "errors".into(),
-            side: "canary".into(),
-            n: 7.0,
-            k: 1.0,
-            seconds: 9.0,
-            ..Default::default()
-        };
-        restarted.status.as_mut().unwrap().current.as_mut().unwrap().counts = vec![sums];
-        let mut ledger = None;
-        let (canary, _) = tick(&mut ledger, restarted.clone(), 20).await;
-        assert_eq!(canary, Measure::NoData("requests_total counted nothing yet".into()));
-        let (canary, _) = tick(&mut ledger, restarted, 25).await;
-        assert_eq!(canary, Measure::Counted { n: 12.0, k: 1.0, seconds: 14.0 });
-    }
-
-    #[tokio::test]
-    async fn after_a_restart_a_store_that_keeps_the_past_gives_back_every_tick() {
-        let mut whole = None;
-        let running = release("Bake", "2026-01-01T01:00:10Z");
-        let mut all = None;
-        for second in (12..=30).step_by(2) {
-            all = Some(tick_on(FakeSource::new(), &mut whole, running.clone(), second).await);
-        }
-        let mut restarted = running;
-        let sums = canary_api::Counted {
-            gate: "errors".into(),
-            side: "canary".into(),
-            n: 15.0,
-            seconds: 15.0,
-            ..Default::default()
-        };
-        restarted.status.as_mut().unwrap().current.as_mut().unwrap().counts = vec![sums];
-        let mut replayed = None;
-        let again = tick_on(FakeSource::new().with_history(), &mut replayed, restarted, 30).await;
-        assert_eq!(Some(again), all);
-    }
-
-    /// The same with a warm-up, a stable pod that has long served, and a canary that gets its first request in second 4.
-    fn warming(step: &str, window: &str, warm_up: &str) -> CanaryRelease {
-        let mut release = release(step, window);
-        release.spec.gates[0].warm_up = Some(warm_up.parse().unwrap());
-        release
-    }
-
-    async fn warming_tick(
-        source: FakeSource,
-        ledger: &mut Option<Ledger>,
-        release: CanaryRelease,
-        second: i64,
-    ) -> Reading {
-        let late = |rate: f64| {
-            let mut series = series("c", rate, second);
-            series.samples.iter_mut().for_each(|sample| sample.value = (sample.value - 3.0 * rate).max(0.0));
-            series
-        };
-        let mut stable = series("s", 10.0, second);
-        stable.samples.iter_mut().for_each(|sample| sample.value += 5000.0);
-        source.set_counter("requests_total", Ok(vec![stable, late(10.0)]));
-        source.set_counter("bad_total", Ok(vec![late(1.0)]));
-        let mut observed = observed(release);
-        gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
-        observed.readings.remove(0)
-    }
-
-    #[tokio::test]
-    async fn the_canarys_first_seconds_of_traffic_are_shown_and_not_judged() {
-        let mut ledger = None;
-        let window = "2026-01-01T01:00:02Z";
-        let first = warming_tick(FakeSource::new(), &mut ledger, warming("Bake", window, "10s"), 10).await;
-        assert_eq!(first.canary, Measure::NoData("requests_total counted nothing yet".into()));
-        assert_eq!(first.left_out.canary, (70.0, 7.0));
-        // The stable pod is an hour old.
-        assert_eq!(
-            (first.stable, first.left_out.stable),
-            (Measure::Counted { n: 80.0, k: 0.0, seconds: 8.0 }, (0.0, 0.0))
-        );
-        let later = warming_tick(FakeSource::new(), &mut ledger, warming("Bake", window, "10s"), 30).await;
-        assert_eq!(later.canary, Measure::Counted { n: 160.0, k: 16.0, seconds: 28.0 });
-        assert_eq!(later.left_out.canary, (110.0, 11.0));
-        let gate = &warming("Bake", window, "10s").spec.gates[0];
-        let shown = gates::judge(gate, Some(&later), 0.5).shown;
-        assert_eq!(shown.rests_on, "16 of 160 in 28s; 11 of 110 in warm-up not judged");
-        // The next stage's window: nobody is cold again.
-        let next = warming("Bake", "2026-01-01T01:00:31Z", "10s");
-        let next = warming_tick(FakeSource::new(), &mut ledger, next, 36).await;
-        assert_eq!(
-            (next.canary, next.left_out.canary),
-            (Measure::Counted { n: 50.0, k: 5.0, seconds: 5.0 }, (0.0, 0.0))
-        );
-    }
-
-    #[tokio::test]
-    async fn a_warm_up_is_replayed_as_it_was() {
-        let running = warming("Bake", "2026-01-01T01:00:02Z", "10s");
-        let (mut whole, mut all) = (None, None);
-        for second in (4..=30).step_by(2) {
-            all = Some(warming_tick(FakeSource::new().with_history(), &mut whole, running.clone(), second).await);
-        }
-        let mut restarted = running;
-        let sums = canary_api::Counted { gate: "errors".into(), side: "canary".into(), n: 150.0, ..Default::default() };
-        restarted.status.as_mut().unwrap().current.as_mut().unwrap().counts = vec![sums];
-        let mut replayed = None;
-        let again = warming_tick(FakeSource::new().with_history(), &mut replayed, restarted.clone(), 30).await;
-        assert_eq!(Some(again), all);
-        // Without a past to read, the canary goes on as warm: it served before.
-        let mut resumed = None;
-        warming_tick(FakeSource::new(), &mut resumed, restarted.clone(), 30).await;
-        let resumed = warming_tick(FakeSource::new(), &mut resumed, restarted, 35).await;
-        assert_eq!(resumed.canary, Measure::Counted { n: 200.0, k: 5.0, seconds: 5.0 });
-    }
-
-    #[tokio::test]
-    async fn events_are_held_against_the_time_that_is_judged() {
-        let mut release = warming("Bake", "2026-01-01T01:00:02Z", "10s");
-        let rule = json!({"counter": "bad_total", "limit": "1/min"});
-        release.spec.gates[0].error_rate = None;
-        release.spec.gates[0].event_rate = Some(serde_json::from_value(rule).unwrap());
-        let mut ledger = None;
-        let reading = warming_tick(FakeSource::new(), &mut ledger, release, 30).await;
-        // 16 of the canary's 27 seconds of traffic, of 28 seconds in all,
-        // and a second more, for what the window's first sample counts of the time before.
-        let judged = 29.0 * (16.0 / 27.0);
-        assert_eq!(reading.canary, Measure::Counted { n: 160.0, k: 16.0, seconds: judged });
-        assert!(matches!(reading.stable, Measure::Counted { seconds, .. } if seconds == 29.0));
-    }
-
-    #[tokio::test]
-    async fn an_edited_gate_is_judged_by_its_new_limit_at_once() {
-        let tick = async |ledger: &mut Option<Ledger>, limit: &str, second: i64| {
-            let mut release = release("Bake", "2026-01-01T01:00:10Z");
-            release.spec.gates[0].error_rate.as_mut().unwrap().limit = limit.parse().unwrap();
-            let source = FakeSource::new().with_history();
-            source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 10.0, second)]));
-            source.set_counter("bad_total", Ok(vec![series("s", 0.0, second), series("c", 0.2, second)]));
-            let mut observed = observed(release);
-            gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
-            observed.readings.remove(0)
-        };
-        let mut ledger = None;
-        let loose = tick(&mut ledger, "5%", 40).await;
-        assert!(!loose.evidence.unwrap().above);
-        let tight = tick(&mut ledger, "1%", 40).await;
-        assert!(tight.evidence.unwrap().above);
-        assert_eq!(tight.canary, loose.canary);
-    }
-
-    #[tokio::test]
-    async fn a_canary_that_counts_nothing_from_the_start_is_heard_to_be_silent() {
-        let mut ledger = None;
-        let mut due = 0.0;
-        for second in (12..=40).step_by(2) {
-            let mut release = release("Bake", "2026-01-01T01:00:10Z");
-            release.status.as_mut().unwrap().current.as_mut().unwrap().weight = "50%".to_owned();
-            let source = FakeSource::new();
-            source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 0.0, second)]));
-            let mut observed = observed(release);
-            gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
-            due = observed.due_in_silence;
-        }
-        assert!(due >= 200.0, "{due}");
-    }
-
-    #[tokio::test]
-    async fn pods_that_could_not_be_listed_pass_nothing() {
-        let mut ledger = None;
-        let source = FakeSource::new();
-        source.set_counter("requests_total", Ok(vec![series("s", 10.0, 20), series("c", 10.0, 20)]));
-        let mut observed = observed(release("Bake", "2026-01-01T01:00:10Z"));
-        observed.canary_pods = Fetched::Failed("the server fails".to_owned());
-        gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(20)).await;
-        assert_eq!(observed.readings[0].canary, Measure::Error("the canary's pods could not be listed".to_owned()));
-        assert!(matches!(observed.readings[0].stable, Measure::Counted { .. }));
-    }
-
-    #[tokio::test]
-    async fn events_are_held_against_the_time_that_their_samples_cover() {
-        let mut ledger = None;
-        let mut most = f64::NEG_INFINITY;
-        // Sampled every 15 s, looked at every 2 s; one event a second on the canary, the limit is 60/min for it.
-        for second in (12..=58).step_by(2) {
-            let mut release = release("Bake", "2026-01-01T01:00:10Z");
-            release.status.as_mut().unwrap().current.as_mut().unwrap().weight = "50%".to_owned();
-            release.spec.gates[0] = serde_json::from_value(
-                json!({"name": "events", "eventRate": {"counter": "events_total", "limit": "120/min"}}),
-            )
-            .unwrap();
-            let every_15 = |pod: &str, rate: f64| {
-                let mut series = series(pod, rate, second);
-                series.samples.retain(|sample| (sample.at_ms / 1000).rem_euclid(15) == 14);
-                series
-            };
-            let source = FakeSource::new();
-            source.set_counter("requests_total", Ok(vec![every_15("s", 10.0), every_15("c", 10.0)]));
-            source.set_counter("events_total", Ok(vec![every_15("s", 1.0), every_15("c", 1.0)]));
-            let mut observed = observed(release);
-            gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
-            most = most.max(observed.readings[0].evidence.map_or(0.0, |evidence| evidence.canary));
-        }
-        assert!(most < 0.5, "{most}");
-    }
-
-    #[test]
-    fn the_next_look_is_right_after_the_last_sample_of_the_interval() {
-        // Samples every 5 s, the newest at 100 s, stored 0.3 s later; one tick is 5 s.
-        assert_eq!(next_look(100_300, 5_000, 100_400, 5_000), Some(105_300));
-        assert_eq!(next_look(100_300, 5_000, 103_000, 5_000), Some(105_300));
-        assert_eq!(next_look(100_300, 1_000, 100_400, 10_000), Some(110_300));
-        // Rarer than ticks: sometimes there is none to wait for.
-        assert_eq!(next_look(100_300, 15_000, 100_400, 10_000), None);
-        assert_eq!(next_look(100_300, 15_000, 110_400, 10_000), Some(115_300));
-        assert_eq!(next_look(100_300, 0, 110_400, 10_000), None);
-    }
-}
+#[path = "measure_tests.rs"]
+mod tests;

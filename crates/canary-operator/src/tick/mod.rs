@@ -7,6 +7,7 @@ mod apply;
 mod measure;
 mod observe;
 mod pods;
+mod questions;
 mod side;
 
 use std::{
@@ -85,14 +86,24 @@ impl Sources {
                 "the operator has no metrics provider {name:?} (it has: {known}): correct spec.provider, or add it to the operator's configuration"
             ));
         }
-        match release.spec.gates.iter().find(|gate| gate.value.is_some()) {
-            Some(gate) => Err(format!(
-                "gate {} is a PromQL value, which the pods' own metrics can't answer: name a Prometheus in spec.provider, or add a provider {name:?} to the operator's configuration",
-                gate.name
+        match only_of_a_store(release) {
+            Some(what) => Err(format!(
+                "{what}, which the pods' own metrics can't answer: name a Prometheus in spec.provider, or add a provider {name:?} to the operator's configuration"
             )),
             None => Ok(Source::Pods(&self.pods)),
         }
     }
+}
+
+/// What a release asks for that pods themselves can't answer.
+fn only_of_a_store(release: &CanaryRelease) -> Option<String> {
+    if !release.spec.traffic.requests.by.is_pod() {
+        return Some("spec.traffic.requests is by Service".to_owned());
+    }
+    let gates = &release.spec.gates;
+    let value = gates.iter().find(|gate| gate.value.is_some()).map(|gate| (gate, "is a PromQL value"));
+    let asks = value.or_else(|| gates.iter().find(|gate| !gate.by.is_pod()).map(|gate| (gate, "is by Service")));
+    asks.map(|(gate, what)| format!("gate {} {what}", gate.name))
 }
 
 /// Drives releases.
@@ -336,5 +347,36 @@ impl Ticker for ReleaseTicker {
             self.keep(&key, memory);
         }
         next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release(gate: Value, requests: &str) -> CanaryRelease {
+        let requests = json!({"counter": "r", "by": requests});
+        serde_json::from_value(json!({
+            "apiVersion": "canaryrelease.dev/v1alpha1", "kind": "CanaryRelease", "metadata": {"name": "web"},
+            "spec": {
+                "target": {"name": "web"}, "stages": [{"weight": "100%", "duration": "1m"}], "gates": [gate],
+                "traffic": {"service": "web", "routes": [{"kind": "HTTPRoute", "name": "web"}], "requests": requests},
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_pods_cannot_answer_is_a_problem_of_the_provider() {
+        let sources = Sources::new(&[], PodLimits::default()).unwrap();
+        let errors = |by: &str| json!({"name": "e", "by": by, "errorRate": {"bad": "b", "total": "t", "limit": "1%"}});
+        let why = |gate: Value, requests: &str| sources.of(&release(gate, requests)).err();
+        assert_eq!(why(errors("Pod"), "Pod"), None);
+        assert!(
+            why(errors("Service"), "Pod").unwrap().starts_with("gate e is by Service, which the pods' own metrics")
+        );
+        assert!(why(errors("Pod"), "Service").unwrap().starts_with("spec.traffic.requests is by Service, which"));
+        let value = json!({"name": "v", "value": {"query": "up", "max": 1.0}});
+        assert!(why(value, "Pod").unwrap().starts_with("gate v is a PromQL value, which"));
     }
 }

@@ -2,8 +2,6 @@
 //! server listed them, and of no other. A CanaryRelease may say port and path, but no port that the pod does not
 //! declare; it never says an address.
 
-use std::collections::BTreeMap;
-
 use canary_api::PodMetrics;
 use canary_core::{
     Observed,
@@ -19,7 +17,7 @@ use serde_json::Value;
 pub(super) async fn scrape(
     scraper: &PodScraper,
     observed: &Observed,
-    selectors: &BTreeMap<String, Selector>,
+    selectors: &[Selector],
     now: Timestamp,
 ) -> PodSamples {
     let named = observed.release.spec.pod_metrics.as_ref();
@@ -34,7 +32,7 @@ pub(super) async fn scrape(
         }
     }
     let interval = observed.release.spec.interval.std();
-    scraper.scrape_for(endpoints, selectors.values(), now).await.with_interval(interval).with_refused(refused)
+    scraper.scrape_for(endpoints, selectors.iter(), now).await.with_interval(interval).with_refused(refused)
 }
 
 fn of(pod: &Value, named: Option<&PodMetrics>) -> Result<PodEndpoint, EndpointError> {

@@ -2,23 +2,45 @@
 //! sides at a common time where they are compared. What a gate's warm-up leaves out is taken away here, and told. It
 //! counts; it never judges.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use canary_api::{CanaryRelease, Gate, Scope, To};
+use canary_api::{By, CanaryRelease, Gate, Scope, To};
 use canary_core::{
     evidence::{LeftOut, Paired, Totals},
     gates::Measure,
     traffic::Requests,
 };
 use canary_counters::{
-    HistogramReading, HistogramUnit, Latency, Measured, Meter, PodState, Reading, Selector, Series, Tick, WarmUp,
-    histogram, measure,
+    HistogramReading, HistogramUnit, LabelNames, Latency, Measured, Meter, Reading, Selector, Tick, WarmUp, histogram,
+    measure,
 };
+use jiff::Timestamp;
 
-use super::measure::{Answers, key};
+use super::questions::{Answer, Answers, Found, Question, Subject};
 
 /// The gates' warm-ups on one side, by gate.
 pub(super) type WarmUps = BTreeMap<String, WarmUp>;
+
+/// What one tick's answers are read by.
+#[derive(Clone, Copy)]
+pub(super) struct Look<'a> {
+    pub(super) answers: &'a Answers,
+    pub(super) labels: &'a LabelNames,
+    /// The answers hold every sample from then on.
+    pub(super) covered_from: Timestamp,
+    pub(super) at: Timestamp,
+}
+
+impl Look<'_> {
+    fn tick(&self, side: &Subject, by: By) -> Tick {
+        Tick {
+            now_ms: self.at.as_millisecond(),
+            covered_from_ms: self.covered_from.as_millisecond(),
+            pods: if by.is_pod() { side.pods.clone() } else { Vec::new() },
+            grouping: side.grouping(by, self.labels),
+        }
+    }
+}
 
 /// One side's counters at this tick.
 pub(super) struct Side {
@@ -53,13 +75,12 @@ impl Side {
     pub(super) fn read(
         meter: &mut Meter,
         warm_ups: &mut WarmUps,
-        tick: &Tick,
-        answers: &Answers,
-        pod_label: &str,
+        look: Look<'_>,
+        side: &Subject,
         release: &CanaryRelease,
     ) -> Self {
-        let mut taken = Taken::new(meter, tick, answers, pod_label);
-        let requests = taken.reading(&release.spec.traffic.requests.counter);
+        let mut taken = Taken::new(meter, look, side);
+        let requests = taken.reading(&Question::requests(release));
         let mut gates = BTreeMap::new();
         for gate in release.spec.gates.iter().filter(|gate| gate.value.is_none()) {
             let all = taken.counts(gate, &requests);
@@ -74,8 +95,7 @@ impl Side {
     /// Both sides' requests, where all pods' samples are fresh.
     pub(super) fn requests_beside(&self, stable: &Self) -> Option<Requests> {
         let (own, of_stable) = (self.fresh_requests()?, stable.fresh_requests()?);
-        let here = own.pods.values().filter(|pod| !matches!(pod.state, PodState::Gone)).map(|pod| pod.newest_ms);
-        let sampled: Vec<i64> = here.flatten().collect();
+        let sampled = own.sampled_ms();
         let known_to = *sampled.iter().min()?;
         Some(Requests {
             canary: own.total(),
@@ -90,8 +110,7 @@ impl Side {
     pub(super) fn fresh_requests(&self) -> Option<&Reading> {
         let requests = self.requests.as_ref().ok()?;
         // None counted is an answer too, where all the counters are there and fresh.
-        let fresh = requests.pods.values().all(|pod| matches!(pod.state, PodState::Fresh | PodState::Gone));
-        (fresh && requests.has_series()).then_some(requests)
+        requests.is_fresh().then_some(requests)
     }
 
     /// A gate's totals on this side and the stable one, `seconds` into the window; with `by_pod` the stable pods one
@@ -139,11 +158,8 @@ impl Counted {
 /// that are there; and one interval more, since a window's first sample also counts what came just before it. A look
 /// that brings no sample brings no time either.
 fn covered(reading: &Reading) -> Option<f64> {
-    let there = reading.pods.values().filter(|pod| !matches!(pod.state, PodState::Gone));
-    let newest: Vec<f64> = there
-        .filter_map(|pod| pod.newest_ms)
-        .map(|newest| newest.saturating_sub(reading.since_ms).max(0) as f64)
-        .collect();
+    let newest: Vec<f64> =
+        reading.sampled_ms().into_iter().map(|newest| newest.saturating_sub(reading.since_ms).max(0) as f64).collect();
     if newest.is_empty() {
         return None;
     }
@@ -154,11 +170,7 @@ fn covered(reading: &Reading) -> Option<f64> {
 impl Counts {
     fn slow(gate: &Gate, histogram: HistogramReading, failed: Option<Reading>) -> Self {
         let Some(rule) = &gate.latency else { return Self::none() };
-        let limit_ms = u32::try_from(rule.limit.millis()).unwrap_or(u32::MAX);
-        let limit = Selector::parse(&rule.histogram)
-            .map_or(HistogramUnit::Seconds, |selector| HistogramUnit::of(selector.metric()))
-            .limit(limit_ms);
-        let latency = histogram::latency(&histogram, limit, failed.as_ref());
+        let latency = histogram::latency(&histogram, limit(rule), failed.as_ref());
         Self::Slow { histogram, failed, latency }
     }
 
@@ -236,47 +248,56 @@ impl Counts {
                 let Some(fast) = fast else { return BTreeMap::new() };
                 paired(&histogram.total, &|name| of(&histogram.total, name) - of(&fast.fast, name))
             }
+            Self::Events { requests, events } if !told_apart_alike(requests, events) => BTreeMap::new(),
             Self::Events { requests, events } => paired(requests, &|name| of(events, name)),
             Self::Nothing(_) => BTreeMap::new(),
         }
     }
 }
 
+/// Whether two counters have pods, or a gateway's addresses, in common; one without series has all.
+fn told_apart_alike(requests: &Reading, events: &Reading) -> bool {
+    !events.has_series() || events.pods.keys().any(|name| requests.pods.contains_key(name))
+}
+
 /// A tick's answers as this side's meter has taken them.
 struct Taken<'a> {
     meter: &'a mut Meter,
-    tick: &'a Tick,
-    series: BTreeMap<&'a String, Result<Vec<Series>, &'a String>>,
-    readings: BTreeMap<&'a String, Result<Reading, String>>,
+    by_pod: Tick,
+    by_service: Tick,
+    answers: BTreeMap<&'a Question, Answer>,
+    readings: BTreeMap<&'a Question, Result<Reading, String>>,
 }
 
 impl<'a> Taken<'a> {
-    fn new(meter: &'a mut Meter, tick: &'a Tick, answers: &'a Answers, pod_label: &str) -> Self {
-        let pods: BTreeSet<&str> = tick.pods.iter().map(|pod| pod.name.as_str()).collect();
-        let own = |series: &Vec<Series>| -> Vec<Series> {
-            series.iter().filter(|one| pods.contains(one.label(pod_label))).cloned().collect()
-        };
-        let series: BTreeMap<&String, Result<Vec<Series>, &String>> =
-            answers.iter().map(|(key, answer)| (key, answer.as_ref().map(own))).collect();
-        for series in series.values().flatten() {
-            meter.witness(series, tick);
+    fn new(meter: &'a mut Meter, look: Look<'a>, side: &Subject) -> Self {
+        let (by_pod, by_service) = (look.tick(side, By::Pod), look.tick(side, By::Service));
+        let answers = look.answers.of(side, look.labels);
+        for (_, answer) in answers.iter().filter(|(question, _)| question.by().is_pod()) {
+            answer.iter().for_each(|found| meter.witness(&found.counts(), &by_pod));
         }
-        let mut readings = BTreeMap::new();
-        for (key, series) in series.iter().filter(|(key, _)| !key.starts_with("buckets of ")) {
-            let reading = match series {
-                Ok(series) => meter.absorb(key, series, tick).map_err(|error| error.to_string()),
-                Err(why) => Err((*why).clone()),
-            };
-            readings.insert(*key, reading);
-        }
-        Self { meter, tick, series, readings }
+        // A gateway that was seen to count the one Service would have shown the other, had that had a request.
+        look.answers.of_gateways().for_each(|found| meter.witness(&found.counts(), &by_service));
+        let mut taken = Self { meter, by_pod, by_service, answers, readings: BTreeMap::new() };
+        taken.absorb();
+        taken
     }
 
-    fn reading(&self, text: &String) -> Result<Reading, Measured> {
-        match self.readings.get(text) {
+    fn absorb(&mut self) {
+        for (question, answer) in self.answers.iter().filter(|(question, _)| !question.is_histogram()) {
+            let tick = if question.by().is_pod() { &self.by_pod } else { &self.by_service };
+            let reading = answer.as_ref().map_err(Clone::clone).and_then(|found| {
+                self.meter.absorb(&question.name(), &found.counts(), tick).map_err(|error| error.to_string())
+            });
+            self.readings.insert(question, reading);
+        }
+    }
+
+    fn reading(&self, question: &Question) -> Result<Reading, Measured> {
+        match self.readings.get(question) {
             Some(Ok(reading)) => Ok(reading.clone()),
             Some(Err(why)) => Err(Measured::Error(why.clone())),
-            None => Err(Measured::Error(format!("{text} is not a counter selector"))),
+            None => Err(Measured::Error(format!("{} is not a counter selector", question.name()))),
         }
     }
 
@@ -285,31 +306,44 @@ impl<'a> Taken<'a> {
     }
 
     fn try_counts(&mut self, gate: &Gate, requests: &Result<Reading, Measured>) -> Result<Counts, Measured> {
+        let reading = |text: &String| self.reading(&Question::counter(text, gate.by));
         if let Some(rule) = &gate.error_rate {
-            return Ok(Counts::Share { total: self.reading(&rule.total)?, bad: self.reading(&rule.bad)? });
+            return Ok(Counts::Share { total: reading(&rule.total)?, bad: reading(&rule.bad)? });
         }
         if let Some(rule) = &gate.latency {
-            let failed = rule.failed.as_ref().and_then(|text| self.reading(text).ok());
+            let failed = rule.failed.as_ref().and_then(|text| reading(text).ok());
             return Ok(Counts::slow(gate, self.histogram(gate, rule)?, failed));
         }
         let rate = gate.event_rate.as_ref().map(|rule| &rule.counter);
         let Some(counter) = rate.or_else(|| gate.relative.as_ref().map(|rule| &rule.counter)) else {
             return Ok(Counts::none());
         };
-        Ok(Counts::Events { requests: requests.clone()?, events: self.reading(counter)? })
+        Ok(Counts::Events { requests: requests.clone()?, events: reading(counter)? })
     }
 
     /// A histogram's figures are taken for each gate by itself: which requests failed is the gate's to say.
     fn histogram(&mut self, gate: &Gate, rule: &canary_api::Latency) -> Result<HistogramReading, Measured> {
-        let series = match self.series.get(&key(&rule.histogram, true)) {
-            Some(Ok(series)) => series,
-            Some(Err(why)) => return Err(Measured::Error((*why).clone())),
+        let question = Question::histogram(&rule.histogram, gate.by);
+        let not_good = rule.failed.as_deref().and_then(|text| Selector::parse(text).ok());
+        let name = format!("{} ({})", question.name(), gate.name);
+        let tick = if gate.by.is_pod() { &self.by_pod } else { &self.by_service };
+        let reading = match self.answers.get(&question) {
+            Some(Ok(Found::Series(buckets))) => self.meter.absorb_histogram(&name, buckets, not_good.as_ref(), tick),
+            Some(Ok(Found::Natives(natives))) => {
+                self.meter.absorb_native(&name, natives, limit(rule), not_good.as_ref(), tick)
+            }
+            Some(Err(why)) => return Err(Measured::Error(why.clone())),
             None => return Err(Measured::Error(format!("{} is not a histogram's name", rule.histogram))),
         };
-        let not_good = rule.failed.as_deref().and_then(|text| Selector::parse(text).ok());
-        let name = format!("{} ({})", rule.histogram, gate.name);
-        Ok(self.meter.absorb_histogram(&name, series, not_good.as_ref(), self.tick)?)
+        Ok(reading?)
     }
+}
+
+/// A gate's limit in its histogram's unit.
+fn limit(rule: &canary_api::Latency) -> f64 {
+    let unit = Selector::parse(&rule.histogram)
+        .map_or(HistogramUnit::Seconds, |selector| HistogramUnit::of(selector.metric()));
+    unit.limit(u32::try_from(rule.limit.millis()).unwrap_or(u32::MAX))
 }
 
 fn with_n(measured: Measured, requests: f64) -> Measured {
