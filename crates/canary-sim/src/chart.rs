@@ -1,0 +1,169 @@
+//! What became of releases, drawn in characters for a terminal of 80 columns: where they end, and how the reverts add
+//! up over time. It draws; it counts nothing.
+
+use std::fmt::Write as _;
+
+use canary_api::Duration;
+
+use crate::{play::Place, simulate::Summary, tally::Part};
+
+/// Columns of a bar and of the plot.
+const WIDE: usize = 48;
+/// Rows of the plot.
+const HIGH: u32 = 8;
+const REVERTED: char = '█';
+const PAUSED: char = '▒';
+const ON: char = '·';
+/// A column filled by so many eighths.
+const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// `12.5%`: at most two digits that tell something.
+#[must_use]
+pub fn per_cent(share: f64) -> String {
+    let percent = share * 100.0;
+    let text = if percent >= 10.0 || percent == 0.0 { format!("{percent:.0}") } else { format!("{percent:.1}") };
+    format!("{text}%")
+}
+
+/// `3 of 200 (1.5%, 0.5% to 4.3%)`.
+#[must_use]
+pub fn part(part: &Part, all: u32) -> String {
+    format!(
+        "{} of {all} ({}; {} to {} with 95% confidence)",
+        part.runs,
+        per_cent(part.share),
+        per_cent(part.low),
+        per_cent(part.high)
+    )
+}
+
+/// A time as people say it, in whole seconds.
+#[must_use]
+pub fn time(seconds: f64) -> String {
+    Duration::from_secs(seconds.max(0.0).round() as u64).to_string()
+}
+
+/// Rows of a picture: a place, and of the releases that came to it those that ended there.
+struct Row {
+    name: String,
+    reached: u32,
+    reverted: u32,
+    paused: u32,
+}
+
+fn rows(summary: &Summary) -> Vec<Row> {
+    let row = |name: String, reached: u32, place: Place| Row {
+        name,
+        reached,
+        reverted: summary.ends.reverted_at(place),
+        paused: summary.ends.paused_at(place),
+    };
+    let mut rows = Vec::new();
+    let baseline = row("baseline".to_owned(), summary.runs, Place::Baseline);
+    if baseline.reverted > 0 || baseline.paused > 0 {
+        rows.push(baseline);
+    }
+    for stage in &summary.stages {
+        let name =
+            format!("stage {:<2} {:>5} {:>6}", stage.stage, stage.weight.to_string(), stage.duration.to_string());
+        rows.push(row(name, stage.reached, Place::Stage(stage.stage)));
+    }
+    let mut left =
+        rows.last().map_or(summary.runs, |row| row.reached.saturating_sub(row.reverted).saturating_sub(row.paused));
+    for (name, place) in [("promotion", Place::Promotion), ("soak", Place::Soak)] {
+        let row = row(name.to_owned(), left, place);
+        left = left.saturating_sub(row.reverted).saturating_sub(row.paused);
+        if row.reverted > 0 || row.paused > 0 {
+            rows.push(row);
+        }
+    }
+    rows.push(Row { name: "promoted".to_owned(), reached: summary.ends.promoted, reverted: 0, paused: 0 });
+    rows
+}
+
+/// A bar for each stage: of all releases, those that were reverted in it, those that were paused in it, those that went
+/// on.
+#[must_use]
+pub fn stages(summary: &Summary) -> String {
+    let mut text = String::new();
+    for row in rows(summary) {
+        let mut bar = String::new();
+        let (mut upto, mut drawn) = (0_u32, 0_usize);
+        let on = row.reached.saturating_sub(row.reverted).saturating_sub(row.paused);
+        for (sign, runs) in [(REVERTED, row.reverted), (PAUSED, row.paused), (ON, on)] {
+            upto = upto.saturating_add(runs);
+            let mut end = columns(upto, summary.runs);
+            // One of many is seen as well.
+            if runs > 0 && end == drawn && sign != ON {
+                end = drawn.saturating_add(1);
+            }
+            while drawn < end.min(WIDE) {
+                bar.push(sign);
+                drawn = drawn.saturating_add(1);
+            }
+        }
+        let mut said = Vec::new();
+        if row.reverted > 0 {
+            said.push(format!("{} reverted", row.reverted));
+        }
+        if row.paused > 0 {
+            said.push(format!("{} paused", row.paused));
+        }
+        if row.name == "promoted" {
+            said.push(row.reached.to_string());
+        }
+        let line = format!("  {:<21} {bar:<WIDE$}  {}", row.name, said.join(", "));
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    let _ = writeln!(text, "  {REVERTED} reverted  {PAUSED} paused, for a person to decide  {ON} went on");
+    text
+}
+
+fn columns(part: u32, all: u32) -> usize {
+    (f64::from(part) / f64::from(all.max(1)) * WIDE as f64).round() as usize
+}
+
+/// The share of all releases that were reverted, over the time since they began.
+#[must_use]
+pub fn reverted_over_time(summary: &Summary) -> String {
+    let (all, longest) = (f64::from(summary.runs.max(1)), axis_end(summary));
+    let share_by = |column: usize| {
+        let upto = longest * (column.saturating_add(1) as f64) / WIDE as f64;
+        summary.reverted_after_seconds.iter().filter(|seconds| **seconds <= upto).count() as f64 / all
+    };
+    let shares: Vec<f64> = (0..WIDE).map(share_by).collect();
+    let mut text = String::new();
+    for row in (0..HIGH).rev() {
+        let label = match row {
+            _ if row.saturating_add(1) == HIGH => "100%",
+            0 => "0%",
+            _ if row.saturating_mul(2) == HIGH => "50%",
+            _ => "",
+        };
+        let cell = |share: &f64| {
+            let eighths = ((share * f64::from(HIGH) - f64::from(row)) * 8.0).ceil().clamp(0.0, 8.0) as usize;
+            EIGHTHS.get(eighths).copied().unwrap_or(' ')
+        };
+        let cells: String = shares.iter().map(cell).collect();
+        let _ = writeln!(text, "  {label:>5} ┤{cells}");
+    }
+    let mut marks: Vec<char> = vec!['─'; WIDE];
+    for stage in &summary.stages {
+        let Some(began) = stage.began_after_seconds else { continue };
+        let column = (began / longest * WIDE as f64).floor() as usize;
+        let digit = u32::try_from(stage.stage).ok().and_then(|stage| char::from_digit(stage, 36)).unwrap_or('+');
+        if let Some(mark) = marks.get_mut(column) {
+            *mark = digit;
+        }
+    }
+    let _ = writeln!(text, "        └{}", marks.into_iter().collect::<String>());
+    let end = time(longest);
+    let _ = writeln!(text, "         0s{end:>width$}", width = WIDE.saturating_sub(2));
+    let _ = writeln!(text, "         time since the beginning; digits: where stages begin");
+    text
+}
+
+/// Where the axis of time ends: with the longest release, in whole minutes.
+pub(crate) fn axis_end(summary: &Summary) -> f64 {
+    (summary.longest_seconds / 60.0).ceil().max(1.0) * 60.0
+}
