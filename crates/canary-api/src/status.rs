@@ -165,6 +165,9 @@ pub struct ReleaseStatus {
     /// Counts of the stable side before the release, per gate.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub baseline: Vec<Counted>,
+    /// Stages that get too little traffic for some gate to judge, as reckoned from the traffic before the release.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blind: Vec<String>,
     /// Labels laid over the candidate's template, as chosen when the release began.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub canary_labels: BTreeMap<String, String>,
@@ -185,6 +188,9 @@ pub struct ReleaseStatus {
     pub id: String,
     /// Which release of this CanaryRelease it is, from 1.
     pub number: i64,
+    /// The canary's share of the requests as counted since `windowSince`, such as `4.8%`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub observed_share: String,
     /// Whether the command `promote` skipped stages; the history then says PARTIAL.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,

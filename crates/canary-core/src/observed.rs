@@ -113,6 +113,8 @@ pub struct Observed {
     pub misrouted: Option<String>,
     /// Requests that were due to the canary since it last counted one.
     pub due_in_silence: f64,
+    /// Requests a second of the stable side, as counted in this window.
+    pub stable_rate: Option<f64>,
     /// When the canary's counters are next worth looking at, where that is before the next interval.
     pub next_look: Option<Duration>,
 }

@@ -1,8 +1,8 @@
 //! Where the traffic goes, by the requests that both sides counted: the canary's share, whether that is the weight that
 //! was asked for, and whether the canary is silent where it should not be. It judges the routing, never the candidate.
 
-use canary_api::{CanaryReleaseSpec, Percent, ReleaseStatus, Step};
-use canary_stats::{Alpha, Misrouted, PairedCounts, Routing, Starts};
+use canary_api::{Percent, ReleaseStatus, Step};
+use canary_stats::{Alpha, Misrouted, PairedCounts, Process, Routing, Tally};
 
 use crate::gates::percent;
 
@@ -14,13 +14,20 @@ const TOLERANCE: f64 = 2.0;
 /// Chance of calling a sound routing a fault, in one window.
 const ALPHA: f64 = 0.001;
 
-/// Requests of both sides since the window began.
+/// Requests of both sides since the window began. Pods are sampled each at a moment of its own, so that between two
+/// looks one side may seem to stand still only because the other was sampled later.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Requests {
     /// The canary's.
     pub canary: f64,
     /// The stable side's.
     pub stable: f64,
+    /// The earliest of the canary pods' newest samples: all of them are known up to then. Milliseconds.
+    pub known_to: i64,
+    /// The latest of them.
+    pub newest: i64,
+    /// The stable side's up to `known_to`.
+    pub stable_then: f64,
 }
 
 /// Where the traffic of one window goes.
@@ -29,10 +36,18 @@ pub struct Traffic {
     weight: f64,
     total: Requests,
     tests: Option<(Routing, Routing)>,
-    less: Starts<PairedCounts>,
-    more: Starts<PairedCounts>,
-    /// Requests of stable since the canary last counted one.
-    since_silent: f64,
+    less: PairedCounts,
+    more: PairedCounts,
+    silence: Option<Silence>,
+}
+
+/// A canary that counts nothing.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    /// When a pod of the canary was last sampled with a new request counted. Milliseconds.
+    since: i64,
+    /// Requests of stable by the time that every pod was sampled after that, and since.
+    stable: Option<(f64, f64)>,
 }
 
 /// The weight that a status asks for, 0 to 1; from the roll on everything is the candidate's.
@@ -45,18 +60,17 @@ pub fn weight(current: &ReleaseStatus) -> f64 {
 }
 
 impl Traffic {
-    pub(crate) fn new(spec: &CanaryReleaseSpec, current: &ReleaseStatus) -> Self {
+    pub(crate) fn new(current: &ReleaseStatus) -> Self {
         let weight = weight(current);
         let tests = Routing::new(weight, TOLERANCE, Misrouted::TooFew)
             .and_then(|less| Ok((less, Routing::new(weight, TOLERANCE, Misrouted::TooMany)?)))
             .ok();
-        let planned = super::evidence::planned_ticks(spec, current);
-        let starts = || Starts::new(planned);
-        Self { weight, total: Requests::default(), tests, less: starts(), more: starts(), since_silent: 0.0 }
+        let (less, more) = (PairedCounts::default(), PairedCounts::default());
+        Self { weight, total: Requests::default(), tests, less, more, silence: None }
     }
 
     /// Takes the requests of one tick. Until the gateway has `switched` they say nothing of the routing.
-    pub(crate) fn absorb(&mut self, tick: u64, requests: Option<Requests>, switched: bool) {
+    pub(crate) fn absorb(&mut self, requests: Option<Requests>, switched: bool) {
         let Some(now) = requests else { return };
         let canary = (now.canary - self.total.canary).max(0.0);
         let stable = (now.stable - self.total.stable).max(0.0);
@@ -64,14 +78,27 @@ impl Traffic {
         if !switched {
             return;
         }
-        self.since_silent = if canary > 0.0 { 0.0 } else { self.since_silent + stable };
+        self.listen(canary > 0.0, now);
         if let Some((less, more)) = &self.tests {
-            for (test, starts) in [(less, &mut self.less), (more, &mut self.more)] {
+            for (test, sums) in [(less, &mut self.less), (more, &mut self.more)] {
                 if let Ok(counts) = test.tick(canary, canary + stable) {
-                    starts.push(tick, &counts);
+                    sums.add(&counts);
                 }
             }
         }
+    }
+
+    fn listen(&mut self, heard: bool, now: Requests) {
+        let silence = match self.silence.filter(|_| !heard) {
+            None => Silence { since: now.newest, stable: None },
+            // Only where every pod was sampled again and still says nothing is there silence.
+            Some(silence) if now.known_to > silence.since => {
+                let from = silence.stable.map_or(now.stable_then, |(from, _)| from);
+                Silence { stable: Some((from, now.stable_then)), ..silence }
+            }
+            Some(silence) => silence,
+        };
+        self.silence = Some(silence);
     }
 
     /// The canary's share of the requests, where enough were counted to say.
@@ -87,13 +114,14 @@ impl Traffic {
         if self.weight >= 1.0 { 1.0 } else { self.share().unwrap_or(self.weight) }
     }
 
-    /// What is wrong with the routing, in words.
+    /// What is wrong with the routing, in words. It is asked of all of the window at once: over a few samples the
+    /// sides differ by when they were sampled.
     #[must_use]
     pub fn misrouted(&self) -> Option<String> {
         let (less, more) = self.tests.as_ref()?;
         let threshold = Alpha::new(ALPHA).ok()?.ln_threshold();
         let shown = percent(self.share()?);
-        if self.less.log_e(less) >= threshold || self.more.log_e(more) >= threshold {
+        if less.log_e(&self.less) >= threshold || more.log_e(&self.more) >= threshold {
             let asked = percent(self.weight);
             return Some(format!("the canary gets {shown} of the requests where {asked} was asked for"));
         }
@@ -103,10 +131,57 @@ impl Traffic {
     /// Requests that were due to the canary since it last counted one.
     #[must_use]
     pub fn due_in_silence(&self) -> f64 {
+        let Some((from, to)) = self.silence.and_then(|silence| silence.stable) else { return 0.0 };
         if self.weight >= 1.0 || self.weight <= 0.0 {
-            0.0
-        } else {
-            self.since_silent * self.weight / (1.0 - self.weight)
+            return 0.0;
         }
+        (to - from).max(0.0) * self.weight / (1.0 - self.weight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::arithmetic_side_effects)]
+
+    use super::*;
+
+    fn baking(weight: &str) -> Traffic {
+        Traffic::new(&ReleaseStatus { step: Step::Bake, weight: weight.to_owned(), ..ReleaseStatus::default() })
+    }
+
+    /// 100 requests/s at 50 %, two pods of the canary of which only the first gets requests; each pod is sampled once
+    /// a second at a moment of its own, and looked at every 100 ms.
+    fn looks(silent_from: i64) -> f64 {
+        let mut traffic = baking("50%");
+        let sampled = |now: i64, offset: i64| (now - offset).div_euclid(1000) * 1000 + offset;
+        let mut most = 0.0_f64;
+        for look in 20..100 {
+            let now = look * 100;
+            let (first, second, stable) = (sampled(now, 0), sampled(now, 300), sampled(now, 700));
+            let known_to = first.min(second);
+            traffic.absorb(
+                Some(Requests {
+                    canary: 0.05 * first.min(silent_from) as f64,
+                    stable: 0.05 * stable as f64,
+                    known_to,
+                    newest: first.max(second),
+                    stable_then: 0.05 * sampled(known_to, 700) as f64,
+                }),
+                true,
+            );
+            most = most.max(traffic.due_in_silence());
+        }
+        most
+    }
+
+    #[test]
+    fn pods_that_are_sampled_at_different_moments_are_not_silent() {
+        assert!(looks(i64::MAX) <= 0.0, "{}", looks(i64::MAX));
+    }
+
+    #[test]
+    fn a_canary_that_stands_still_from_a_moment_on_is_silent() {
+        let due = looks(5000);
+        assert!((100.0..=250.0).contains(&due), "{due}");
     }
 }

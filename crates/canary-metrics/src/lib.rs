@@ -14,10 +14,12 @@ mod error;
 pub mod fake;
 pub mod pods;
 mod prometheus;
+mod shared;
 mod source;
 
 pub use config::{ConfigError, HeaderSource, ProviderConfig, Secret};
 pub use error::{FetchError, Problem};
 pub use pods::{EndpointError, PodEndpoint, PodFailure, PodLimits, PodProblem, PodSamples, PodScraper, endpoint};
 pub use prometheus::Prometheus;
+pub use shared::Shared;
 pub use source::MetricSource;

@@ -606,6 +606,7 @@ pub(super) fn judge(tick: &mut Tick<'_>) {
     });
     let counts = counts.flatten().collect();
     tick.current().counts = counts;
+    tick.current().observed_share = tick.seen.share.map(gates::percent).unwrap_or_default();
 }
 
 /// A canary that does not get the traffic that was asked for has not been tried as was asked: nothing passes.

@@ -11,7 +11,7 @@ use super::{arm, revert, tick::Tick};
 use crate::{
     canary, gates,
     gates::{Judged, Reading, Verdict},
-    hpa, object,
+    hpa, know, object,
     observed::Fetched,
     plan::pods_for,
     pods,
@@ -25,6 +25,10 @@ const ACCEPT_DEADLINE: Duration = Duration::from_secs(60);
 const SWITCH: Duration = Duration::from_millis(2500);
 /// Requests that must have been due before a silent canary is one.
 const SILENT: f64 = 20.0;
+/// Gates times stages above which what they can know is left to the plugin, so that a tick stays short.
+const MOST_TO_KNOW: usize = 60;
+/// Warnings that the status keeps.
+const MOST_WARNINGS: usize = 8;
 /// Lost readiness that is borne within one stage.
 const MOST_FLAPS: u32 = 3;
 
@@ -367,10 +371,28 @@ fn baseline(tick: &mut Tick<'_>) {
     }
     let counts: Vec<_> = tick.spec.gates.iter().filter_map(|gate| captured(seen(gate)?)).collect();
     tick.current().baseline = counts;
+    say_what_stages_can_know(tick);
     tick.current().counts.clear();
     tick.enter(Step::Scale);
     count_pods(tick);
     tick.wake(Duration::ZERO);
+}
+
+/// Tells, once the traffic is known, which stages will learn too little to judge.
+fn say_what_stages_can_know(tick: &mut Tick<'_>) {
+    let work = tick.spec.gates.len().saturating_mul(tick.spec.stages.len());
+    let Some(rate) = tick.seen.stable_rate.filter(|_| work <= MOST_TO_KNOW) else { return };
+    let mut blind = know::warnings(&know::stages(tick.spec, rate));
+    let more = blind.len().saturating_sub(MOST_WARNINGS);
+    blind.truncate(MOST_WARNINGS);
+    if more > 0 {
+        blind.push(format!("and {more} more: `kubectl canary plan` shows all"));
+    }
+    if let Some(first) = blind.first() {
+        let id = tick.status.current.as_ref().map(|current| current.id.clone()).unwrap_or_default();
+        tick.warn("BlindStage", format!("{id}: {first}; see status.current.blind"));
+    }
+    tick.current().blind = blind;
 }
 
 /// What the baseline keeps of a gate.

@@ -178,6 +178,8 @@ fn summary(tick: &Tick<'_>) -> Vec<String> {
             current.weight
         ));
     }
+    let blind = tick.status.current.iter().filter(|_| tick.in_release()).flat_map(|current| &current.blind);
+    lines.extend(blind.take(2).map(|stage| format!("Blind: {stage}")));
     if !tick.overlay.is_empty() && tick.in_release() {
         lines.push(format!(
             "Canary: {} pods, labelled {}",

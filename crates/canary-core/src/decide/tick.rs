@@ -341,6 +341,7 @@ fn bones(status: &CanaryReleaseStatus) -> CanaryReleaseStatus {
     }
     if let Some(current) = &mut status.current {
         current.counts.clear();
+        current.observed_share.clear();
     }
     status
 }

@@ -133,7 +133,7 @@ impl Accounts {
         };
         let account = |gate: &Gate| (gate.name.clone(), Account::new(spec, gate, current, plan));
         let gates = spec.gates.iter().map(account).collect();
-        Self { window, interval_ms, gates, traffic: Traffic::new(spec, current) }
+        Self { window, interval_ms, gates, traffic: Traffic::new(current) }
     }
 
     /// Takes one tick's totals in, read during a step. A gate that is not among them has no reading.
@@ -146,7 +146,7 @@ impl Accounts {
         now: Timestamp,
     ) -> Vec<Reading> {
         let tick = tick_index(self.window, now, self.interval_ms);
-        self.traffic.absorb(tick, requests, step == Step::Bake);
+        self.traffic.absorb(requests, step == Step::Bake);
         let share = self.traffic.share_or_weight();
         let mut readings = Vec::new();
         for total in totals {

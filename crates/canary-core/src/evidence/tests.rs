@@ -37,6 +37,11 @@ fn baking() -> ReleaseStatus {
     ReleaseStatus { step: Step::Bake, weight: "5%".to_owned(), ..ReleaseStatus::default() }
 }
 
+fn requests(canary: f64, stable: f64, now: Timestamp) -> Requests {
+    let now = now.as_millisecond();
+    Requests { canary, stable, known_to: now, newest: now, stable_then: stable }
+}
+
 /// A window that is fed with cumulative totals tick by tick.
 struct Fed {
     spec: CanaryReleaseSpec,
@@ -72,7 +77,7 @@ impl Fed {
             stable_requests: self.stable.0,
         };
         let totals = Totals { paired: Some(paired), ..Totals::new("g", measure(self.canary), measure(self.stable)) };
-        let requests = Requests { canary: self.canary.0, stable: self.stable.0 };
+        let requests = requests(self.canary.0, self.stable.0, self.at);
         let readings = self.accounts.absorb(&self.spec, Step::Bake, &[totals], Some(requests), self.at);
         judge(&self.spec.gates[0], readings.first(), self.accounts.traffic().share_or_weight())
     }
@@ -218,6 +223,8 @@ fn silence_is_measured_by_what_was_due() {
     let mut window = Fed::new(spec(errors(), "10s", "15m"), &baking());
     window.tick((50.0, 0.0), (950.0, 0.0));
     assert!(window.accounts.traffic().due_in_silence() < 1e-9);
+    // From when the canary was known to be silent on, that is, from the second sample.
+    window.tick((0.0, 0.0), (500.0, 0.0));
     window.tick((0.0, 0.0), (190.0, 0.0));
     assert!((window.accounts.traffic().due_in_silence() - 10.0).abs() < 1e-9);
     window.tick((1.0, 0.0), (190.0, 0.0));
@@ -257,7 +264,7 @@ proptest! {
             let measure = Measure::Counted { n, k, seconds: 1.0 };
             let totals = Totals::new("g", measure.clone(), measure);
             let now = at(i64::try_from(second).unwrap());
-            let readings = accounts.absorb(&spec, Step::Bake, &[totals], Some(Requests { canary: n, stable: k }), now);
+            let readings = accounts.absorb(&spec, Step::Bake, &[totals], Some(requests(n, k, now)), now);
             let judged = judge(&spec.gates[0], readings.first(), 0.05);
             if !(n.is_finite() && k.is_finite() && k >= 0.0 && k <= n) {
                 prop_assert_eq!(judged.verdict, Verdict::NoData);

@@ -59,6 +59,7 @@ struct Counting {
     streaks: BTreeMap<String, u32>,
     asked: Option<Timestamp>,
     readings: Vec<Reading>,
+    stable_rate: Option<f64>,
 }
 
 /// How a tick ended.
@@ -371,6 +372,7 @@ impl World {
             share: None,
             misrouted: None,
             due_in_silence: 0.0,
+            stable_rate: None,
             next_look: None,
             target,
             canary,
@@ -440,6 +442,7 @@ impl World {
         observed.share = traffic.share();
         observed.misrouted = traffic.misrouted();
         observed.due_in_silence = traffic.due_in_silence();
+        observed.stable_rate = counting.stable_rate;
         self.operators.get_mut(name).unwrap().counted = Some(counting);
     }
 
@@ -486,10 +489,13 @@ impl World {
             let paired = (self.metrics == Metrics::Fine).then_some(paired);
             totals.push(Totals { paired, ..Totals::new(&gate.name, canary_says, stable_says) });
         }
-        let requests = Requests { canary: of_canary.0, stable: of_stable.0 };
+        let now = self.now.as_millisecond();
+        let (canary, stable) = (of_canary.0, of_stable.0);
+        let requests = Requests { canary, stable, known_to: now, newest: now, stable_then: stable };
         let known = |pods: &Fetched<Vec<Value>>| matches!(pods, Fetched::Known(pods) if !pods.is_empty());
         let known = known(&observed.canary_pods) && known(&observed.target_pods);
         let requests = (self.metrics == Metrics::Fine && known).then_some(requests);
+        counting.stable_rate = (self.metrics == Metrics::Fine && seconds > 0.0).then(|| stable / seconds);
         let spec = &observed.release.spec;
         counting.readings = counting.accounts.absorb(spec, current.step, &totals, requests, self.now);
     }
@@ -534,6 +540,7 @@ impl Counting {
             streaks: if resumed.is_some() { streaks.collect() } else { BTreeMap::new() },
             asked: None,
             readings: Vec::new(),
+            stable_rate: None,
         }
     }
 }

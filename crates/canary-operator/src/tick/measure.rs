@@ -12,7 +12,6 @@ use canary_core::{
     evidence::{Accounts, Totals},
     gates::{self, Measure, Reading},
     object,
-    traffic::Requests,
 };
 use canary_counters::{Grouping, Instant, Meter, PodKnown, Scope, Selector, Series, Tick, Value, ValueLimit, value};
 use canary_metrics::{MetricSource, pods::PodScraper};
@@ -73,6 +72,8 @@ pub(super) struct Ledger {
     /// When the canary's next sample should be there.
     due: Option<Timestamp>,
     readings: Vec<Reading>,
+    /// Requests a second of the stable side.
+    stable_rate: Option<f64>,
 }
 
 impl Ledger {
@@ -92,6 +93,7 @@ impl Ledger {
             asked: None,
             due: None,
             readings: Vec::new(),
+            stable_rate: None,
         }
     }
 
@@ -185,6 +187,7 @@ pub(super) async fn gates(
     observed.share = traffic.share();
     observed.misrouted = traffic.misrouted();
     observed.due_in_silence = traffic.due_in_silence();
+    observed.stable_rate = ledger.stable_rate;
     observed.next_look = ledger.due.filter(|due| *due > now).map(|due| since(now, due));
 }
 
@@ -446,8 +449,9 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
         .collect();
     let known = |pods: &Fetched<Vec<Json>>| matches!(pods, Fetched::Known(_));
     let known = known(&observed.canary_pods) && known(&observed.target_pods);
-    let requests = canary.fresh_requests().zip(stable.fresh_requests()).filter(|_| known);
-    let requests = requests.map(|(canary, stable)| Requests { canary, stable });
+    let requests = canary.requests_beside(&stable).filter(|_| known);
+    ledger.stable_rate =
+        stable.fresh_requests().map(|requests| requests.total() / seconds).filter(|rate| rate.is_finite());
     ledger.readings = ledger.accounts.absorb(&release.spec, current.step, &totals, requests, now);
     tracing::debug!(readings = ?ledger.readings, "gates read");
 }
@@ -582,6 +586,7 @@ mod tests {
             share: None,
             misrouted: None,
             due_in_silence: 0.0,
+            stable_rate: None,
             next_look: None,
         }
     }

@@ -18,7 +18,7 @@ use std::{
 use canary_api::{CanaryRelease, CanaryReleaseStatus, Gate, Phase};
 use canary_core::{Decision, Effect, Fetched, Kind, decide};
 use canary_metrics::{
-    ConfigError, MetricSource, Prometheus, ProviderConfig,
+    ConfigError, MetricSource, Prometheus, ProviderConfig, Shared,
     pods::{PodLimits, PodScraper},
 };
 use jiff::Timestamp;
@@ -67,8 +67,8 @@ impl Sources {
     pub fn new(configured: &[ProviderConfig], pods: PodLimits) -> Result<Self, ConfigError> {
         let mut stores = BTreeMap::new();
         for config in configured {
-            let source: Arc<dyn MetricSource> = Arc::new(Prometheus::new(config.clone())?);
-            stores.insert(config.name.clone(), source);
+            let source = Shared::new(Arc::new(Prometheus::new(config.clone())?));
+            stores.insert(config.name.clone(), Arc::new(source) as Arc<dyn MetricSource>);
         }
         Ok(Self { stores, pods: PodScraper::new(pods)? })
     }

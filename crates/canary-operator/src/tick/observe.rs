@@ -100,6 +100,7 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
         share: None,
         misrouted: None,
         due_in_silence: 0.0,
+        stable_rate: None,
         next_look: None,
     }
 }

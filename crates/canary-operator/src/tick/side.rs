@@ -7,9 +7,10 @@ use canary_api::{CanaryRelease, Gate, Scope, To};
 use canary_core::{
     evidence::{Paired, Totals},
     gates::Measure,
+    traffic::Requests,
 };
 use canary_counters::{
-    HistogramUnit, Latency, Measured, Meter, Reading, Selector, Series, Tick,
+    HistogramUnit, Latency, Measured, Meter, PodState, Reading, Selector, Series, Tick,
     histogram::{self, HistogramReading},
     measure,
 };
@@ -75,11 +76,25 @@ impl Side {
         }
     }
 
+    /// Both sides' requests, where all pods' samples are fresh.
+    pub(super) fn requests_beside(&self, stable: &Self) -> Option<Requests> {
+        let (own, of_stable) = (self.fresh_requests()?, stable.fresh_requests()?);
+        let here = own.pods.values().filter(|pod| !matches!(pod.state, PodState::Gone)).map(|pod| pod.newest_ms);
+        let sampled: Vec<i64> = here.flatten().collect();
+        let known_to = *sampled.iter().min()?;
+        Some(Requests {
+            canary: own.total(),
+            stable: of_stable.total(),
+            known_to,
+            newest: *sampled.iter().max()?,
+            stable_then: of_stable.total_at(known_to),
+        })
+    }
+
     /// The requests, where all pods' samples are fresh.
-    pub(super) fn fresh_requests(&self) -> Option<f64> {
+    pub(super) fn fresh_requests(&self) -> Option<&Reading> {
         let requests = self.reading(&self.requests).ok()?;
-        let fresh = matches!(measure::share(requests, requests), Measured::Counted { .. });
-        fresh.then(|| requests.total())
+        matches!(measure::share(requests, requests), Measured::Counted { .. }).then_some(requests)
     }
 
     /// A gate's totals on this side and the stable one, `seconds` into the window; with `by_pod` the stable pods one

@@ -1,0 +1,334 @@
+//! The command line: names, flags, and help that teaches by example.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use canary_api::{Duration, Percent};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::output::Format;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done; wait: the template is live
+  1   wait: rolled back; commands: refused, by a policy, the operator or your answer
+  2   wait: aborted, superseded, or gone past the stages; plan: the spec is wrong
+  3   not within --timeout
+  4   it could not be done: no cluster, no such object, no right, no such file
+  64  wrong usage
+
+Colours are used on a terminal only; NO_COLOR switches them off.";
+
+/// The command line of `kubectl canary`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-canary",
+    version,
+    about = "What a release can know, where it stands, and the commands to it",
+    long_about = "Releases of CanaryReleases: what a spec can find out before it runs, where a release stands, and the \
+                  commands to it.",
+    after_help = "Examples:
+  kubectl canary plan orders.yaml --rps 100      # what each stage can know
+  kubectl canary status orders -n shop           # one screen
+  kubectl canary abort orders -n shop            # all traffic back to stable
+  kubectl canary wait orders -n shop             # in a pipeline, after kubectl apply",
+    after_long_help = long_help_end(),
+    arg_required_else_help = true,
+    subcommand_required = true
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// Reads the command line of this process. Its help speaks of `kubectl canary`, as people call it.
+    ///
+    /// # Errors
+    /// What clap has to say: what is wrong with it, or the help that was asked for.
+    pub fn read() -> Result<Self, clap::Error> {
+        let mut command = Self::as_people_call_it();
+        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+
+    /// The command line by the name that kubectl gives it. (Completions are for the program's own name.)
+    #[must_use]
+    pub fn as_people_call_it() -> clap::Command {
+        Self::command().bin_name("kubectl canary")
+    }
+}
+
+/// The examples of the short help, and the exit codes.
+fn long_help_end() -> String {
+    format!(
+        "Examples:
+  kubectl canary plan orders.yaml --rps 100      # what each stage can know
+  kubectl canary status orders -n shop           # one screen
+  kubectl canary abort orders -n shop            # all traffic back to stable
+  kubectl canary wait orders -n shop             # in a pipeline, after kubectl apply
+
+{EXIT_CODES}"
+    )
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Global {
+    /// Context of the kubeconfig
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Cluster")]
+    pub context: Option<String>,
+    /// Namespace; otherwise that of the context
+    #[arg(short, long, global = true, value_name = "NAME", help_heading = "Cluster")]
+    pub namespace: Option<String>,
+    /// Kubeconfig file; otherwise KUBECONFIG, ~/.kube/config, or the pod's service account
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
+    pub kubeconfig: Option<PathBuf>,
+    /// How the answer is written
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what each stage of a manifest can detect and prove
+    Plan(Plan),
+    /// List CanaryReleases
+    List(List),
+    /// Show where a release stands, on one screen
+    Status(Named),
+    /// Show where a release stands, again at every change
+    Watch(Named),
+    /// Show how the last releases ended
+    History(Named),
+    /// Wait until the Deployment's template is live, or is not going to be
+    Wait(Wait),
+    /// End a release: all traffic back to stable, the candidate rejected
+    #[command(after_help = "Examples:
+  kubectl canary abort orders -n shop
+  kubectl canary abort orders -n shop --yes      # asks nothing")]
+    Abort(Order),
+    /// Stop the clock; the weight stays and the gates go on
+    #[command(after_help = "Examples:
+  kubectl canary pause orders -n shop")]
+    Pause(Order),
+    /// Start the clock of a paused release again
+    #[command(after_help = "Examples:
+  kubectl canary resume orders -n shop")]
+    Resume(Order),
+    /// Give the approval that the stage waits for
+    #[command(after_help = "Examples:
+  kubectl canary approve orders -n shop")]
+    Approve(Order),
+    /// Skip the stages that are left; a breach still reverts
+    #[command(after_help = "Examples:
+  kubectl canary promote orders -n shop")]
+    Promote(Order),
+    /// Release the rejected template that the target holds
+    #[command(after_help = "Examples:
+  kubectl canary retry orders -n shop")]
+    Retry(Order),
+    /// Print completions for a shell
+    #[command(after_help = "Examples:
+  source <(kubectl-canary completion bash)
+  kubectl-canary completion zsh > \"${fpath[1]}/_kubectl-canary\"
+  kubectl-canary completion fish > ~/.config/fish/completions/kubectl-canary.fish")]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A bad share is detected when a gate would call it a breach within the stage, in 80 (or 95) of 100
+releases. A limit is proved when a good stage shows that the candidate is within it; what is not
+proved has merely not been seen to break it. Nothing is asked of a cluster.
+
+Examples:
+  kubectl canary plan orders.yaml --rps 100
+  kubectl canary plan orders.yaml --rps 100 --detect 5%
+  kubectl canary plan orders.yaml --rps 100 --events-per-minute csp=12
+  kubectl get crel orders -n shop -o yaml | kubectl canary plan - --rps 100 -o json")]
+pub struct Plan {
+    /// Manifest with CanaryReleases, in one or more documents; - for standard input
+    pub file: String,
+    /// Requests a second of the whole service
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub rps: f64,
+    /// Also show how long each stage must be to detect this bad share
+    #[arg(long, value_name = "SHARE")]
+    pub detect: Option<Percent>,
+    /// Events a minute with all traffic on stable, for relative gates: of each, or GATE=N of one
+    #[arg(long, value_name = "[GATE=]N")]
+    pub events_per_minute: Vec<Events>,
+}
+
+/// Events a minute of one gate, or of each that is not named.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Events {
+    /// The gate; none for each.
+    pub gate: Option<String>,
+    /// Events a minute.
+    pub per_minute: f64,
+}
+
+impl FromStr for Events {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (gate, number) = text.split_once('=').map_or((None, text), |(gate, number)| (Some(gate), number));
+        let per_minute = number
+            .parse()
+            .ok()
+            .filter(|number: &f64| number.is_finite() && *number >= 0.0)
+            .ok_or_else(|| format!("{number:?} is no number of events a minute, such as 12 or csp=0.5"))?;
+        Ok(Self { gate: gate.map(str::to_owned), per_minute })
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|rate: &f64| rate.is_finite() && *rate > 0.0)
+        .ok_or_else(|| "give requests a second, such as 100 or 0.5".to_owned())
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kubectl canary list -n shop
+  kubectl canary list -A
+  kubectl canary list -A -o json")]
+pub struct List {
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+}
+
+/// A command about one CanaryRelease.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kubectl canary status orders -n shop           # one screen
+  kubectl canary watch orders -n shop            # the same, at every change; end it with Ctrl-C
+  kubectl canary watch orders -n shop -o json    # a line of JSON at every change
+  kubectl canary history orders -n shop          # how the last ten releases ended")]
+pub struct Named {
+    /// The CanaryRelease
+    pub name: String,
+}
+
+/// `wait`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Call it right after the apply: it waits for the template that the Deployment has then, also where that
+changes later. 0: that template serves. 1: it was rolled back. 2: the release was aborted, a newer
+template superseded it, or it went past the stages. 3: neither within --timeout; a paused release is
+neither.
+
+Examples:
+  kubectl apply -f orders.yaml && kubectl canary wait orders -n shop --timeout 4h
+  kubectl canary wait orders -n shop --digest sha256:deb898dca4a1...")]
+pub struct Wait {
+    /// The CanaryRelease
+    pub name: String,
+    /// How long at most
+    #[arg(long, value_name = "DURATION", default_value = "4h")]
+    pub timeout: Duration,
+    /// Wait for this template instead of the one that the Deployment has now
+    #[arg(long, value_name = "SHA256")]
+    pub digest: Option<String>,
+}
+
+/// A command to the operator.
+#[derive(Debug, Args)]
+pub struct Order {
+    /// The CanaryRelease
+    pub name: String,
+    /// Do it without asking
+    #[arg(short, long)]
+    pub yes: bool,
+    /// How long to wait until the operator has taken it; 0s: not at all
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub timeout: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_has_an_example_of_itself() {
+        let mut command = Cli::as_people_call_it();
+        command.build();
+        for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+            let name = sub.get_name().to_owned();
+            let help = sub.render_long_help().to_string();
+            let example = if name == "completion" {
+                "kubectl-canary completion".to_owned()
+            } else {
+                format!("kubectl canary {name} ")
+            };
+            assert!(help.contains(&format!("Usage: kubectl canary {name} ")), "{name}: {help}");
+            assert!(help.contains("Examples:") && help.contains(&example), "{name}: {help}");
+        }
+    }
+
+    #[test]
+    fn the_long_help_documents_the_exit_codes() {
+        use crate::Exit;
+        let help = Cli::command().render_long_help().to_string();
+        for exit in [Exit::Done, Exit::Refused, Exit::Wrong, Exit::Timeout, Exit::Failed, Exit::Usage] {
+            assert!(help.contains(&format!("\n  {:<3} ", exit.code())), "{exit:?}: {help}");
+        }
+        assert!(help.contains("NO_COLOR"));
+    }
+
+    #[test]
+    fn flags_of_the_cluster_may_stand_before_and_after_the_command() {
+        for line in [
+            &["kubectl-canary", "-n", "shop", "--context", "c", "status", "orders", "-o", "yaml"],
+            &["kubectl-canary", "status", "orders", "-n", "shop", "--context", "c", "-o", "yaml"],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.global.namespace.as_deref(), Some("shop"));
+            assert_eq!(cli.global.context.as_deref(), Some("c"));
+            assert_eq!(cli.global.output, Format::Yaml);
+        }
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused_with_an_example() {
+        for rps in ["0", "-1", "NaN", "inf", "many"] {
+            let error = Cli::try_parse_from(["k", "plan", "f", &format!("--rps={rps}")]).unwrap_err();
+            assert!(error.to_string().contains("such as 100"), "{rps}: {error}");
+        }
+        assert_eq!("csp=0.5".parse(), Ok(Events { gate: Some("csp".to_owned()), per_minute: 0.5 }));
+        assert_eq!("12".parse(), Ok(Events { gate: None, per_minute: 12.0 }));
+        assert!("csp=x".parse::<Events>().is_err() && "-1".parse::<Events>().is_err());
+    }
+
+    #[test]
+    fn completions_are_there_for_each_shell() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let text = crate::commands::completion::script(shell);
+            assert!(text.contains("kubectl-canary") && text.contains("promote"), "{shell}");
+        }
+        let bash = crate::commands::completion::script(Shell::Bash);
+        for part in ["cmd=\"kubectl__canary__subcmd__plan\"", "\n        kubectl__canary__subcmd__plan)\n"] {
+            assert!(bash.contains(part), "{part:?} is not in {bash}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Text from outside, made harmless for a terminal: no control character, no change of writing direction. It never
+//! changes what is sent to a cluster.
+
+use serde_json::Value;
+
+/// Whether a character may move the cursor, colour, hide or reorder text.
+fn harmful(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{feff}'
+            | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// One line of harmless text; a line break or tab becomes a space, anything else harmful a mark.
+#[must_use]
+pub fn text(text: &str) -> String {
+    text.chars()
+        .map(|character| match character {
+            '\n' | '\t' | '\r' => ' ',
+            other if harmful(other) => '\u{fffd}',
+            other => other,
+        })
+        .collect()
+}
+
+/// Harmless text that keeps its line breaks.
+#[must_use]
+pub fn lines(text: &str) -> String {
+    text.lines().map(self::text).collect::<Vec<_>>().join("\n")
+}
+
+/// Every string of an object, made harmless in place.
+pub fn value(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if text.chars().any(harmful) {
+                *text = self::text(text);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(self::value),
+        Value::Object(fields) => fields.values_mut().for_each(self::value),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nothing_reaches_the_terminal_that_could_move_or_colour_it() {
+        assert_eq!(text("a\u{1b}[31mb\nc"), "a\u{fffd}[31mb c");
+        assert_eq!(text("a\u{9b}2Jb\u{202e}c"), "a\u{fffd}2Jb\u{fffd}c");
+        assert_eq!(lines("one\n\u{1b}two"), "one\n\u{fffd}two");
+        let mut object = json!({"status": {"history": ["\u{1b}]0;x\u{7}"]}, "n": 1});
+        value(&mut object);
+        assert_eq!(object, json!({"status": {"history": ["\u{fffd}]0;x\u{fffd}"]}, "n": 1}));
+    }
+
+    #[test]
+    fn ordinary_text_of_any_language_stays() {
+        for line in ["Größe 5 %", "値 ≤ 1%", "registry.example.com/orders:2"] {
+            assert_eq!(text(line), line);
+        }
+    }
+}

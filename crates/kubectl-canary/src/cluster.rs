@@ -1,0 +1,220 @@
+//! The cluster: the client, and the few reads, watches and writes that commands make of it. Every call has a deadline;
+//! it never repeats a write and never polls.
+
+use std::future::Future;
+use std::time::Duration;
+
+use canary_api::CanaryRelease;
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ApiResource, DynamicObject};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Config};
+use serde_json::Value;
+
+use crate::args::Global;
+use crate::release::Release;
+use crate::{Error, clean};
+
+/// How long the API server may take for one answer.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Our field manager. It must not begin with `kubectl`: GitOps tools take such fields away.
+const FIELD_MANAGER: &str = "canaryrelease-plugin";
+
+/// A client, and the namespace that is meant.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    /// The namespace of the command line, or of the context.
+    pub namespace: String,
+}
+
+/// What a watch saw.
+#[derive(Debug, Clone)]
+pub enum Seen {
+    /// The object as it is now; none: it is not there.
+    Object(Option<Value>),
+    /// Nothing for the moment; why. The watch goes on.
+    Trouble(String),
+}
+
+impl Cluster {
+    /// As the flags say. Sends nothing yet.
+    ///
+    /// # Errors
+    /// Where there is no usable configuration.
+    pub async fn connect(global: &Global) -> Result<Self, Error> {
+        // An error means that a provider is there already, which is what we want.
+        let _present = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let fail = |error: &dyn std::error::Error| Error::Kubeconfig(error.to_string());
+        let options = KubeConfigOptions { context: global.context.clone(), ..KubeConfigOptions::default() };
+        let mut config = match (&global.kubeconfig, &global.context) {
+            (Some(file), _) => {
+                let read = Kubeconfig::read_from(file).map_err(|error| fail(&error))?;
+                Config::from_custom_kubeconfig(read, &options).await.map_err(|error| fail(&error))?
+            }
+            (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(|error| fail(&error))?,
+            (None, None) => Config::infer().await.map_err(|error| fail(&error))?,
+        };
+        config.connect_timeout = Some(DEADLINE);
+        let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(config).map_err(|error| fail(&error))?;
+        Ok(Self { client, namespace })
+    }
+
+    fn releases(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::erase::<CanaryRelease>(&()))
+    }
+
+    fn deployments(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::erase::<Deployment>(&()))
+    }
+
+    /// A CanaryRelease.
+    ///
+    /// # Errors
+    /// Where it is not there or cannot be read.
+    pub async fn release(&self, name: &str) -> Result<Release, Error> {
+        let object = format!("CanaryRelease {}/{name}", self.namespace);
+        let found = within(&format!("read {object}"), self.releases().get_opt(name)).await?;
+        let found = found.ok_or_else(|| Error::NotFound {
+            object,
+            hint: format!("kubectl canary list -n {} shows those that do", self.namespace),
+        })?;
+        Ok(Release::read(untyped(found)?))
+    }
+
+    /// CanaryReleases of the namespace, or of all.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub async fn list(&self, all: bool) -> Result<Vec<Release>, Error> {
+        let api = if all {
+            Api::all_with(self.client.clone(), &ApiResource::erase::<CanaryRelease>(&()))
+        } else {
+            self.releases()
+        };
+        let place = if all { "of all namespaces".to_owned() } else { format!("of namespace {}", self.namespace) };
+        let found = within(&format!("list the CanaryReleases {place}"), api.list(&ListParams::default())).await?;
+        found.items.into_iter().map(|item| Ok(Release::read(untyped(item)?))).collect()
+    }
+
+    /// A CanaryRelease at every change.
+    pub fn watch_release(&self, name: &str) -> impl Stream<Item = Result<Seen, Error>> + Unpin + use<> {
+        watch(self.releases(), format!("CanaryRelease {}/{name}", self.namespace), name)
+    }
+
+    /// A Deployment at every change.
+    pub fn watch_deployment(&self, name: &str) -> impl Stream<Item = Result<Seen, Error>> + Unpin + use<> {
+        watch(self.deployments(), format!("Deployment {}/{name}", self.namespace), name)
+    }
+
+    /// Writes an annotation to the very object that was read.
+    ///
+    /// # Errors
+    /// With what refused it.
+    pub async fn annotate(&self, release: &Release, annotation: &str, text: &str) -> Result<(), kube::Error> {
+        let mut annotations = serde_json::Map::new();
+        annotations.insert(annotation.to_owned(), text.into());
+        // The uid makes it fail where the object was deleted and made anew meanwhile.
+        let patch = Patch::Merge(serde_json::json!({"metadata": {"uid": release.uid, "annotations": annotations}}));
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let api = self.releases();
+        let call = api.patch_metadata(&release.name, &parameters, &patch);
+        match tokio::time::timeout(DEADLINE, call).await {
+            Ok(answer) => answer.map(drop),
+            Err(_) => Err(kube::Error::Service("no answer within 30 s".into())),
+        }
+    }
+}
+
+fn watch(
+    api: Api<DynamicObject>,
+    object: String,
+    name: &str,
+) -> impl Stream<Item = Result<Seen, Error>> + Unpin + use<> {
+    watcher::watch_object(api, name)
+        .default_backoff()
+        .map(move |seen| match seen {
+            Ok(found) => found.map(untyped).transpose().map(Seen::Object),
+            Err(error) => match refused(&error) {
+                Some(why) => Err(Error::Api { doing: format!("watch {object}"), why }),
+                None => Ok(Seen::Trouble(clean::text(&error.to_string()))),
+            },
+        })
+        .boxed()
+}
+
+/// Why a watch will never work, if so.
+fn refused(error: &watcher::Error) -> Option<String> {
+    match error {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => match error {
+            kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404) => Some(explain(error)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+async fn within<T>(doing: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    let why = match tokio::time::timeout(DEADLINE, call).await {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(error)) => explain(&error),
+        Err(_) => "no answer within 30 s; is the API server well?".to_owned(),
+    };
+    Err(Error::Api { doing: doing.to_owned(), why })
+}
+
+/// What the API server said, and what to do about it.
+#[must_use]
+pub fn explain(error: &kube::Error) -> String {
+    let kube::Error::Api(status) = error else {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(deeper) = cause {
+            let more = deeper.to_string();
+            if !text.contains(&more) {
+                text = format!("{text}: {more}");
+            }
+            cause = deeper.source();
+        }
+        return format!("{}; is the cluster up, and is it the right context?", clean::text(&text));
+    };
+    let said = clean::text(&status.message);
+    match status.code {
+        401 => format!("{said}; log in to the cluster again"),
+        403 if said.contains("canaryreleases") => {
+            format!("{said}; ask for ClusterRole canaryrelease-viewer in this namespace")
+        }
+        403 => format!("{said}; ask for ClusterRole view in this namespace"),
+        404 => format!("{said}; are CanaryReleases installed? kubectl apply --server-side -f crds/"),
+        _ => said,
+    }
+}
+
+fn untyped(object: DynamicObject) -> Result<Value, Error> {
+    serde_json::to_value(object).map_err(|error| Error::Encode(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        for (code, said, says) in [
+            (401, "Unauthorized", "log in"),
+            (403, "canaryreleases is forbidden", "ClusterRole canaryrelease-viewer"),
+            (403, "deployments.apps is forbidden", "ClusterRole view"),
+            (404, "not found", "crds/"),
+            (500, "broken", "broken"),
+        ] {
+            let status = Status { code, message: said.to_owned(), ..Status::default() };
+            let text = explain(&kube::Error::Api(Box::new(status)));
+            assert!(text.starts_with(said) && text.contains(says), "{code}: {text}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The commands, one file each; the six that the operator takes share one.
+
+pub mod completion;
+pub mod history;
+pub mod list;
+pub mod order;
+pub mod plan;
+pub mod status;
+pub mod wait;
+pub mod watch;
+
+use order::Verb;
+
+use crate::args::{Cli, Command};
+use crate::cluster::Cluster;
+use crate::output::Output;
+use crate::{Error, Exit};
+
+/// Runs the command of a command line.
+///
+/// # Errors
+/// Where it could not be done.
+pub fn run(cli: Cli, output: &Output) -> Result<Exit, Error> {
+    match &cli.command {
+        Command::Plan(what) => plan::run(what, cli.global.namespace.as_deref(), output),
+        Command::Completion { shell } => output.write(&completion::script(*shell)).map(|()| Exit::Done),
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(in_cluster(cli, output)),
+    }
+}
+
+async fn in_cluster(cli: Cli, output: &Output) -> Result<Exit, Error> {
+    let cluster = Cluster::connect(&cli.global).await?;
+    let order = async |verb, what| order::run(verb, what, &cluster, output).await;
+    match &cli.command {
+        Command::List(what) => list::run(what, &cluster, output).await,
+        Command::Status(what) => status::run(what, &cluster, output).await,
+        Command::Watch(what) => watch::run(what, &cluster, output).await,
+        Command::History(what) => history::run(what, &cluster, output).await,
+        Command::Wait(what) => wait::run(what, &cluster, output).await,
+        Command::Abort(what) => order(Verb::Abort, what).await,
+        Command::Pause(what) => order(Verb::Pause, what).await,
+        Command::Resume(what) => order(Verb::Resume, what).await,
+        Command::Approve(what) => order(Verb::Approve, what).await,
+        Command::Promote(what) => order(Verb::Promote, what).await,
+        Command::Retry(what) => order(Verb::Retry, what).await,
+        Command::Plan(_) | Command::Completion { .. } => Err(Error::Usage("this command asks no cluster".to_owned())),
+    }
+}

@@ -1,0 +1,27 @@
+//! `kubectl canary`: what a release can know before it runs, where it stands, and the commands to it.
+//!
+//! One file per command under [`commands`]; each has a part that computes and renders, without I/O, and a part that
+//! reads the cluster. It decides nothing about a release: commands are annotations, and the operator answers them.
+#![deny(missing_docs)]
+
+pub mod args;
+pub mod clean;
+pub mod cluster;
+pub mod commands;
+pub mod error;
+pub mod manifest;
+pub mod output;
+pub mod release;
+pub mod table;
+
+pub use args::Cli;
+pub use error::{Error, Exit};
+
+/// Runs a command line.
+///
+/// # Errors
+/// Where it could not be done; the error says why and what to do.
+pub fn run(cli: Cli) -> Result<Exit, Error> {
+    let output = output::Output::new(cli.global.output);
+    commands::run(cli, &output)
+}
