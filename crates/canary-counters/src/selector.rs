@@ -232,7 +232,7 @@ impl Selector {
         let labels = scope.labels();
         let own = match scope.subject() {
             Subject::Service(_) => Some(&labels.service),
-            Subject::Pods(_) | Subject::Total => None,
+            Subject::Pods(_) | Subject::PodsOf(_) | Subject::Total => None,
         };
         for matcher in &self.matchers {
             if matcher.label == labels.namespace || matcher.label == labels.pod || Some(&matcher.label) == own {

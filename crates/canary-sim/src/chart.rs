@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 
 use canary_api::Duration;
 
-use crate::{play::Place, simulate::Summary, tally::Part};
+use crate::{backtest, play::Place, simulate::Summary, tally::Part};
 
 /// Columns of a bar and of the plot.
 const WIDE: usize = 48;
 /// Rows of the plot.
 const HIGH: u32 = 8;
+/// Releases of a day that are shown on a line, and more.
+const MOST_A_DAY: usize = 1440;
 const REVERTED: char = '█';
 const PAUSED: char = '▒';
 const ON: char = '·';
@@ -166,4 +168,29 @@ pub fn reverted_over_time(summary: &Summary) -> String {
 /// Where the axis of time ends: with the longest release, in whole minutes.
 pub(crate) fn axis_end(summary: &Summary) -> f64 {
     (summary.longest_seconds / 60.0).ceil().max(1.0) * 60.0
+}
+
+/// A sign for each release that would have been, a line for each day (UTC).
+#[must_use]
+pub fn calendar(summary: &backtest::Summary) -> String {
+    let mut text = String::new();
+    let mut day = String::new();
+    for release in &summary.releases {
+        let today = release.began.strftime("%Y-%m-%d").to_string();
+        if today != day {
+            let seconds = release.began.as_second().rem_euclid(86_400);
+            let every = i64::try_from(summary.every_seconds).unwrap_or(i64::MAX).max(1);
+            let skipped = usize::try_from(seconds.checked_div(every).unwrap_or(0)).unwrap_or(0);
+            let line_end = if day.is_empty() { "" } else { "\n" };
+            let _ = write!(text, "{line_end}  {today}  {}", " ".repeat(skipped.min(MOST_A_DAY)));
+            day = today;
+        }
+        text.push(match release.outcome {
+            "Promoted" => ON,
+            "RolledBack" => REVERTED,
+            _ => PAUSED,
+        });
+    }
+    let _ = writeln!(text, "\n  {REVERTED} reverted  {PAUSED} paused, for a person to decide  {ON} promoted");
+    text
 }

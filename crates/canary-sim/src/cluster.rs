@@ -117,6 +117,8 @@ impl Cluster {
             share: None,
             misrouted: None,
             due_in_silence: 0.0,
+            // Only what is said of blind stages rests on it.
+            stable_rate: None,
             next_look: None,
             release,
         };

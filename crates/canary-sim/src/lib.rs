@@ -4,7 +4,7 @@
 //! - [`play()`]: one release, from the change of the template to its end
 //! - [`traffic`]: what the gates' counters say, as a thing that goes on with time
 //! - [`level`], [`sampled`]: healthy traffic and faults, and counts drawn from them
-//! - [`past`], [`replay`]: raw counters of the past, and counts taken from them
+//! - [`past`]: raw counters of the past, counted by pod and tick
 //! - [`simulate`], [`backtest`]: many releases, and what became of them
 //! - [`chart`], [`svg`]: that, drawn for a terminal and for a page
 //!
@@ -14,11 +14,14 @@
 //! I/O, no clock and no randomness but a seeded generator: equal arguments, equal results.
 #![deny(missing_docs)]
 
+pub mod backtest;
 pub mod chart;
 mod cluster;
 mod error;
 pub mod level;
+pub mod past;
 pub mod play;
+mod replay;
 pub mod sample;
 pub mod sampled;
 pub mod simulate;

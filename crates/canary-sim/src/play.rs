@@ -279,9 +279,15 @@ impl Ledger {
     fn read(&mut self, spec: &CanaryReleaseSpec, step: Step, totals: &AllTotals, now: Timestamp) {
         let seconds = since(self.window, now).as_secs_f64();
         let nothing = GateTotals::default();
+        let stable = totals.stable_requests - self.base.stable_requests;
+        let at = now.as_millisecond();
+        // Both sides are known up to now.
         let requests = Requests {
             canary: totals.canary_requests - self.base.canary_requests,
-            stable: totals.stable_requests - self.base.stable_requests,
+            stable,
+            known_to: at,
+            newest: at,
+            stable_then: stable,
         };
         let mut all = Vec::new();
         for (index, gate) in spec.gates.iter().enumerate() {
