@@ -117,12 +117,12 @@ impl Meter {
             self.check(counter, series, tick)?;
         }
         self.witness(series, tick);
+        // Labels that all series have alike, or none at all, are of a counter of its own: they tell nothing apart, and
+        // every request would count as failed.
         let tells_failed = failed.is_some_and(|failed| {
-            !series.is_empty()
-                && failed
-                    .matchers()
-                    .iter()
-                    .all(|matcher| series.iter().all(|one| one.labels.contains_key(&matcher.label)))
+            let carried =
+                |one: &Series| failed.matchers().iter().all(|matcher| one.labels.contains_key(&matcher.label));
+            series.iter().all(carried) && series.iter().any(|one| !failed.matches_labels(&one.labels))
         });
         let infinite = by_boundary.remove(&Le::INFINITE).unwrap_or_default();
         let total = self.absorb(counter, &infinite, tick)?;
