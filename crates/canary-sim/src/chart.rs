@@ -19,12 +19,14 @@ const ON: char = '·';
 /// A column filled by so many eighths.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// `12.5%`: at most two digits that tell something.
+/// `12%`, `0.5%`, `99.5%`.
 #[must_use]
 pub fn per_cent(share: f64) -> String {
     let percent = share * 100.0;
-    let text = if percent >= 10.0 || percent == 0.0 { format!("{percent:.0}") } else { format!("{percent:.1}") };
-    format!("{text}%")
+    // Where all but a few, or only a few are meant, the few count.
+    let few = percent.min(100.0 - percent) < 10.0;
+    let text = if few { format!("{percent:.1}") } else { format!("{percent:.0}") };
+    format!("{}%", text.strip_suffix(".0").unwrap_or(&text))
 }
 
 /// `3 of 200 (1.5%, 0.5% to 4.3%)`.
@@ -89,21 +91,13 @@ fn rows(summary: &Summary) -> Vec<Row> {
 pub fn stages(summary: &Summary) -> String {
     let mut text = String::new();
     for row in rows(summary) {
-        let mut bar = String::new();
-        let (mut upto, mut drawn) = (0_u32, 0_usize);
         let on = row.reached.saturating_sub(row.reverted).saturating_sub(row.paused);
-        for (sign, runs) in [(REVERTED, row.reverted), (PAUSED, row.paused), (ON, on)] {
-            upto = upto.saturating_add(runs);
-            let mut end = columns(upto, summary.runs);
-            // One of many is seen as well.
-            if runs > 0 && end == drawn && sign != ON {
-                end = drawn.saturating_add(1);
-            }
-            while drawn < end.min(WIDE) {
-                bar.push(sign);
-                drawn = drawn.saturating_add(1);
-            }
-        }
+        let parts = [(REVERTED, row.reverted), (PAUSED, row.paused), (ON, on)];
+        let bar: String = parts
+            .iter()
+            .zip(widths(parts.map(|(_, runs)| runs), summary.runs))
+            .map(|((sign, _), wide)| sign.to_string().repeat(wide))
+            .collect();
         let mut said = Vec::new();
         if row.reverted > 0 {
             said.push(format!("{} reverted", row.reverted));
@@ -121,8 +115,16 @@ pub fn stages(summary: &Summary) -> String {
     text
 }
 
-fn columns(part: u32, all: u32) -> usize {
-    (f64::from(part) / f64::from(all.max(1)) * WIDE as f64).round() as usize
+/// Columns of the parts of a bar: one of many is seen as well, at the cost of the widest.
+fn widths(parts: [u32; 3], all: u32) -> [usize; 3] {
+    let columns = |runs: u32| (f64::from(runs) / f64::from(all.max(1)) * WIDE as f64).round() as usize;
+    let most = columns(parts.iter().fold(0, |sum, runs| sum.saturating_add(*runs))).max(1);
+    let mut widths = parts.map(|runs| columns(runs).max(usize::from(runs > 0)));
+    while widths.iter().sum::<usize>() > most.max(parts.iter().filter(|runs| **runs > 0).count()) {
+        let Some(widest) = widths.iter_mut().max() else { break };
+        *widest = widest.saturating_sub(1);
+    }
+    widths
 }
 
 /// The share of all releases that were reverted, over the time since they began.
@@ -193,4 +195,26 @@ pub fn calendar(summary: &backtest::Summary) -> String {
     }
     let _ = writeln!(text, "\n  {REVERTED} reverted  {PAUSED} paused, for a person to decide  {ON} promoted");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_many_is_seen_in_a_bar() {
+        assert_eq!(widths([198, 2, 0], 200), [47, 1, 0]);
+        assert_eq!(widths([1, 1, 998], 1000), [1, 1, 46]);
+        assert_eq!(widths([1, 1, 1], 1_000_000), [1, 1, 1]);
+        assert_eq!((widths([0, 0, 0], 10), widths([0, 0, 10], 10)), ([0, 0, 0], [0, 0, 48]));
+    }
+
+    #[test]
+    fn shares_have_no_more_digits_than_they_tell() {
+        assert_eq!(
+            (per_cent(0.0), per_cent(0.005), per_cent(0.995), per_cent(1.0)),
+            ("0%".into(), "0.5%".into(), "99.5%".into(), "100%".into())
+        );
+        assert_eq!((per_cent(0.123), time(104.4)), ("12%".into(), "1m44s".into()));
+    }
 }

@@ -250,7 +250,7 @@ impl Counting {
             .collect();
         // A pod that comes while others are seen began at zero. One that is seen first after the beginning of all
         // samples, or after a gap in them, was counting before.
-        let started_at_ms = if watched { from_ms } else { 0 };
+        let started_at_ms = if watched { from_ms } else { self.past.from_ms.saturating_sub(WATCHED_MS) };
         let known = |name: String| PodKnown { name, started_at_ms };
         let tick = Tick {
             now_ms: to_ms,
@@ -423,7 +423,7 @@ impl Readings {
                 (column(&rule.total), bad)
             } else if let Some(rule) = &gate.latency {
                 match self.histograms.get(&gate.name) {
-                    Some(histogram) if histogram.total.has_series() => {
+                    Some(histogram) if histogram.total.total() > 0.0 => {
                         slow(gate, rule, histogram, rule.failed.as_deref().and_then(of))?
                     }
                     _ => (Column::Nothing, Column::Nothing),
@@ -461,3 +461,7 @@ fn slow<'a>(
     };
     Ok((Column::Of(all), slow))
 }
+
+#[cfg(test)]
+#[path = "past_tests.rs"]
+mod tests;

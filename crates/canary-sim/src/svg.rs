@@ -9,7 +9,7 @@ use crate::{
     simulate::Summary,
 };
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 860.0;
 /// Where bars and plot begin and how wide they are.
 const LEFT: f64 = 170.0;
 const WIDE: f64 = 470.0;
