@@ -176,6 +176,10 @@ pub(crate) fn axis_end(summary: &Summary) -> f64 {
 #[must_use]
 pub fn calendar(summary: &backtest::Summary) -> String {
     let mut text = String::new();
+    if summary.every_seconds == 3600 {
+        let hours: String = (0..24).step_by(6).map(|hour| format!("{hour:<6}")).collect();
+        let _ = writeln!(text, "              {}", hours.trim_end());
+    }
     let mut day = String::new();
     for release in &summary.releases {
         let today = release.began.strftime("%Y-%m-%d").to_string();

@@ -21,8 +21,10 @@ spec:
 ";
 
 fn asked(arguments: &[&str]) -> args::Simulate {
-    let line = ["kubectl-canary", "simulate", "orders.yaml", "--runs=20"].iter().chain(arguments);
+    let line = ["kubectl-canary", "simulate", "orders.yaml"].iter().chain(arguments);
     match Cli::try_parse_from(line).unwrap().command {
+        // Enough for a test, where nothing else is asked for.
+        Command::Simulate(what) if what.runs == 200 => args::Simulate { runs: 20, ..what },
         Command::Simulate(what) => what,
         other => panic!("{other:?}"),
     }
@@ -81,6 +83,14 @@ fn a_wrong_spec_and_a_wrong_fault_are_told_apart() {
     let error = reported(RELEASE, &["--rps=1", "--fault=latency=5%"]).unwrap_err();
     assert_eq!(error.exit(), Exit::Usage);
     assert!(error.to_string().contains("failures (errors)"), "{error}");
+}
+
+#[test]
+fn the_example_of_the_docs_is_what_simulate_prints_for_that_of_the_readme() {
+    let example = super::super::plan::tests::example_of_the_readme();
+    let found = reported(&example, &["--rps=100", "--fault=errors=5%@stage2", "--runs=40"]).unwrap();
+    let command = "$ kubectl canary simulate orders.yaml --rps 100 --fault errors=5%@stage2 --runs 40";
+    super::super::plan::tests::shown_in_the_docs(command, &render(&found, Paint::NONE));
 }
 
 #[test]
