@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use e2e::report::Made;
 use e2e::run::{Options, Played, play};
 use e2e::setup::Entrance;
+use e2e::soak::{self, Part};
 use e2e::world::{Install, World};
 use e2e::{bench, demo, report, scenarios};
 use lab::Lab;
@@ -28,10 +29,11 @@ pub(crate) struct Arguments {
     url: String,
     #[arg(long, default_value = lab::PROMETHEUS)]
     prometheus: String,
+    /// Not with --context: that cluster has its images already
     #[arg(long)]
-    operator: PathBuf,
+    operator: Option<PathBuf>,
     #[arg(long)]
-    shop: PathBuf,
+    shop: Option<PathBuf>,
     #[arg(long, default_value_t = 1)]
     scrape_seconds: u64,
     #[command(subcommand)]
@@ -71,6 +73,42 @@ enum Act {
         #[arg(long)]
         write: Option<PathBuf>,
     },
+    Soak {
+        #[command(flatten)]
+        soaked: Soaked,
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
+}
+
+/// What of the soak is played, and how.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Soaked {
+    /// Only these parts
+    #[arg(long, value_name = "PART")]
+    pub(crate) only: Vec<Part>,
+    /// Releases of each part; of `bad` those of each share, of `late` rounds [default: 20, bad 5, late 1]
+    #[arg(long)]
+    pub(crate) runs: Option<usize>,
+    /// Shops at a time, each with a client of 100 requests/s that takes an eighth of a core; `late` wants 6
+    #[arg(long, default_value_t = 8)]
+    pub(crate) jobs: usize,
+    /// Healthy seconds before a late fault
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(..=900))]
+    pub(crate) calm: u64,
+}
+
+impl Soaked {
+    /// As arguments that read the same.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let mut arguments: Vec<String> =
+            self.only.iter().flat_map(|part| ["--only".to_owned(), part.to_string()]).collect();
+        if let Some(runs) = self.runs {
+            arguments.extend(["--runs".to_owned(), runs.to_string()]);
+        }
+        arguments.extend(["--jobs".to_owned(), self.jobs.to_string(), "--calm".to_owned(), self.calm.to_string()]);
+        arguments
+    }
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<bool> {
@@ -80,8 +118,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<bool> {
 async fn act(arguments: Arguments) -> Result<bool> {
     let install = Install {
         root: root(),
-        operator: arguments.operator,
-        shop: arguments.shop,
+        operator: arguments.operator.unwrap_or_default(),
+        shop: arguments.shop.unwrap_or_default(),
         scrape_interval: Duration::from_secs(arguments.scrape_seconds),
         prometheus: arguments.prometheus,
     };
@@ -142,6 +180,24 @@ async fn act(arguments: Arguments) -> Result<bool> {
                 save(&file, &page)?;
             }
             Ok(true)
+        }
+        Act::Soak { soaked, write } => {
+            let parts = if soaked.only.is_empty() { Part::ALL.to_vec() } else { soaked.only.clone() };
+            let calm = Duration::from_secs(soaked.calm);
+            let options = soak::Options { parts, runs: soaked.runs, jobs: soaked.jobs, calm };
+            let tell = move |line: &str| println!("{:6.0} s  {line}", started.elapsed().as_secs_f64());
+            let figures = soak::run(&world, &options, std::sync::Arc::new(tell)).await?;
+            let page = figures.page(&made(&format!("cargo xtask soak {}", soaked.arguments().join(" "))));
+            println!("\n{page}");
+            if let Some(file) = write {
+                save(&file, &page)?;
+            }
+            let broken = figures.broken();
+            for one in &broken {
+                println!("BROKEN  {one}");
+            }
+            println!("soak: {} promises broken, {:.0} s", broken.len(), started.elapsed().as_secs_f64());
+            Ok(broken.is_empty())
         }
     }
 }

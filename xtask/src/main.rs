@@ -17,8 +17,8 @@ mod programs;
 
 /// CanaryRelease: build, try and prove it
 ///
-/// `demo` shows what it does, `test` says whether a change is good, `proof` and `bench` make the pages
-/// in docs/. All of them run on a lab: a real Kubernetes that is built from pinned modules into a cache
+/// `demo` shows what it does, `test` says whether a change is good, `proof`, `bench` and `soak` make the
+/// pages in docs/. All of them run on a lab: a real Kubernetes that is built from pinned modules into a cache
 /// once (about 14 minutes), lives in namespaces of its own and leaves nothing behind. The lab needs
 /// Linux, root, Go and gcc; without them, `demo --context NAME` uses a cluster of yours.
 #[derive(Parser)]
@@ -83,6 +83,22 @@ enum Command {
         #[command(flatten)]
         place: outside::Place,
     },
+    /// Play many releases to see that gates tell bad from noise: healthy ones, bad ones, late faults
+    ///
+    /// Parts: `healthy` (0.5 % errors on both sides, limit 1 %), `latency` (4 % slow, limit 5 %), `load` (50 to 150
+    /// requests/s), `bad` (3, 5 and 50 % errors in the candidate), `late` (50, 10 and 5 % after ten healthy minutes; the
+    /// operator alive, and killed about then). Exit code 0 only if no healthy release was reverted, every bad one was,
+    /// where it may be, and every late fault was called in time. All of it takes 50 to 60 minutes, on 2 cores that do
+    /// nothing else: clients that did not keep their rate are named.
+    Soak {
+        #[command(flatten)]
+        soaked: inside::Soaked,
+        /// Write docs/soak.md
+        #[arg(long)]
+        write: bool,
+        #[command(flatten)]
+        place: outside::Place,
+    },
     /// Start, look at and stop labs by hand: `cargo xtask lab --help`
     #[command(disable_help_flag = true)]
     Lab {
@@ -122,6 +138,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Proof { write, play } => outside::proof(write, &play),
         Command::Bench { of: Some(BenchOf::Gates(arguments)), .. } => gates::bench(&arguments),
         Command::Bench { of: None, runs, idle, write, place } => outside::bench(runs, idle, write, &place),
+        Command::Soak { soaked, write, place } => outside::soak(&soaked, write, &place),
         Command::Lab { arguments } => outside::lab(&arguments),
         Command::Inside(arguments) => inside::run(arguments),
     }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use lab::{Lab, LabOptions, Progress};
 
+use crate::inside::Soaked;
 use crate::programs::{self, Programs};
 
 /// Where it is played.
@@ -152,7 +153,9 @@ impl Ground {
             None => Command::new(program),
         };
         command.args(["inside", "--scrape-seconds", &scrape_seconds.to_string()]);
-        command.arg("--operator").arg(&self.programs.operator).arg("--shop").arg(&self.programs.shop);
+        if self.place.context.is_none() {
+            command.arg("--operator").arg(&self.programs.operator).arg("--shop").arg(&self.programs.shop);
+        }
         match (&self.lab, &self.place.context) {
             (Some(lab), _) => {
                 command.args(["--lab", &lab.info().name]);
@@ -253,6 +256,21 @@ pub(crate) fn bench(runs: usize, idle: u64, write: bool, place: &Place) -> Resul
         arguments.extend(["--write".into(), programs::root().join("docs/bench.md").into()]);
     }
     let good = ground.inside(5, &arguments)?;
+    ground.end()?;
+    Ok(good)
+}
+
+pub(crate) fn soak(soaked: &Soaked, write: bool, place: &Place) -> Result<bool> {
+    if place.context.is_some() {
+        bail!("the soak needs a lab: gateways of its own, and an operator that it may kill");
+    }
+    let ground = prepare(place, &Wanted { name: &own_name("soak"), scrape_seconds: 1, detached: false })?;
+    let mut arguments: Vec<OsString> = vec!["soak".into()];
+    arguments.extend(soaked.arguments().into_iter().map(OsString::from));
+    if write {
+        arguments.extend(["--write".into(), programs::root().join("docs/soak.md").into()]);
+    }
+    let good = ground.inside(1, &arguments)?;
     ground.end()?;
     Ok(good)
 }

@@ -231,6 +231,7 @@ pub struct Canary {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = ("[has(self.errorRate), has(self.latency), has(self.eventRate), has(self.relative), has(self.value)].filter(x, x).size() == 1", "a gate has exactly one of errorRate, latency, eventRate, relative, value"))]
+#[x_kube(validation = ("!has(self.warmUp) || !has(self.value)", "a value gate has no warmUp: it looks at the newest sample only"))]
 pub struct Gate {
     /// The gate's name, unique in this CanaryRelease.
     #[schemars(length(min = 1, max = 63))]
@@ -261,6 +262,11 @@ pub struct Gate {
     #[serde(default = "defaults::min_requests")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub min_requests: u32,
+    /// Counts of a pod's first seconds of traffic are kept apart: shown, not judged. A new pod is slow at first. Not
+    /// given: 0s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("duration(self) <= duration('1h')", "warmUp must be at most 1h"))]
+    pub warm_up: Option<Duration>,
 }
 
 /// At most this share of the events may be bad.

@@ -6,7 +6,7 @@ use canary_stats::{
     Alpha, Evidence as Proof, MeasuredDispersion, ShareCounts, Verdict as Said, WholeService, interval, whole_service,
 };
 
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, LeftOut};
 
 /// Of the interval that is shown beside a share.
 const CONFIDENCE: f64 = 0.95;
@@ -64,6 +64,8 @@ pub struct Reading {
     pub evidence: Option<Evidence>,
     /// How bursty the stable side's events are.
     pub bursts: Option<MeasuredDispersion>,
+    /// What the gate's warm-up keeps out of all of these.
+    pub left_out: LeftOut,
 }
 
 /// What a gate says of a stage.
@@ -146,6 +148,7 @@ pub fn judge(gate: &Gate, reading: Option<&Reading>, share: f64) -> Judged {
         (_, None) => nothing(&mut shown, "not measured yet".to_owned()),
     };
     shown.verdict = verdict.as_str().to_owned();
+    shown.rests_on.push_str(&in_warm_up(reading.map_or((0.0, 0.0), |reading| reading.left_out.canary)));
     Judged { verdict, confounded, shown }
 }
 
@@ -180,7 +183,16 @@ pub fn stable_shown(gate: &Gate, reading: &Reading) -> Option<GateStatus> {
         }
         Measure::NoData(_) | Measure::Number { .. } => return None,
     }
+    shown.rests_on.push_str(&in_warm_up(reading.left_out.stable));
     Some(shown)
+}
+
+/// What a reader sees of the counts that a warm-up leaves out.
+fn in_warm_up((requests, bad): (f64, f64)) -> String {
+    if requests <= 0.0 && bad <= 0.0 {
+        return String::new();
+    }
+    format!("; {} of {} in warm-up not judged", trimmed(bad), trimmed(requests))
 }
 
 fn nothing(shown: &mut GateStatus, why: String) -> Verdict {
@@ -304,7 +316,8 @@ fn dispersion(gate: &Gate, evidence: &Evidence) -> String {
     format!("{phi}, {from}: the rate of false alarms is calibrated, not guaranteed")
 }
 
-fn seconds(measure: &Measure) -> f64 {
+/// The time that a measure was counted over.
+pub(crate) fn seconds(measure: &Measure) -> f64 {
     match measure {
         Measure::Counted { seconds, .. } | Measure::Partial { seconds, .. } => *seconds,
         Measure::Number { .. } | Measure::NoData(_) | Measure::Error(_) => 0.0,

@@ -42,6 +42,9 @@ pub fn faults(spec: &CanaryReleaseSpec, namespace: &str, names_pods: bool) -> Ve
         {
             faults.push(format!("{}: {error}", field("value.query")));
         }
+        if gate.value.is_some() && gate.warm_up.is_some() {
+            faults.push(format!("{}: a value gate looks at the newest sample only", field("warmUp")));
+        }
         let kinds = [
             gate.error_rate.is_some(),
             gate.latency.is_some(),

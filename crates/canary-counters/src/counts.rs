@@ -179,6 +179,9 @@ pub struct PodReading {
     pub resets: u32,
     /// How many series it has had.
     pub series: usize,
+    /// The sample that showed its first count, in whichever window; for a pod that had counted before anyone looked,
+    /// at the earliest its creation.
+    pub traffic_from_ms: Option<i64>,
     base: f64,
     steps: BTreeMap<i64, f64>,
 }
@@ -189,6 +192,15 @@ impl PodReading {
     #[must_use]
     pub fn total_at(&self, at_ms: i64) -> f64 {
         self.steps.range(..=at_ms).fold(self.base, |sum, (_, step)| sum + step)
+    }
+
+    /// Takes away what was counted up to and with a time, `part` in all.
+    pub(crate) fn leave_out(&mut self, up_to_ms: i64, part: f64) {
+        let later = self.steps.split_off(&up_to_ms.saturating_add(1));
+        let sooner: f64 = std::mem::replace(&mut self.steps, later).values().sum();
+        self.base = (self.base + sooner - part).max(0.0);
+        self.total = (self.total - part).max(0.0);
+        self.increase = self.increase.min(self.total);
     }
 }
 
@@ -207,6 +219,8 @@ pub struct Reading {
     pub pods: BTreeMap<String, PodReading>,
     /// Told apart by scraped address, not by pod.
     pub(crate) whole: bool,
+    /// [`PodReading::total_at`] is exact from here on.
+    pub(crate) exact_from_ms: i64,
 }
 
 impl Reading {
@@ -267,6 +281,13 @@ struct Group {
     /// The earliest time at which the pod was certainly scraped while this counter was asked for:
     /// a series that first appears later was born after it, at zero.
     watched_from_ms: Option<i64>,
+    traffic_from_ms: Option<i64>,
+}
+
+impl Group {
+    fn had_traffic(&mut self, at_ms: i64) {
+        self.traffic_from_ms = Some(self.traffic_from_ms.map_or(at_ms, |known| known.min(at_ms)));
+    }
 }
 
 /// The memory between ticks: what each series last said, and what was counted in this window.
@@ -275,6 +296,7 @@ pub struct Meter {
     watching_since_ms: i64,
     since_ms: i64,
     configured_interval_ms: Option<i64>,
+    keeps_history: bool,
     known: BTreeMap<String, i64>,
     /// By pod: the times of samples, of whichever counter.
     scraped: BTreeMap<String, BTreeSet<i64>>,
@@ -291,6 +313,7 @@ impl Meter {
             watching_since_ms: since_ms,
             since_ms,
             configured_interval_ms: None,
+            keeps_history: false,
             known: BTreeMap::new(),
             scraped: BTreeMap::new(),
             counters: BTreeMap::new(),
@@ -302,6 +325,14 @@ impl Meter {
     #[must_use]
     pub fn with_scrape_interval(mut self, interval_ms: Option<i64>) -> Self {
         self.configured_interval_ms = interval_ms.filter(|interval| *interval > 0);
+        self
+    }
+
+    /// With answers that hold the samples of the past, too: then a pod's first sample, where none was due before
+    /// it, was its first count. A source that is only ever asked for now leaves that open.
+    #[must_use]
+    pub fn with_history(mut self, keeps_history: bool) -> Self {
+        self.keeps_history = keeps_history;
         self
     }
 
@@ -462,6 +493,7 @@ impl Meter {
     /// Takes one series in and returns what it adds to this window.
     fn take(&self, state: &mut Counter, series: &Series, tick: &Tick) -> f64 {
         let name = group_of(series, &tick.grouping);
+        let interval_ms = self.configured_interval_ms.or(state.interval_ms);
         let group = state.groups.entry(name.to_owned()).or_default();
         let mut last = state.series.get(&series.labels).copied();
         if last.is_none() && !series.samples.is_empty() {
@@ -479,8 +511,16 @@ impl Meter {
                     sample.value
                 }
                 None if self.born_under_watch(name, group, sample.at_ms) => sample.value,
-                None => 0.0,
+                None => {
+                    if sample.value > 0.0 {
+                        group.had_traffic(self.began_before_us(name, sample.at_ms, interval_ms, tick));
+                    }
+                    0.0
+                }
             };
+            if step > 0.0 {
+                group.had_traffic(sample.at_ms);
+            }
             // What was sampled at or before the window's beginning is its base.
             if sample.at_ms > self.since_ms && step > 0.0 {
                 *group.steps.entry(sample.at_ms).or_default() += step;
@@ -501,6 +541,17 @@ impl Meter {
         let created = self.known.get(pod).is_some_and(|started| started.saturating_add(1000) > self.watching_since_ms);
         let appeared = group.watched_from_ms.is_some_and(|watched| watched < first_sample_ms);
         created || appeared
+    }
+
+    /// When a pod may have begun to count whose first known sample shows that it had: at that sample, where earlier
+    /// ones would be known; else at its creation.
+    fn began_before_us(&self, pod: &str, first_sample_ms: i64, interval_ms: Option<i64>, tick: &Tick) -> i64 {
+        let asked_before = first_sample_ms.saturating_sub(tick.covered_from_ms);
+        let silent_before = interval_ms.is_some_and(|interval| asked_before > interval.saturating_mul(2));
+        if self.keeps_history && silent_before {
+            return first_sample_ms;
+        }
+        self.known.get(pod).map_or(first_sample_ms, |created| first_sample_ms.min(*created))
     }
 
     fn read(&self, counter: &str, state: &Counter, increases: &BTreeMap<String, f64>, tick: &Tick) -> Reading {
@@ -534,13 +585,22 @@ impl Meter {
                     newest_ms: group.newest_ms,
                     resets: group.resets,
                     series: group.series,
+                    traffic_from_ms: group.traffic_from_ms,
                     base: group.base,
                     steps: group.steps.clone(),
                 };
                 (name.to_owned(), reading)
             })
             .collect();
-        Reading { counter: counter.to_owned(), now_ms: tick.now_ms, since_ms: self.since_ms, interval_ms, pods, whole }
+        Reading {
+            counter: counter.to_owned(),
+            now_ms: tick.now_ms,
+            since_ms: self.since_ms,
+            interval_ms,
+            pods,
+            whole,
+            exact_from_ms: tick.covered_from_ms,
+        }
     }
 
     /// A new pod must be discovered and scraped first: three intervals and ten seconds.

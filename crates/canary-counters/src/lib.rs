@@ -17,6 +17,7 @@ pub mod samples;
 pub mod scope;
 pub mod selector;
 pub mod value;
+pub mod warm_up;
 
 mod promql;
 
@@ -28,3 +29,4 @@ pub use samples::{Sample, Series};
 pub use scope::{LabelNames, Scope, ScopeError, Scoped, Subject};
 pub use selector::{MatchKind, Matcher, Selector, SelectorError};
 pub use value::{Instant, Value, ValueLimit};
+pub use warm_up::WarmUp;

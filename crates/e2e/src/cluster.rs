@@ -12,7 +12,7 @@ use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 /// Longest time for one `kubectl`.
@@ -236,10 +236,11 @@ fn client(mut config: Config) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-/// Objects as one YAML stream (JSON is YAML).
+/// Objects as one list.
 #[must_use]
 pub fn documents(objects: &[&Value]) -> String {
-    objects.iter().map(|object| object.to_string()).collect::<Vec<_>>().join("\n---\n")
+    // A list, not a stream: what separates documents in a stream of JSON is read otherwise by each version of kubectl.
+    json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()
 }
 
 /// Kinds that the scenarios look at.

@@ -17,4 +17,5 @@ pub mod run;
 pub mod scenarios;
 pub mod scene;
 pub mod setup;
+pub mod soak;
 pub mod world;

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use self::{
     bursts::Bursts,
-    running::{Look, Running},
+    running::{Look, Running, Sums},
 };
 use crate::{
     gates::{self, Measure, Reading},
@@ -41,14 +41,33 @@ pub struct Totals {
     pub paired: Option<Paired>,
     /// The stable pods one by one, requests and bad ones: how bursty events are is measured pod by pod.
     pub stable_pods: BTreeMap<String, (f64, f64)>,
+    /// What the gate's warm-up keeps out of all of these.
+    pub left_out: LeftOut,
 }
 
 impl Totals {
     /// Totals of both sides and nothing else.
     #[must_use]
     pub fn new(gate: &str, canary: Measure, stable: Measure) -> Self {
-        Self { gate: gate.to_owned(), canary, stable, proof: None, paired: None, stable_pods: BTreeMap::new() }
+        Self {
+            gate: gate.to_owned(),
+            canary,
+            stable,
+            proof: None,
+            paired: None,
+            stable_pods: BTreeMap::new(),
+            left_out: LeftOut::default(),
+        }
     }
+}
+
+/// Requests and bad ones of each side that its pods counted while they warmed up. Shown, never judged.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LeftOut {
+    /// The canary's.
+    pub canary: (f64, f64),
+    /// The stable side's.
+    pub stable: (f64, f64),
 }
 
 /// Events and requests of both sides up to one common time, since the window began.
@@ -126,11 +145,8 @@ impl Accounts {
         resumed: Option<Timestamp>,
     ) -> Self {
         let interval_ms = i64::try_from(spec.interval.std().as_millis()).unwrap_or(i64::MAX).max(1);
-        let plan = Plan {
-            ticks: planned_ticks(spec, current),
-            from: resumed.map(|now| tick_index(window, now, interval_ms)),
-            since: resumed.unwrap_or(window),
-        };
+        let plan =
+            Plan { ticks: planned_ticks(spec, current), from: resumed.map(|now| tick_index(window, now, interval_ms)) };
         let account = |gate: &Gate| (gate.name.clone(), Account::new(spec, gate, current, plan));
         let gates = spec.gates.iter().map(account).collect();
         Self { window, interval_ms, gates, traffic: Traffic::new(current) }
@@ -152,7 +168,7 @@ impl Accounts {
         for total in totals {
             let gate = spec.gates.iter().find(|gate| gate.name == total.gate);
             if let (Some(gate), Some(account)) = (gate, self.gates.get_mut(&total.gate)) {
-                readings.push(account.absorb(gate, total, tick, share, now));
+                readings.push(account.absorb(gate, total, tick, share));
             }
         }
         readings
@@ -178,8 +194,6 @@ struct Plan {
     ticks: u64,
     /// After a restart, the tick at which counting goes on.
     from: Option<u64>,
-    /// From when the totals count.
-    since: Timestamp,
 }
 
 /// One gate's account.
@@ -191,7 +205,6 @@ struct Account {
     /// Sums of the status that the totals do not know of.
     before: Vec<Counted>,
     baseline: Option<Measure>,
-    counted_to: Timestamp,
     bursts: Bursts,
 }
 
@@ -209,7 +222,6 @@ impl Account {
             phi,
             before,
             baseline,
-            counted_to: plan.since,
             bursts: Bursts::default(),
         };
         let share = crate::traffic::weight(current);
@@ -218,21 +230,19 @@ impl Account {
     }
 
     /// The sums of one side in the status.
-    fn sums(&self, side: &str) -> (f64, f64, f64) {
+    fn sums(&self, side: &str) -> Sums {
         let sums = self.before.iter().find(|sums| sums.side == side);
-        sums.map_or((0.0, 0.0, 0.0), |sums| (sums.n, sums.k, sums.seconds))
+        sums.map_or(Sums::default(), |sums| Sums { n: sums.n, k: sums.k, seconds: sums.seconds })
     }
 
-    fn absorb(&mut self, gate: &Gate, totals: &Totals, index: u64, share: f64, now: Timestamp) -> Reading {
+    fn absorb(&mut self, gate: &Gate, totals: &Totals, index: u64, share: f64) -> Reading {
         let bounded = gates::bounded(gate);
-        let canary = gates::counts(&totals.canary, bounded);
-        let stable = gates::counts(&totals.stable, bounded);
-        let minutes = (now.duration_since(self.counted_to).as_secs_f64() / 60.0).max(0.0);
-        let proof = totals.proof.as_ref().map_or(canary, |proof| gates::counts(proof, bounded));
-        let took = self.test.absorb(&Look { index, canary, stable, proof, paired: totals.paired, share, minutes });
-        if took {
-            self.counted_to = now;
-        }
+        let sums = |measure: &Measure| {
+            gates::counts(measure, bounded).map(|(n, k)| Sums { n, k, seconds: gates::seconds(measure) })
+        };
+        let (canary, stable) = (sums(&totals.canary), sums(&totals.stable));
+        let proof = totals.proof.as_ref().map_or(canary, sums);
+        self.test.absorb(&Look { index, canary, stable, proof, paired: totals.paired, share });
         self.bursts.absorb(&totals.stable_pods, bounded);
         let (mut evidence, alpha) = (self.test.evidence(), self.alpha);
         if let Some(evidence) = &mut evidence {
@@ -247,17 +257,18 @@ impl Account {
             baseline: self.baseline.clone(),
             evidence,
             bursts: self.bursts.measured(bounded),
+            left_out: totals.left_out,
         }
     }
 
     fn with_before(&self, measure: &Measure, side: &str) -> Measure {
-        let (before_n, before_k, before_seconds) = self.sums(side);
+        let before = self.sums(side);
         match measure.clone() {
             Measure::Counted { n, k, seconds } => {
-                Measure::Counted { n: n + before_n, k: k + before_k, seconds: seconds + before_seconds }
+                Measure::Counted { n: n + before.n, k: k + before.k, seconds: seconds + before.seconds }
             }
             Measure::Partial { n, k, seconds, why } => {
-                Measure::Partial { n: n + before_n, k: k + before_k, seconds: seconds + before_seconds, why }
+                Measure::Partial { n: n + before.n, k: k + before.k, seconds: seconds + before.seconds, why }
             }
             other => other,
         }

@@ -11,24 +11,30 @@ use canary_stats::{
 
 use super::{Account, Evidence, Paired, Plan};
 
-/// One tick's totals since the window began (requests, bad ones), where there are any.
+/// Requests, bad ones, and the seconds they were counted over.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sums {
+    pub(super) n: f64,
+    pub(super) k: f64,
+    pub(super) seconds: f64,
+}
+
+/// One tick's totals since the window began, where there are any.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
     pub(super) index: u64,
-    pub(super) canary: Option<(f64, f64)>,
-    pub(super) stable: Option<(f64, f64)>,
-    pub(super) proof: Option<(f64, f64)>,
+    pub(super) canary: Option<Sums>,
+    pub(super) stable: Option<Sums>,
+    pub(super) proof: Option<Sums>,
     pub(super) paired: Option<Paired>,
     /// The canary's share of the requests.
     pub(super) share: f64,
-    /// Time since totals were last taken.
-    pub(super) minutes: f64,
 }
 
 /// A test that takes ticks.
 pub(super) trait Running: Debug + Send {
-    /// Takes what is new; whether anything of the canary could be taken.
-    fn absorb(&mut self, look: &Look) -> bool;
+    /// Takes what is new.
+    fn absorb(&mut self, look: &Look);
     /// What it proves by now; `None` where it tests nothing. The dispersion is filled in by the caller.
     fn evidence(&self) -> Option<Evidence>;
 }
@@ -77,9 +83,7 @@ fn build(
 pub(super) struct Nothing;
 
 impl Running for Nothing {
-    fn absorb(&mut self, _: &Look) -> bool {
-        false
-    }
+    fn absorb(&mut self, _: &Look) {}
 
     fn evidence(&self) -> Option<Evidence> {
         None
@@ -102,8 +106,7 @@ fn evidence(canary: f64, stable: f64, above: bool) -> Evidence {
 #[derive(Debug)]
 struct Arm<C> {
     starts: Starts<C>,
-    n: f64,
-    k: f64,
+    taken: Sums,
 }
 
 impl<C: Tally> Arm<C> {
@@ -112,24 +115,23 @@ impl<C: Tally> Arm<C> {
             Some(tick) => Starts::resume(plan.ticks, whole.unwrap_or_default(), tick),
             None => Starts::new(plan.ticks),
         };
-        Self { starts, n: 0.0, k: 0.0 }
+        Self { starts, taken: Sums::default() }
     }
 
     /// Takes what is new in a total: never negative; what a share has of bad ones beyond its requests waits for them.
-    fn take(&mut self, total: Option<(f64, f64)>, bounded: bool) -> Option<(f64, f64)> {
-        let (n, k) = total?;
-        let new_n = (n - self.n).max(0.0);
-        let new_k = (k - self.k).max(0.0);
-        let new_k = if bounded { new_k.min(new_n) } else { new_k };
-        self.n += new_n;
-        self.k += new_k;
-        Some((new_n, new_k))
+    fn take(&mut self, total: Option<Sums>, bounded: bool) -> Option<Sums> {
+        let (total, taken) = (total?, &mut self.taken);
+        let n = (total.n - taken.n).max(0.0);
+        let k = (total.k - taken.k).max(0.0);
+        let new = Sums { n, k: if bounded { k.min(n) } else { k }, seconds: (total.seconds - taken.seconds).max(0.0) };
+        *taken = Sums { n: taken.n + new.n, k: taken.k + new.k, seconds: taken.seconds + new.seconds };
+        Some(new)
     }
 
-    fn push(&mut self, tick: u64, counts: Option<Result<C, StatsError>>) -> bool {
-        let Some(Ok(counts)) = counts else { return false };
-        self.starts.push(tick, &counts);
-        true
+    fn push(&mut self, tick: u64, counts: Option<Result<C, StatsError>>) {
+        if let Some(Ok(counts)) = counts {
+            self.starts.push(tick, &counts);
+        }
     }
 }
 
@@ -146,7 +148,7 @@ struct Shares {
 impl Shares {
     fn new(limit: f64, account: &Account, plan: Plan) -> Option<Self> {
         let arm = |side: &str| {
-            let (n, k, _) = account.sums(side);
+            let Sums { n, k, .. } = account.sums(side);
             Arm::new(plan, ShareCounts::new(n, k).ok())
         };
         let proof = if account.before.iter().any(|sums| sums.side == "proof") { "proof" } else { "canary" };
@@ -161,14 +163,14 @@ impl Shares {
 }
 
 impl Running for Shares {
-    fn absorb(&mut self, look: &Look) -> bool {
-        let shares = |new: Option<(f64, f64)>| new.map(|(n, k)| ShareCounts::new(n, k));
+    fn absorb(&mut self, look: &Look) {
+        let shares = |new: Option<Sums>| new.map(|new| ShareCounts::new(new.n, new.k));
         for (arm, total) in [(&mut self.stable, look.stable), (&mut self.proof, look.proof)] {
             let new = shares(arm.take(total, true));
             arm.push(look.index, new);
         }
         let new = shares(self.canary.take(look.canary, true));
-        self.canary.push(look.index, new)
+        self.canary.push(look.index, new);
     }
 
     fn evidence(&self) -> Option<Evidence> {
@@ -199,18 +201,17 @@ impl Pairs {
         Some(Self { test, starts, taken: Paired::default() })
     }
 
-    fn absorb(&mut self, tick: u64, paired: Option<Paired>) -> bool {
-        let Some(now) = paired else { return false };
+    fn absorb(&mut self, tick: u64, paired: Option<Paired>) {
+        let Some(now) = paired else { return };
         let new = |now: f64, taken: f64| (now - taken).max(0.0);
         let canary = new(now.canary_events, self.taken.canary_events);
         let stable = new(now.stable_events, self.taken.stable_events);
         let requests = new(now.canary_requests, self.taken.canary_requests);
         let all = requests + new(now.stable_requests, self.taken.stable_requests);
         // A time in which one side got nothing compares nothing: it counts together with the next.
-        let Ok(counts) = self.test.tick(canary, canary + stable, requests / all) else { return false };
+        let Ok(counts) = self.test.tick(canary, canary + stable, requests / all) else { return };
         self.starts.push(tick, &counts);
         self.taken = now;
-        true
     }
 
     fn log_e(&self) -> f64 {
@@ -223,8 +224,8 @@ impl Pairs {
 struct Comparison(Pairs);
 
 impl Running for Comparison {
-    fn absorb(&mut self, look: &Look) -> bool {
-        self.0.absorb(look.index, look.paired)
+    fn absorb(&mut self, look: &Look) {
+        self.0.absorb(look.index, look.paired);
     }
 
     fn evidence(&self) -> Option<Evidence> {
@@ -246,14 +247,15 @@ struct Events {
 
 impl Events {
     fn new(per_minute: f64, scope: Scope, account: &Account, plan: Plan, share: f64) -> Option<Self> {
-        let (_, canary, seconds) = account.sums("canary");
-        let (_, stable, _) = account.sums("stable");
-        let allowed = per_minute * seconds / 60.0;
+        let (canary, stable) = (account.sums("canary"), account.sums("stable"));
+        let of_canary = EventCounts::new(canary.k, allowed(per_minute, share, canary));
+        let of_stable = EventCounts::new(stable.k, allowed(per_minute, 1.0 - share, stable));
         let whole = match scope {
-            Scope::Canary => {
-                (EventCounts::new(canary, allowed * share), EventCounts::new(stable, allowed * (1.0 - share)))
+            Scope::Canary => (of_canary, of_stable),
+            Scope::Total => {
+                let both = allowed(per_minute, share, canary) + allowed(per_minute, 1.0 - share, stable);
+                (EventCounts::new(canary.k + stable.k, both), EventCounts::new(0.0, 0.0))
             }
-            Scope::Total => (EventCounts::new(canary + stable, allowed), EventCounts::new(0.0, 0.0)),
         };
         Some(Self {
             per_minute,
@@ -266,20 +268,29 @@ impl Events {
     }
 }
 
+/// What a part of the limit allows in the time that something was counted over.
+fn allowed(per_minute: f64, part: f64, sums: Sums) -> f64 {
+    per_minute * part * sums.seconds / 60.0
+}
+
 impl Running for Events {
-    fn absorb(&mut self, look: &Look) -> bool {
-        let allowed = self.per_minute * look.minutes;
+    fn absorb(&mut self, look: &Look) {
+        let (of_canary, of_stable) = (look.share, 1.0 - look.share);
+        let counts = |new: Sums, part: f64| EventCounts::new(new.k, allowed(self.per_minute, part, new));
         if self.scope == Scope::Canary {
             let stable = self.stable.take(look.stable, false);
-            self.stable.push(look.index, stable.map(|(_, k)| EventCounts::new(k, allowed * (1.0 - look.share))));
+            self.stable.push(look.index, stable.map(|new| counts(new, of_stable)));
             let canary = self.canary.take(look.canary, false);
-            return self.canary.push(look.index, canary.map(|(_, k)| EventCounts::new(k, allowed * look.share)));
+            self.canary.push(look.index, canary.map(|new| counts(new, of_canary)));
+            return;
         }
-        // The whole service is known only where both sides are.
-        let both = look.canary.zip(look.stable).map(|((n, k), (stable_n, stable_k))| (n + stable_n, k + stable_k));
-        let new = self.canary.take(both, false);
         self.candidate.absorb(look.index, look.paired);
-        self.canary.push(look.index, new.map(|(_, k)| EventCounts::new(k, allowed)))
+        // The whole service is known only where both sides are.
+        let Some((canary, stable)) = look.canary.zip(look.stable) else { return };
+        let canary = self.canary.take(Some(canary), false).unwrap_or_default();
+        let stable = self.stable.take(Some(stable), false).unwrap_or_default();
+        let both = allowed(self.per_minute, of_canary, canary) + allowed(self.per_minute, of_stable, stable);
+        self.canary.push(look.index, Some(EventCounts::new(canary.k + stable.k, both)));
     }
 
     fn evidence(&self) -> Option<Evidence> {
@@ -302,7 +313,7 @@ struct AgainstBaseline {
 impl AgainstBaseline {
     fn new(limit: Historical, account: &Account, plan: Plan) -> Self {
         let arm = |side: &str| {
-            let (n, k, _) = account.sums(side);
+            let Sums { n, k, .. } = account.sums(side);
             Arm::new(plan, limit.tick(k, n).ok())
         };
         let test = EventRate::new().dispersed(account.phi);
@@ -311,11 +322,11 @@ impl AgainstBaseline {
 }
 
 impl Running for AgainstBaseline {
-    fn absorb(&mut self, look: &Look) -> bool {
+    fn absorb(&mut self, look: &Look) {
         let stable = self.stable.take(look.stable, false);
-        self.stable.push(look.index, stable.map(|(n, k)| self.limit.tick(k, n)));
+        self.stable.push(look.index, stable.map(|new| self.limit.tick(new.k, new.n)));
         let canary = self.canary.take(look.canary, false);
-        self.canary.push(look.index, canary.map(|(n, k)| self.limit.tick(k, n)))
+        self.canary.push(look.index, canary.map(|new| self.limit.tick(new.k, new.n)));
     }
 
     fn evidence(&self) -> Option<Evidence> {

@@ -177,6 +177,44 @@ fn events_of_the_whole_service_are_the_candidates_only_beyond_its_part() {
 }
 
 #[test]
+fn each_sides_events_are_held_against_the_time_they_were_counted_over() {
+    let gates = json!([{"name": "g", "eventRate": {"counter": "b", "limit": "60/min"}, "minRequests": 1}]);
+    let spec = spec(gates, "10s", "15m");
+    let evidence = |seconds: f64| {
+        let mut accounts = Accounts::new(&spec, &baking(), start(), None);
+        let canary = Measure::Counted { n: 5.0, k: 5.0, seconds };
+        let totals = Totals::new("g", canary, Measure::Counted { n: 95.0, k: 9.0, seconds: 10.0 });
+        accounts.absorb(&spec, Step::Bake, &[totals], None, at(10)).remove(0).evidence.unwrap()
+    };
+    let (whole, half) = (evidence(10.0), evidence(5.0));
+    assert!(half.canary > whole.canary + 0.1, "{half:?} {whole:?}");
+    assert!((half.stable - whole.stable).abs() < 1e-12);
+}
+
+#[test]
+fn what_a_warm_up_leaves_out_is_shown_whatever_the_verdict() {
+    let spec = spec(errors(), "10s", "15m");
+    let shown = |canary: Measure| {
+        let left_out = LeftOut { canary: (42.0, 3.0), stable: (7.0, 0.0) };
+        let totals = Totals { left_out, ..Totals::new("g", canary, measure_of(950.0, 3.0)) };
+        let mut accounts = Accounts::new(&spec, &baking(), start(), None);
+        accounts.absorb(&spec, Step::Bake, &[totals], None, at(10)).remove(0)
+    };
+    let judged = judge(&spec.gates[0], Some(&shown(measure_of(50.0, 0.0))), 0.05);
+    assert_eq!(judged.shown.rests_on, "0 of 50 in 10s; 3 of 42 in warm-up not judged");
+    let reading = shown(Measure::NoData("r counted nothing yet".to_owned()));
+    let judged = judge(&spec.gates[0], Some(&reading), 0.05);
+    assert_eq!(judged.verdict, Verdict::NoData);
+    assert_eq!(judged.shown.rests_on, "r counted nothing yet; 3 of 42 in warm-up not judged");
+    let stable = gates::stable_shown(&spec.gates[0], &reading).unwrap();
+    assert_eq!(stable.rests_on, "3 of 950 in 10s; 0 of 7 in warm-up not judged");
+}
+
+fn measure_of(n: f64, k: f64) -> Measure {
+    Measure::Counted { n, k, seconds: 10.0 }
+}
+
+#[test]
 fn a_relative_gate_finds_a_worse_canary_whatever_the_common_rate_does() {
     let gates = json!([{"name": "g", "relative": {"counter": "b", "margin": "10%"}}]);
     let mut equal = Fed::new(spec(gates.clone(), "10s", "15m"), &baking());

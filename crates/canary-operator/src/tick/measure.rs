@@ -9,7 +9,7 @@ use std::time::Duration;
 use canary_api::{CanaryRelease, Gate, ReleaseStatus, Step, names::ANNOTATION_COMMAND};
 use canary_core::{
     Fetched, Observed,
-    evidence::{Accounts, Totals},
+    evidence::{Accounts, LeftOut, Totals},
     gates::{self, Measure, Reading},
     object,
 };
@@ -19,7 +19,10 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
-use super::{pods, side::Side};
+use super::{
+    pods,
+    side::{Side, WarmUps},
+};
 
 /// Samples are asked for at least this far back.
 const LOOKBACK: Duration = Duration::from_secs(60);
@@ -66,6 +69,8 @@ pub(super) struct Ledger {
     since: Timestamp,
     canary: Meter,
     stable: Meter,
+    /// The gates' warm-ups on either side.
+    warm_ups: (WarmUps, WarmUps),
     accounts: Accounts,
     streaks: BTreeMap<String, u32>,
     asked: Option<Timestamp>,
@@ -80,7 +85,10 @@ impl Ledger {
     /// Counts from the window's beginning, or, with `resumed`, goes on from the sums in the status.
     fn new(release: &CanaryRelease, current: &ReleaseStatus, window: Window, resumed: Option<Timestamp>) -> Self {
         let since = resumed.unwrap_or(window.since);
-        let meter = || Meter::new(since.as_millisecond()).with_scrape_interval(window.scrape_ms);
+        let meter = || {
+            let meter = Meter::new(since.as_millisecond()).with_scrape_interval(window.scrape_ms);
+            meter.with_history(window.history)
+        };
         let streaks = current.counts.iter().map(|sums| (sums.gate.clone(), sums.streak));
         Self {
             release: current.id.clone(),
@@ -88,6 +96,7 @@ impl Ledger {
             since,
             canary: meter(),
             stable: meter(),
+            warm_ups: (WarmUps::new(), WarmUps::new()),
             accounts: Accounts::new(&release.spec, current, window.since, resumed),
             streaks: streaks.collect(),
             asked: None,
@@ -123,11 +132,14 @@ impl Ledger {
     }
 }
 
-/// The window that gates count in, and how often its samples come.
+/// The window that gates count in, and what is known of its samples.
 #[derive(Debug, Clone, Copy)]
 struct Window {
     since: Timestamp,
+    /// How often they come.
     scrape_ms: Option<i64>,
+    /// Whether an answer holds those of the past, too.
+    history: bool,
 }
 
 /// Whether this step's gates are judged on metrics.
@@ -164,7 +176,8 @@ pub(super) async fn gates(
     };
     if !ledger.as_mut().is_some_and(|ledger| ledger.follow(release, current, window)) {
         let scrape_ms = source.sampled_every(release).and_then(|interval| i64::try_from(interval.as_millis()).ok());
-        let window = Window { since: window, scrape_ms };
+        let history = matches!(source, Source::Store(store) if store.keeps_history());
+        let window = Window { since: window, scrape_ms, history };
         *ledger = Some(begin(source, observed, current, window, now).await);
     }
     let Some(ledger) = ledger.as_mut() else { return };
@@ -199,7 +212,8 @@ async fn look(ledger: &mut Ledger, source: &dyn MetricSource, observed: &Observe
     match answers(source, release, &sides, lookback, now).await {
         Ok(answers) => {
             let numbers = numbers(source, release, &sides, now).await;
-            take(ledger, observed, &Read { source, sides: &sides, answers, numbers, lookback, at: now });
+            let covered_from = before(now, lookback);
+            take(ledger, observed, &Read { source, sides: &sides, answers, numbers, covered_from, at: now });
             ledger.due = sampled_next(ledger, source, release, now);
         }
         Err(why) => {
@@ -213,6 +227,10 @@ fn since(earlier: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(earlier)).unwrap_or(Duration::ZERO)
 }
 
+fn before(now: Timestamp, by: Duration) -> Timestamp {
+    now.checked_sub(by).unwrap_or(Timestamp::MIN)
+}
+
 fn both(gate: &Gate, measure: &Measure) -> Reading {
     Reading {
         gate: gate.name.clone(),
@@ -222,6 +240,7 @@ fn both(gate: &Gate, measure: &Measure) -> Reading {
         baseline: None,
         evidence: None,
         bursts: None,
+        left_out: LeftOut::default(),
     }
 }
 
@@ -334,7 +353,7 @@ fn replay(
     now: Timestamp,
 ) -> Ledger {
     let mut ledger = Ledger::new(&observed.release, current, window, None);
-    let lookback = since(window.since, now).saturating_add(LOOKBACK);
+    let covered_from = before(window.since, LOOKBACK);
     let mut at = window.since;
     while let Ok(next) = at.checked_add(observed.release.spec.interval.std()) {
         at = next;
@@ -343,7 +362,7 @@ fn replay(
         }
         let then: Answers = answers.iter().map(|(key, answer)| (key.clone(), cut(answer, at))).collect();
         let numbers = Numbers::new();
-        take(&mut ledger, observed, &Read { source, sides, answers: then, numbers, lookback, at });
+        take(&mut ledger, observed, &Read { source, sides, answers: then, numbers, covered_from, at });
     }
     ledger
 }
@@ -409,16 +428,16 @@ struct Read<'a> {
     sides: &'a Sides,
     answers: Answers,
     numbers: Numbers,
-    lookback: Duration,
+    /// The answers hold every sample from then on.
+    covered_from: Timestamp,
     at: Timestamp,
 }
 
 impl Read<'_> {
     fn tick(&self, pods: &[PodKnown]) -> Tick {
-        let lookback_ms = i64::try_from(self.lookback.as_millis()).unwrap_or(i64::MAX);
         Tick {
             now_ms: self.at.as_millisecond(),
-            covered_from_ms: self.at.as_millisecond().saturating_sub(lookback_ms),
+            covered_from_ms: self.covered_from.as_millisecond(),
             pods: pods.to_vec(),
             grouping: Grouping::Pod(self.source.labels().pod.clone()),
         }
@@ -432,8 +451,9 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
     let now = read.at;
     let seconds = since(ledger.since, now).as_secs_f64();
     let label = &read.source.labels().pod;
-    let canary = Side::read(&mut ledger.canary, &read.tick(&read.sides.canary), &read.answers, label, release);
-    let stable = Side::read(&mut ledger.stable, &read.tick(&read.sides.stable), &read.answers, label, release);
+    let (tick, of_stable) = (read.tick(&read.sides.canary), read.tick(&read.sides.stable));
+    let canary = Side::read(&mut ledger.canary, &mut ledger.warm_ups.0, &tick, &read.answers, label, release);
+    let stable = Side::read(&mut ledger.stable, &mut ledger.warm_ups.1, &of_stable, &read.answers, label, release);
     let totals: Vec<Totals> = release
         .spec
         .gates
@@ -673,6 +693,94 @@ mod tests {
         let mut replayed = None;
         let again = tick_on(FakeSource::new().with_history(), &mut replayed, restarted, 30).await;
         assert_eq!(Some(again), all);
+    }
+
+    /// The same with a warm-up, a stable pod that has long served, and a canary that gets its first request in second 4.
+    fn warming(step: &str, window: &str, warm_up: &str) -> CanaryRelease {
+        let mut release = release(step, window);
+        release.spec.gates[0].warm_up = Some(warm_up.parse().unwrap());
+        release
+    }
+
+    async fn warming_tick(
+        source: FakeSource,
+        ledger: &mut Option<Ledger>,
+        release: CanaryRelease,
+        second: i64,
+    ) -> Reading {
+        let late = |rate: f64| {
+            let mut series = series("c", rate, second);
+            series.samples.iter_mut().for_each(|sample| sample.value = (sample.value - 3.0 * rate).max(0.0));
+            series
+        };
+        let mut stable = series("s", 10.0, second);
+        stable.samples.iter_mut().for_each(|sample| sample.value += 5000.0);
+        source.set_counter("requests_total", Ok(vec![stable, late(10.0)]));
+        source.set_counter("bad_total", Ok(vec![late(1.0)]));
+        let mut observed = observed(release);
+        gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
+        observed.readings.remove(0)
+    }
+
+    #[tokio::test]
+    async fn the_canarys_first_seconds_of_traffic_are_shown_and_not_judged() {
+        let mut ledger = None;
+        let window = "2026-01-01T01:00:02Z";
+        let first = warming_tick(FakeSource::new(), &mut ledger, warming("Bake", window, "10s"), 10).await;
+        assert_eq!(first.canary, Measure::NoData("requests_total counted nothing yet".into()));
+        assert_eq!(first.left_out.canary, (70.0, 7.0));
+        // The stable pod is an hour old.
+        assert_eq!(
+            (first.stable, first.left_out.stable),
+            (Measure::Counted { n: 80.0, k: 0.0, seconds: 8.0 }, (0.0, 0.0))
+        );
+        let later = warming_tick(FakeSource::new(), &mut ledger, warming("Bake", window, "10s"), 30).await;
+        assert_eq!(later.canary, Measure::Counted { n: 160.0, k: 16.0, seconds: 28.0 });
+        assert_eq!(later.left_out.canary, (110.0, 11.0));
+        let gate = &warming("Bake", window, "10s").spec.gates[0];
+        let shown = gates::judge(gate, Some(&later), 0.5).shown;
+        assert_eq!(shown.rests_on, "16 of 160 in 28s; 11 of 110 in warm-up not judged");
+        // The next stage's window: nobody is cold again.
+        let next = warming("Bake", "2026-01-01T01:00:31Z", "10s");
+        let next = warming_tick(FakeSource::new(), &mut ledger, next, 36).await;
+        assert_eq!(
+            (next.canary, next.left_out.canary),
+            (Measure::Counted { n: 50.0, k: 5.0, seconds: 5.0 }, (0.0, 0.0))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_warm_up_is_replayed_as_it_was() {
+        let running = warming("Bake", "2026-01-01T01:00:02Z", "10s");
+        let (mut whole, mut all) = (None, None);
+        for second in (4..=30).step_by(2) {
+            all = Some(warming_tick(FakeSource::new().with_history(), &mut whole, running.clone(), second).await);
+        }
+        let mut restarted = running;
+        let sums = canary_api::Counted { gate: "errors".into(), side: "canary".into(), n: 150.0, ..Default::default() };
+        restarted.status.as_mut().unwrap().current.as_mut().unwrap().counts = vec![sums];
+        let mut replayed = None;
+        let again = warming_tick(FakeSource::new().with_history(), &mut replayed, restarted.clone(), 30).await;
+        assert_eq!(Some(again), all);
+        // Without a past to read, the canary goes on as warm: it served before.
+        let mut resumed = None;
+        warming_tick(FakeSource::new(), &mut resumed, restarted.clone(), 30).await;
+        let resumed = warming_tick(FakeSource::new(), &mut resumed, restarted, 35).await;
+        assert_eq!(resumed.canary, Measure::Counted { n: 200.0, k: 5.0, seconds: 5.0 });
+    }
+
+    #[tokio::test]
+    async fn events_are_held_against_the_time_that_is_judged() {
+        let mut release = warming("Bake", "2026-01-01T01:00:02Z", "10s");
+        let rule = json!({"counter": "bad_total", "limit": "1/min"});
+        release.spec.gates[0].error_rate = None;
+        release.spec.gates[0].event_rate = Some(serde_json::from_value(rule).unwrap());
+        let mut ledger = None;
+        let reading = warming_tick(FakeSource::new(), &mut ledger, release, 30).await;
+        // 16 of the canary's 27 seconds of traffic, of 28 seconds in all.
+        let judged = 28.0 * 16.0 / 27.0;
+        assert_eq!(reading.canary, Measure::Counted { n: 160.0, k: 16.0, seconds: judged });
+        assert!(matches!(reading.stable, Measure::Counted { seconds, .. } if seconds == 28.0));
     }
 
     #[test]
