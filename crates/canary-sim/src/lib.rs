@@ -8,7 +8,7 @@
 //! - [`simulate`], [`backtest`]: many releases, and what became of them
 //! - [`chart`], [`svg`]: that, drawn for a terminal and for a page
 //!
-//! Every decision is [`canary_core::decide`]'s on readings of [`canary_core::evidence::Accounts`], the very code that
+//! Every decision is [`canary_core::decide()`]'s on readings of [`canary_core::evidence::Accounts`], the very code that
 //! the operator runs; nothing of it is stated here again. The cluster around it is as small and as good as one can
 //! be: pods are ready at once, routes are taken over at once, and nothing fails but what is asked to. There is no
 //! I/O, no clock and no randomness but a seeded generator: equal arguments, equal results.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use canary_api::{CanaryReleaseSpec, CanaryReleaseStatus, Gate, ReleaseStatus, Step};
 use canary_core::{
     Observed, decide,
-    evidence::{Accounts, Paired, Totals},
+    evidence::{Accounts, LeftOut, Paired, Totals},
     gates::{self, Measure, Reading, Verdict},
     traffic::Requests,
 };
@@ -316,6 +316,8 @@ impl Ledger {
                     stable_requests: requests.stable,
                 }),
                 stable_pods: pods(now, base, step),
+                // Nothing is slow at first here.
+                left_out: LeftOut::default(),
             });
         }
         self.readings = self.accounts.absorb(spec, step, &all, Some(requests), now);

@@ -1,5 +1,5 @@
-//! What the gates' counters say: totals of both sides that go on with time. Where they come from is the caller's
-//! ([`crate::sampled`], [`crate::replay`]); what they mean is the core's.
+//! What the gates' counters say: totals of both sides that go on with time. Whether they are drawn ([`crate::sampled`])
+//! or taken from the past is another's; what they mean is the core's.
 
 use std::collections::BTreeMap;
 
