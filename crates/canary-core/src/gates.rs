@@ -234,7 +234,11 @@ fn counted(gate: &Gate, reading: &Reading, share: f64, shown: &mut GateStatus) -
         Some(rule) if rule.to == To::Baseline => reading.baseline.as_ref(),
         _ => Some(&reading.stable),
     };
-    if (gate.relative.is_some() || total_scope(gate)) && other.and_then(|other| counts(other, false)).is_none() {
+    let alone = share >= 1.0 && total_scope(gate);
+    if (gate.relative.is_some() || total_scope(gate))
+        && !alone
+        && other.and_then(|other| counts(other, false)).is_none()
+    {
         return (nothing(shown, "nothing to compare with: the other side was not measured".to_owned()), None);
     }
     shown.value = value(gate, n, k, seconds(&reading.canary), other);
@@ -246,7 +250,15 @@ fn counted(gate: &Gate, reading: &Reading, share: f64, shown: &mut GateStatus) -
     {
         shown.interval = format!("{} to {}", percent(interval.low), percent(interval.high));
     }
-    let proof = proof_of(&evidence, evidence.canary, n, all_events(gate, reading, k));
+    // What a comparison rests on is what was compared, not what was counted.
+    let requests = match evidence.compared {
+        Some((canary, stable)) if canary <= 0.0 || stable <= 0.0 => {
+            return (nothing(shown, "nothing was compared yet".to_owned()), None);
+        }
+        Some((canary, _)) => n.min(canary),
+        None => n,
+    };
+    let proof = proof_of(&evidence, evidence.canary, requests, all_events(gate, reading, k));
     let (mut verdict, proved) = match proof.verdict(f64::from(gate.min_requests)) {
         Said::Breach => (Verdict::Breach, false),
         Said::NoData => (Verdict::NoData, false),

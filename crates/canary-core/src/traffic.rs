@@ -35,6 +35,8 @@ pub struct Requests {
 pub struct Traffic {
     weight: f64,
     total: Requests,
+    /// What was counted before the gateway had switched.
+    early: Requests,
     tests: Option<(Routing, Routing)>,
     less: PairedCounts,
     more: PairedCounts,
@@ -66,7 +68,8 @@ impl Traffic {
             .and_then(|less| Ok((less, Routing::new(weight, TOLERANCE, Misrouted::TooMany)?)))
             .ok();
         let (less, more) = (PairedCounts::default(), PairedCounts::default());
-        Self { weight, total: Requests::default(), tests, less, more, silence: None }
+        let (total, early) = (Requests::default(), Requests::default());
+        Self { weight, total, early, tests, less, more, silence: None }
     }
 
     /// Takes the requests of one tick. Until the gateway has `switched` they say nothing of the routing.
@@ -76,6 +79,7 @@ impl Traffic {
         let stable = (now.stable - self.total.stable).max(0.0);
         self.total = now;
         if !switched {
+            self.early = now;
             return;
         }
         self.listen(canary > 0.0, now);
@@ -101,11 +105,12 @@ impl Traffic {
         self.silence = Some(silence);
     }
 
-    /// The canary's share of the requests, where enough were counted to say.
+    /// The canary's share of the requests since the gateway had switched, where enough were counted to say.
     #[must_use]
     pub fn share(&self) -> Option<f64> {
-        let all = self.total.canary + self.total.stable;
-        (all >= ENOUGH).then(|| self.total.canary / all)
+        let canary = (self.total.canary - self.early.canary).max(0.0);
+        let all = canary + (self.total.stable - self.early.stable).max(0.0);
+        (all >= ENOUGH).then(|| canary / all)
     }
 
     /// The share as counted, or, where too little was, as asked for.

@@ -18,6 +18,9 @@ use crate::source::MetricSource;
 /// Pods in one question; more are asked in turn, so that a query keeps a size that servers take.
 const MOST_PODS: usize = 500;
 
+/// Questions further back than this are not shared.
+const LONG: Duration = Duration::from_secs(600);
+
 /// Namespace and selector.
 type Key = (String, String);
 type Answer = Result<Vec<Series>, FetchError>;
@@ -75,14 +78,26 @@ impl Shared {
     }
 
     async fn drive(self, key: Key, selector: Selector, labels: LabelNames) {
+        let mut open = Open { shared: &self, key: &key, served: false };
         while let Some(askers) = self.next(&key) {
             let answer = self.ask(&key.0, &selector, &labels, &askers).await;
+            let alone = answer.is_err() && askers.len() > 1;
             for asker in askers {
+                if alone {
+                    // What is wrong with one is not to be the others' trouble.
+                    let asker = [asker];
+                    let answer = self.ask(&key.0, &selector, &labels, &asker).await;
+                    let [asker] = asker;
+                    let own = answer.map(|series| asker.own(&series, &labels.pod));
+                    let _ = asker.answer.send(own);
+                    continue;
+                }
                 let own = answer.as_ref().map(|series| asker.own(series, &labels.pod)).map_err(Clone::clone);
                 // An asker that is gone is nobody's loss.
                 let _ = asker.answer.send(own);
             }
         }
+        open.served = true;
     }
 
     async fn ask(&self, namespace: &str, selector: &Selector, labels: &LabelNames, askers: &[Asker]) -> Answer {
@@ -96,6 +111,24 @@ impl Shared {
 
     fn problem(&self, problem: Problem) -> FetchError {
         FetchError { provider: self.inner.name().to_owned(), problem }
+    }
+}
+
+/// A queue that is being served. Whatever ends that, the queue does not stay: who waits in it is told, and the next one
+/// begins anew.
+struct Open<'a> {
+    shared: &'a Shared,
+    key: &'a Key,
+    /// Served to its end, and closed.
+    served: bool,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if self.served {
+            return;
+        }
+        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(self.key);
     }
 }
 
@@ -144,6 +177,10 @@ impl MetricSource for Shared {
         let Subject::Pods(pods) = scope.subject() else {
             return self.inner.counters(selector, scope, lookback, at);
         };
+        // The past is one release's own matter, and long.
+        if lookback > LONG {
+            return self.inner.counters(selector, scope, lookback, at);
+        }
         async move {
             let key = (scope.namespace().to_owned(), selector.to_string());
             let (answer, answered) = oneshot::channel();

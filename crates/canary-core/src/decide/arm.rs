@@ -604,8 +604,14 @@ pub(super) fn judge(tick: &mut Tick<'_>) {
         let proof = reading.proof.as_ref().and_then(|proof| side("proof", proof));
         [side("canary", &reading.canary), side("stable", &reading.stable), proof]
     });
-    let counts = counts.flatten().collect();
-    tick.current().counts = counts;
+    let mut counts: Vec<Counted> = counts.flatten().collect();
+    // A tick without data says nothing of what was counted before.
+    let current = tick.current();
+    let told = |sums: &Counted| counts.iter().any(|new| new.gate == sums.gate && new.side == sums.side);
+    let kept: Vec<Counted> = current.counts.iter().filter(|sums| !told(sums)).cloned().collect();
+    counts.extend(kept);
+    counts.sort_by(|a, b| (&a.gate, &a.side).cmp(&(&b.gate, &b.side)));
+    current.counts = counts;
     tick.current().observed_share = tick.seen.share.map(gates::percent).unwrap_or_default();
 }
 

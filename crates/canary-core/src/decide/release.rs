@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use canary_api::{Counted, Gate, OnInconclusive, Paused, Step, names};
+use canary_api::{Counted, Gate, OnInconclusive, Paused, Step, To, names};
 use serde_json::Value;
 
 use super::{arm, revert, tick::Tick};
 use crate::{
     canary, gates,
-    gates::{Judged, Reading, Verdict},
+    gates::{Judged, Measure, Reading, Verdict},
     hpa, know, object,
     observed::Fetched,
     plan::pods_for,
@@ -47,7 +47,9 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
             tick.wake(look);
         }
         arm::judge(tick);
-        if let Some(breach) = tick.judged.iter().find(|judged| judged.verdict == Verdict::Breach) {
+        let breaches = || tick.judged.iter().filter(|judged| judged.verdict == Verdict::Breach);
+        // One that is the candidate's own doing comes before one that may not be.
+        if let Some(breach) = breaches().find(|judged| judged.confounded.is_none()).or_else(|| breaches().next()) {
             let breach = breach.clone();
             return act_on(tick, &breach);
         }
@@ -369,6 +371,13 @@ fn baseline(tick: &mut Tick<'_>) {
         tick.wake(due.saturating_sub(tick.in_step()));
         return;
     }
+    // What is late just now may be there in a moment: a baseline is taken once, and holds for the whole release.
+    let late = tick.spec.gates.iter().find(|gate| seen(gate).is_some_and(|reading| not_yet(gate, reading)));
+    if let Some(gate) = late.filter(|_| tick.in_step() < due.saturating_mul(2)) {
+        let why = format!("the stable version's figures for gate {} are not all there yet", gate.name);
+        tick.waiting = Some(why);
+        return;
+    }
     let counts: Vec<_> = tick.spec.gates.iter().filter_map(|gate| captured(seen(gate)?)).collect();
     tick.current().baseline = counts;
     say_what_stages_can_know(tick);
@@ -395,9 +404,21 @@ fn say_what_stages_can_know(tick: &mut Tick<'_>) {
     tick.current().blind = blind;
 }
 
+/// Whether a gate's figures of the stable side are late, or needed and missing.
+fn not_yet(gate: &Gate, reading: &Reading) -> bool {
+    let compares = gate.relative.as_ref().is_some_and(|rule| rule.to == To::Baseline);
+    match reading.stable {
+        Measure::Partial { .. } => true,
+        Measure::Error(_) | Measure::NoData(_) => compares,
+        Measure::Counted { .. } | Measure::Number { .. } => false,
+    }
+}
+
 /// What the baseline keeps of a gate.
 fn captured(reading: &Reading) -> Option<Counted> {
-    let gates::Measure::Counted { n, k, seconds } = reading.stable else { return None };
+    let (Measure::Counted { n, k, seconds } | Measure::Partial { n, k, seconds, .. }) = reading.stable else {
+        return None;
+    };
     let dispersion = reading.bursts.map(|bursts| bursts.phi.get()).filter(|phi| *phi > 1.0);
     Some(Counted {
         gate: reading.gate.clone(),

@@ -21,7 +21,7 @@ use self::{
     running::{Look, Running, Sums},
 };
 use crate::{
-    gates::{self, Measure, Reading},
+    gates::{self, Measure, Reading, Verdict},
     traffic::{Requests, Traffic},
 };
 
@@ -94,6 +94,8 @@ pub struct Evidence {
     pub proved: Option<f64>,
     /// For events of the whole service: that the candidate has more than its part of them.
     pub candidate: Option<f64>,
+    /// For a comparison of both sides: the requests of the canary and of stable that were compared.
+    pub compared: Option<(f64, f64)>,
     /// Whether the canary's plain estimate is above the limit.
     pub above: bool,
     /// The budget of this gate in this stage.
@@ -174,6 +176,12 @@ impl Accounts {
         readings
     }
 
+    /// Whether a gate was in breach at any tick that was taken in.
+    #[must_use]
+    pub fn breached(&self, gate: &str) -> bool {
+        self.gates.get(gate).is_some_and(|account| account.breach.is_some())
+    }
+
     /// Where the traffic goes, as counted in this window.
     #[must_use]
     pub const fn traffic(&self) -> &Traffic {
@@ -206,6 +214,8 @@ struct Account {
     before: Vec<Counted>,
     baseline: Option<Measure>,
     bursts: Bursts,
+    /// The reading that first was a breach: what comes later does not wash it off.
+    breach: Option<Reading>,
 }
 
 impl Account {
@@ -223,6 +233,7 @@ impl Account {
             before,
             baseline,
             bursts: Bursts::default(),
+            breach: None,
         };
         let share = crate::traffic::weight(current);
         account.test = running::of(gate, &account, captured, plan, share);
@@ -249,7 +260,7 @@ impl Account {
             evidence.dispersion = self.phi;
             evidence.alpha = if evidence.alpha < alpha { evidence.alpha } else { alpha };
         }
-        Reading {
+        let reading = Reading {
             gate: gate.name.clone(),
             canary: self.with_before(&totals.canary, "canary"),
             stable: self.with_before(&totals.stable, "stable"),
@@ -258,7 +269,11 @@ impl Account {
             evidence,
             bursts: self.bursts.measured(bounded),
             left_out: totals.left_out,
+        };
+        if self.breach.is_none() && gates::judge(gate, Some(&reading), share).verdict == Verdict::Breach {
+            self.breach = Some(reading.clone());
         }
+        self.breach.clone().unwrap_or(reading)
     }
 
     fn with_before(&self, measure: &Measure, side: &str) -> Measure {

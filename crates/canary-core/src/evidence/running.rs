@@ -96,6 +96,7 @@ fn evidence(canary: f64, stable: f64, above: bool) -> Evidence {
         stable,
         proved: None,
         candidate: None,
+        compared: None,
         above,
         alpha: Alpha::RELEASE,
         dispersion: Dispersion::NONE,
@@ -187,6 +188,8 @@ struct Pairs {
     test: Relative,
     starts: Starts<PairedCounts>,
     taken: Paired,
+    /// Requests of both sides that were compared.
+    compared: (f64, f64),
 }
 
 impl Pairs {
@@ -198,7 +201,7 @@ impl Pairs {
             Some(tick) => Starts::resume(plan.ticks, PairedCounts::default(), tick),
             None => Starts::new(plan.ticks),
         };
-        Some(Self { test, starts, taken: Paired::default() })
+        Some(Self { test, starts, taken: Paired::default(), compared: (0.0, 0.0) })
     }
 
     fn absorb(&mut self, tick: u64, paired: Option<Paired>) {
@@ -211,6 +214,7 @@ impl Pairs {
         // A time in which one side got nothing compares nothing: it counts together with the next.
         let Ok(counts) = self.test.tick(canary, canary + stable, requests / all) else { return };
         self.starts.push(tick, &counts);
+        self.compared = (self.compared.0 + requests, self.compared.1 + (all - requests));
         self.taken = now;
     }
 
@@ -229,7 +233,8 @@ impl Running for Comparison {
     }
 
     fn evidence(&self) -> Option<Evidence> {
-        Some(evidence(self.0.log_e(), 0.0, self.0.test.above_limit(self.0.starts.whole())))
+        let above = self.0.test.above_limit(self.0.starts.whole());
+        Some(Evidence { compared: Some(self.0.compared), ..evidence(self.0.log_e(), 0.0, above) })
     }
 }
 
@@ -285,8 +290,17 @@ impl Running for Events {
             return;
         }
         self.candidate.absorb(look.index, look.paired);
-        // The whole service is known only where both sides are.
-        let Some((canary, stable)) = look.canary.zip(look.stable) else { return };
+        // The whole service is known only where both sides are, or where there is only one.
+        let stable = look.stable.or_else(|| (look.share >= 1.0).then(Sums::default));
+        let Some((canary, stable)) = look.canary.zip(stable) else {
+            if look.canary.is_none() {
+                // Before the release stable is the whole service.
+                let new = self.stable.take(look.stable, false);
+                self.stable
+                    .push(look.index, new.map(|new| EventCounts::new(new.k, allowed(self.per_minute, 1.0, new))));
+            }
+            return;
+        };
         let canary = self.canary.take(Some(canary), false).unwrap_or_default();
         let stable = self.stable.take(Some(stable), false).unwrap_or_default();
         let both = allowed(self.per_minute, of_canary, canary) + allowed(self.per_minute, of_stable, stable);

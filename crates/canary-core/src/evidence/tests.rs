@@ -122,6 +122,47 @@ fn both_sides_bad_is_confounded_and_not_the_candidates_fault() {
 }
 
 #[test]
+fn a_breach_stays_one_whatever_is_counted_after_it() {
+    let mut window = Fed::new(spec(errors(), "1s", "15m"), &baking());
+    assert!(window.ticks_to_breach((5.0, 4.0), (95.0, 0.0)).is_some());
+    let later = window.tick((1_000_000.0, 0.0), (95.0, 0.0));
+    assert_eq!(later.verdict, Verdict::Breach);
+}
+
+#[test]
+fn a_comparison_with_nobody_passes_nothing() {
+    let gates = json!([{"name": "g", "relative": {"counter": "b", "margin": "10%"}}]);
+    let mut window = Fed::new(spec(gates, "10s", "15m"), &baking());
+    assert_eq!(window.tick((500.0, 0.0), (0.0, 0.0)).verdict, Verdict::NoData);
+    assert_eq!(window.tick((500.0, 0.0), (10.0, 0.0)).verdict, Verdict::Pass);
+}
+
+#[test]
+fn events_of_the_whole_service_are_judged_where_there_is_only_one_side() {
+    let gates =
+        json!([{"name": "g", "eventRate": {"counter": "b", "limit": "6/min", "scope": "Total"}, "minRequests": 1}]);
+    let mut soak = ReleaseStatus { step: Step::Soak, weight: "100%".to_owned(), ..ReleaseStatus::default() };
+    let spec = spec(gates, "10s", "15m");
+    let mut accounts = Accounts::new(&spec, &soak, start(), None);
+    let mut verdict = None;
+    for tick in 1..=10_u32 {
+        let (n, seconds) = (100.0 * f64::from(tick), 10.0 * f64::from(tick));
+        let canary = Measure::Counted { n, k: n / 5.0, seconds };
+        let totals = Totals::new("g", canary, Measure::NoData("no pods".to_owned()));
+        let readings = accounts.absorb(&spec, Step::Soak, &[totals], None, at(i64::from(tick) * 10));
+        verdict = Some(judge(&spec.gates[0], readings.first(), 1.0).verdict);
+    }
+    assert_eq!(verdict, Some(Verdict::Breach));
+    // Before the release it is stable that is the whole service.
+    soak.step = Step::Baseline;
+    let mut accounts = Accounts::new(&spec, &soak, start(), None);
+    let stable = Measure::Counted { n: 1000.0, k: 100.0, seconds: 60.0 };
+    let totals = Totals::new("g", Measure::NoData("no pods".to_owned()), stable);
+    let readings = accounts.absorb(&spec, Step::Baseline, &[totals], None, at(60));
+    assert!(crate::gates::stable_in_breach(&spec.gates[0], &readings[0]).is_some());
+}
+
+#[test]
 fn the_budget_is_split_over_gates_that_claim_a_probability_and_stages() {
     let gates = json!([
         {"name": "a", "errorRate": {"bad": "b", "total": "r", "limit": "1%"}},
@@ -323,6 +364,9 @@ proptest! {
         let mut one = Accounts::new(&spec, &baking(), start(), None);
         let at_once = one.absorb(&spec, Step::Bake, &[Totals::new("g", measure(n, k), measure(n, k))], None, at(30)).pop();
         let (a, b) = (last.unwrap().evidence.unwrap(), at_once.unwrap().evidence.unwrap());
-        prop_assert!((a.canary - b.canary).abs() < 1e-9 && (a.stable - b.stable).abs() < 1e-9);
+        // From a breach on it is that what is told.
+        if a.canary < a.alpha.ln_threshold() {
+            prop_assert!((a.canary - b.canary).abs() < 1e-9 && (a.stable - b.stable).abs() < 1e-9);
+        }
     }
 }

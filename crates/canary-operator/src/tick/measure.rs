@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use canary_api::{CanaryRelease, Gate, ReleaseStatus, Step, names::ANNOTATION_COMMAND};
+use canary_api::{CanaryRelease, CanaryReleaseSpec, Gate, ReleaseStatus, Step, names::ANNOTATION_COMMAND};
 use canary_core::{
     Fetched, Observed,
     evidence::{Accounts, LeftOut, Totals},
@@ -26,8 +26,12 @@ use super::{
 
 /// Samples are asked for at least this far back.
 const LOOKBACK: Duration = Duration::from_secs(60);
+/// Of a window younger than this nothing was lost if nothing is in the status.
+const YOUNG: Duration = Duration::from_secs(30);
 /// A window longer than this is not replayed after a restart.
 const REPLAY: Duration = Duration::from_secs(2 * 3600);
+/// Nor one of more ticks than this.
+const MOST_TICKS: u32 = 1500;
 /// Of the requests in the status, at least this part must be found again, or the replay is not believed.
 const FOUND: f64 = 0.9;
 /// How long after a sample's time a store is taken to answer with it.
@@ -64,6 +68,8 @@ impl Source<'_> {
 pub(super) struct Ledger {
     /// Release and window that it counts for.
     release: String,
+    /// The spec that it counts for.
+    spec: CanaryReleaseSpec,
     window: Timestamp,
     /// From when the meters count.
     since: Timestamp,
@@ -92,6 +98,7 @@ impl Ledger {
         let streaks = current.counts.iter().map(|sums| (sums.gate.clone(), sums.streak));
         Self {
             release: current.id.clone(),
+            spec: release.spec.clone(),
             window: window.since,
             since,
             canary: meter(),
@@ -104,6 +111,28 @@ impl Ledger {
             readings: Vec::new(),
             stable_rate: None,
         }
+    }
+
+    /// Whether the spec still asks what this ledger counts.
+    fn asks_the_same(&self, release: &CanaryRelease) -> bool {
+        let (then, now) = (&self.spec, &release.spec);
+        then.gates == now.gates
+            && then.traffic.requests == now.traffic.requests
+            && then.interval == now.interval
+            && then.stages == now.stages
+            && then.soak == now.soak
+            && then.provider == now.provider
+    }
+
+    /// The status with the sums of those gates only that the spec asks for as before.
+    fn unchanged(&self, release: &CanaryRelease, current: &ReleaseStatus) -> ReleaseStatus {
+        let mut kept = current.clone();
+        let same = self.spec.traffic.requests == release.spec.traffic.requests;
+        let unchanged = |name: &str| {
+            same && self.spec.gates.iter().any(|gate| gate.name == name && release.spec.gates.contains(gate))
+        };
+        kept.counts.retain(|sums| unchanged(&sums.gate));
+        kept
     }
 
     /// Goes over to the window that the status speaks of.
@@ -123,6 +152,18 @@ impl Ledger {
             self.readings.clear();
         }
         true
+    }
+
+    /// Whether this tick goes by what was last read: a command or a deletion does not wait for a metrics store, while
+    /// that is fresh, or where the release is given up anyway.
+    fn hurried(&self, release: &CanaryRelease, current: &ReleaseStatus, now: Timestamp) -> bool {
+        let rolls = matches!(current.step, Step::Roll | Step::HandBack | Step::Drain | Step::Soak);
+        if release.metadata.deletion_timestamp.is_some() && !rolls {
+            return true;
+        }
+        let commanded = release.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_COMMAND));
+        let fresh = release.spec.interval.std().saturating_mul(2);
+        commanded && self.asked.is_some_and(|asked| since(asked, now) < fresh)
     }
 
     /// Whether the time has not come to ask again.
@@ -174,17 +215,18 @@ pub(super) async fn gates(
             return;
         }
     };
-    if !ledger.as_mut().is_some_and(|ledger| ledger.follow(release, current, window)) {
+    let edited = ledger.as_ref().is_some_and(|ledger| ledger.release == current.id && !ledger.asks_the_same(release));
+    // What was counted under another rule is not held against this one.
+    let kept = ledger.as_ref().filter(|_| edited).map(|ledger| ledger.unchanged(release, current));
+    if edited || !ledger.as_mut().is_some_and(|ledger| ledger.follow(release, current, window)) {
         let scrape_ms = source.sampled_every(release).and_then(|interval| i64::try_from(interval.as_millis()).ok());
         let history = matches!(source, Source::Store(store) if store.keeps_history());
         let window = Window { since: window, scrape_ms, history };
-        *ledger = Some(begin(source, observed, current, window, now).await);
+        *ledger = Some(begin(source, observed, kept.as_ref().unwrap_or(current), window, now).await);
     }
     let Some(ledger) = ledger.as_mut() else { return };
-    // A command or a deletion does not wait for a metrics store; its tick goes by what was last read.
-    let commanded = release.metadata.deletion_timestamp.is_some()
-        || release.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_COMMAND));
-    if !ledger.young(release.spec.interval.std(), now) && !commanded {
+    let interval = release.spec.interval.std();
+    if !ledger.young(interval, now) && !ledger.hurried(release, current, now) {
         match source {
             Source::Store(store) => look(ledger, store, observed, now).await,
             Source::Pods(scraper) => {
@@ -214,7 +256,8 @@ async fn look(ledger: &mut Ledger, source: &dyn MetricSource, observed: &Observe
             let numbers = numbers(source, release, &sides, now).await;
             let covered_from = before(now, lookback);
             take(ledger, observed, &Read { source, sides: &sides, answers, numbers, covered_from, at: now });
-            ledger.due = sampled_next(ledger, source, release, now);
+            // Only what is sampled by others is worth waiting for; the pods themselves were read just now.
+            ledger.due = if source.keeps_history() { sampled_next(ledger, source, release, now) } else { None };
         }
         Err(why) => {
             let nothing = Measure::NoData(why);
@@ -252,7 +295,9 @@ struct Sides {
 
 impl Sides {
     fn of(observed: &Observed) -> Self {
-        let known = |pods: &[Json]| pods.iter().map(pod).collect::<Vec<_>>();
+        // A pod that has ended counts no more, however long its object stays.
+        let ended = |pod: &Json| matches!(object::text(pod, "/status/phase"), "Succeeded" | "Failed");
+        let known = |pods: &[Json]| pods.iter().filter(|one| !ended(one)).map(pod).collect::<Vec<_>>();
         let step =
             observed.release.status.as_ref().and_then(|status| status.current.as_ref()).map(|current| current.step);
         // Once traffic is handed back, the target's pods are the candidate's too.
@@ -321,18 +366,21 @@ async fn begin(
     now: Timestamp,
 ) -> Ledger {
     let release = &observed.release;
-    if current.counts.is_empty() {
+    let elapsed = since(window.since, now);
+    // A window that has just begun holds nothing that could have been lost.
+    if current.counts.is_empty() && elapsed < YOUNG {
         return Ledger::new(release, current, window, None);
     }
-    let elapsed = since(window.since, now);
     if let Source::Store(source) = source
         && source.keeps_history()
-        && elapsed <= REPLAY
+        && elapsed <= REPLAY.min(release.spec.interval.std().saturating_mul(MOST_TICKS))
+        && known(&observed.canary_pods)
+        && known(&observed.target_pods)
     {
         let sides = Sides::of(observed);
         if let Ok(answers) = answers(source, release, &sides, elapsed.saturating_add(LOOKBACK), now).await {
-            let ledger = replay(source, observed, current, window, &sides, &answers, now);
-            if found_again(&ledger.readings, current) {
+            let ledger = replay(source, observed, current, window, &sides, &answers, now).await;
+            if found_again(&ledger, current) {
                 tracing::info!(release = current.id, "the window's counts were read again from the metrics store");
                 return ledger;
             }
@@ -342,8 +390,13 @@ async fn begin(
     Ledger::new(release, current, window, Some(now))
 }
 
+/// Whether pods could be listed.
+fn known(pods: &Fetched<Vec<Json>>) -> bool {
+    matches!(pods, Fetched::Known(_))
+}
+
 /// The ledger as it would be had it been there all the time: tick after tick on the samples that were there then.
-fn replay(
+async fn replay(
     source: &dyn MetricSource,
     observed: &Observed,
     current: &ReleaseStatus,
@@ -353,35 +406,46 @@ fn replay(
     now: Timestamp,
 ) -> Ledger {
     let mut ledger = Ledger::new(&observed.release, current, window, None);
-    let covered_from = before(window.since, LOOKBACK);
-    let mut at = window.since;
-    while let Ok(next) = at.checked_add(observed.release.spec.interval.std()) {
+    let interval = observed.release.spec.interval.std();
+    let lookback = LOOKBACK.max(interval.saturating_mul(4));
+    let (mut at, mut ticks) = (window.since, 0_u32);
+    while let Ok(next) = at.checked_add(interval) {
         at = next;
         if at >= now {
             break;
         }
-        let then: Answers = answers.iter().map(|(key, answer)| (key.clone(), cut(answer, at))).collect();
+        // Each tick sees what it would have seen; others go on meanwhile.
+        let covered_from = before(at, lookback);
+        let then: Answers = answers.iter().map(|(key, answer)| (key.clone(), cut(answer, covered_from, at))).collect();
+        ticks = ticks.wrapping_add(1);
+        if ticks.is_multiple_of(8) {
+            tokio::task::yield_now().await;
+        }
         let numbers = Numbers::new();
         take(&mut ledger, observed, &Read { source, sides, answers: then, numbers, covered_from, at });
     }
     ledger
 }
 
-/// The samples that were there at a time.
-fn cut(answer: &Result<Vec<Series>, String>, at: Timestamp) -> Result<Vec<Series>, String> {
-    let mut series = answer.clone()?;
-    for one in &mut series {
-        one.samples.retain(|sample| sample.at_ms <= at.as_millisecond());
-    }
-    series.retain(|one| !one.samples.is_empty());
-    Ok(series)
+/// The samples that a question at a time would have brought.
+fn cut(answer: &Result<Vec<Series>, String>, from: Timestamp, at: Timestamp) -> Result<Vec<Series>, String> {
+    let (from, until) = (from.as_millisecond(), at.as_millisecond());
+    let part = |one: &Series| {
+        let first = one.samples.partition_point(|sample| sample.at_ms <= from);
+        let last = one.samples.partition_point(|sample| sample.at_ms <= until);
+        let samples = one.samples.get(first..last).filter(|samples| !samples.is_empty())?;
+        Some(Series { labels: one.labels.clone(), samples: samples.to_vec() })
+    };
+    Ok(answer.as_ref().map_err(Clone::clone)?.iter().filter_map(part).collect())
 }
 
 /// Whether a replay found what the status says was counted.
-fn found_again(readings: &[Reading], current: &ReleaseStatus) -> bool {
+fn found_again(ledger: &Ledger, current: &ReleaseStatus) -> bool {
     current.counts.iter().filter(|sums| sums.side == "canary").all(|sums| {
-        let reading = readings.iter().find(|reading| reading.gate == sums.gate).map(|reading| &reading.canary);
+        let reading = ledger.readings.iter().find(|reading| reading.gate == sums.gate).map(|reading| &reading.canary);
         match reading {
+            // What was a breach then is told as it was then.
+            _ if ledger.accounts.breached(&sums.gate) => true,
             Some(Measure::Counted { n, k, .. } | Measure::Partial { n, k, .. }) => {
                 *n >= sums.n * FOUND && *k >= sums.k * FOUND
             }
@@ -467,13 +531,30 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
             (false, _) => Some(canary.totals(&stable, gate, seconds, current.step == Step::Baseline)),
         })
         .collect();
-    let known = |pods: &Fetched<Vec<Json>>| matches!(pods, Fetched::Known(_));
-    let known = known(&observed.canary_pods) && known(&observed.target_pods);
-    let requests = canary.requests_beside(&stable).filter(|_| known);
+    let (canary_known, stable_known) = (known(&observed.canary_pods), known(&observed.target_pods));
+    let totals = unread(totals, canary_known, stable_known);
+    let requests = canary.requests_beside(&stable).filter(|_| canary_known && stable_known);
     ledger.stable_rate =
         stable.fresh_requests().map(|requests| requests.total() / seconds).filter(|rate| rate.is_finite());
     ledger.readings = ledger.accounts.absorb(&release.spec, current.step, &totals, requests, now);
     tracing::debug!(readings = ?ledger.readings, "gates read");
+}
+
+/// Where a side's pods could not be listed, its totals are those of nobody knows whom: they count for nothing.
+fn unread(mut totals: Vec<Totals>, canary_known: bool, stable_known: bool) -> Vec<Totals> {
+    for total in &mut totals {
+        if !canary_known {
+            total.canary = Measure::Error("the canary's pods could not be listed".to_owned());
+            total.proof = None;
+        }
+        if !stable_known {
+            total.stable = Measure::Error("the target's pods could not be listed".to_owned());
+        }
+        if !(canary_known && stable_known) {
+            total.paired = None;
+        }
+    }
+    totals
 }
 
 /// When the canary's next sample should be there, if that is before the next interval is over.
@@ -777,10 +858,86 @@ mod tests {
         release.spec.gates[0].event_rate = Some(serde_json::from_value(rule).unwrap());
         let mut ledger = None;
         let reading = warming_tick(FakeSource::new(), &mut ledger, release, 30).await;
-        // 16 of the canary's 27 seconds of traffic, of 28 seconds in all.
-        let judged = 28.0 * 16.0 / 27.0;
+        // 16 of the canary's 27 seconds of traffic, of 28 seconds in all,
+        // and a second more, for what the window's first sample counts of the time before.
+        let judged = 29.0 * (16.0 / 27.0);
         assert_eq!(reading.canary, Measure::Counted { n: 160.0, k: 16.0, seconds: judged });
-        assert!(matches!(reading.stable, Measure::Counted { seconds, .. } if seconds == 28.0));
+        assert!(matches!(reading.stable, Measure::Counted { seconds, .. } if seconds == 29.0));
+    }
+
+    #[tokio::test]
+    async fn an_edited_gate_is_judged_by_its_new_limit_at_once() {
+        let tick = async |ledger: &mut Option<Ledger>, limit: &str, second: i64| {
+            let mut release = release("Bake", "2026-01-01T01:00:10Z");
+            release.spec.gates[0].error_rate.as_mut().unwrap().limit = limit.parse().unwrap();
+            let source = FakeSource::new().with_history();
+            source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 10.0, second)]));
+            source.set_counter("bad_total", Ok(vec![series("s", 0.0, second), series("c", 0.2, second)]));
+            let mut observed = observed(release);
+            gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
+            observed.readings.remove(0)
+        };
+        let mut ledger = None;
+        let loose = tick(&mut ledger, "5%", 40).await;
+        assert!(!loose.evidence.unwrap().above);
+        let tight = tick(&mut ledger, "1%", 40).await;
+        assert!(tight.evidence.unwrap().above);
+        assert_eq!(tight.canary, loose.canary);
+    }
+
+    #[tokio::test]
+    async fn a_canary_that_counts_nothing_from_the_start_is_heard_to_be_silent() {
+        let mut ledger = None;
+        let mut due = 0.0;
+        for second in (12..=40).step_by(2) {
+            let mut release = release("Bake", "2026-01-01T01:00:10Z");
+            release.status.as_mut().unwrap().current.as_mut().unwrap().weight = "50%".to_owned();
+            let source = FakeSource::new();
+            source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 0.0, second)]));
+            let mut observed = observed(release);
+            gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
+            due = observed.due_in_silence;
+        }
+        assert!(due >= 200.0, "{due}");
+    }
+
+    #[tokio::test]
+    async fn pods_that_could_not_be_listed_pass_nothing() {
+        let mut ledger = None;
+        let source = FakeSource::new();
+        source.set_counter("requests_total", Ok(vec![series("s", 10.0, 20), series("c", 10.0, 20)]));
+        let mut observed = observed(release("Bake", "2026-01-01T01:00:10Z"));
+        observed.canary_pods = Fetched::Failed("the server fails".to_owned());
+        gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(20)).await;
+        assert_eq!(observed.readings[0].canary, Measure::Error("the canary's pods could not be listed".to_owned()));
+        assert!(matches!(observed.readings[0].stable, Measure::Counted { .. }));
+    }
+
+    #[tokio::test]
+    async fn events_are_held_against_the_time_that_their_samples_cover() {
+        let mut ledger = None;
+        let mut most = f64::NEG_INFINITY;
+        // Sampled every 15 s, looked at every 2 s; one event a second on the canary, the limit is 60/min for it.
+        for second in (12..=58).step_by(2) {
+            let mut release = release("Bake", "2026-01-01T01:00:10Z");
+            release.status.as_mut().unwrap().current.as_mut().unwrap().weight = "50%".to_owned();
+            release.spec.gates[0] = serde_json::from_value(
+                json!({"name": "events", "eventRate": {"counter": "events_total", "limit": "120/min"}}),
+            )
+            .unwrap();
+            let every_15 = |pod: &str, rate: f64| {
+                let mut series = series(pod, rate, second);
+                series.samples.retain(|sample| (sample.at_ms / 1000).rem_euclid(15) == 14);
+                series
+            };
+            let source = FakeSource::new();
+            source.set_counter("requests_total", Ok(vec![every_15("s", 10.0), every_15("c", 10.0)]));
+            source.set_counter("events_total", Ok(vec![every_15("s", 1.0), every_15("c", 1.0)]));
+            let mut observed = observed(release);
+            gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
+            most = most.max(observed.readings[0].evidence.map_or(0.0, |evidence| evidence.canary));
+        }
+        assert!(most < 0.5, "{most}");
     }
 
     #[test]

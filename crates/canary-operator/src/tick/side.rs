@@ -89,7 +89,9 @@ impl Side {
     /// The requests, where all pods' samples are fresh.
     pub(super) fn fresh_requests(&self) -> Option<&Reading> {
         let requests = self.requests.as_ref().ok()?;
-        matches!(measure::share(requests, requests), Measured::Counted { .. }).then_some(requests)
+        // None counted is an answer too, where all the counters are there and fresh.
+        let fresh = requests.pods.values().all(|pod| matches!(pod.state, PodState::Fresh | PodState::Gone));
+        (fresh && requests.has_series()).then_some(requests)
     }
 
     /// A gate's totals on this side and the stable one, `seconds` into the window; with `by_pod` the stable pods one
@@ -122,10 +124,31 @@ impl Counted {
     }
 
     fn measure(&self, gate: &Gate, seconds: f64) -> Measure {
-        // Events are held against a time: it is shorter by what is not judged of it.
-        let seconds = if gate.event_rate.is_some() { seconds * self.part } else { seconds };
+        // Events are held against the time in which they were counted, less what is not judged of it.
+        let seconds = match &self.judged {
+            Counts::Events { requests, .. } if gate.event_rate.is_some() => {
+                covered(requests).unwrap_or(seconds) * self.part
+            }
+            _ => seconds,
+        };
         as_measure(self.judged.measured(), seconds)
     }
+}
+
+/// Seconds that a counter's samples cover: from the window's beginning to the newest sample, in the mean of the pods
+/// that are there; and one interval more, since a window's first sample also counts what came just before it. A look
+/// that brings no sample brings no time either.
+fn covered(reading: &Reading) -> Option<f64> {
+    let there = reading.pods.values().filter(|pod| !matches!(pod.state, PodState::Gone));
+    let newest: Vec<f64> = there
+        .filter_map(|pod| pod.newest_ms)
+        .map(|newest| newest.saturating_sub(reading.since_ms).max(0) as f64)
+        .collect();
+    if newest.is_empty() {
+        return None;
+    }
+    let mean = newest.iter().sum::<f64>() / newest.len() as f64;
+    Some((mean + reading.interval_ms.unwrap_or(0) as f64) / 1000.0)
 }
 
 impl Counts {
