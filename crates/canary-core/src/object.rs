@@ -23,46 +23,58 @@ pub fn resource_version(object: &Value) -> &str {
     text(object, "/metadata/resourceVersion")
 }
 
+/// What is at a JSON pointer. As [`Value::pointer`], which copies each of its steps; a tick asks hundreds of times.
+fn at<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
+    if pointer.contains('~') {
+        return object.pointer(pointer);
+    }
+    pointer.split('/').skip(1).try_fold(object, |value, step| match value {
+        Value::Object(fields) => fields.get(step),
+        Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
 /// A string at a JSON pointer, or `""`.
 #[must_use]
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    at(object, pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// An integer at a JSON pointer, or `otherwise`.
 #[must_use]
 pub fn integer(object: &Value, pointer: &str, otherwise: i64) -> i64 {
-    object.pointer(pointer).and_then(Value::as_i64).unwrap_or(otherwise)
+    at(object, pointer).and_then(Value::as_i64).unwrap_or(otherwise)
 }
 
 /// A boolean at a JSON pointer, or `false`.
 #[must_use]
 pub fn truth(object: &Value, pointer: &str) -> bool {
-    object.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+    at(object, pointer).and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// The elements of an array at a JSON pointer.
 pub fn items<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
-    object.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+    at(object, pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
 /// A map of strings at a JSON pointer.
 #[must_use]
 pub fn strings(object: &Value, pointer: &str) -> BTreeMap<String, String> {
-    let fields = object.pointer(pointer).and_then(Value::as_object);
+    let fields = at(object, pointer).and_then(Value::as_object);
     fields.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
 /// An annotation, where it is set.
 #[must_use]
 pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
-    object.pointer("/metadata/annotations")?.get(key)?.as_str()
+    at(object, "/metadata/annotations")?.get(key)?.as_str()
 }
 
 /// A label, where it is set.
 #[must_use]
 pub fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
-    object.pointer("/metadata/labels")?.get(key)?.as_str()
+    at(object, "/metadata/labels")?.get(key)?.as_str()
 }
 
 /// Whether the object's controller is the one with this uid.
@@ -224,6 +236,14 @@ pub fn disown(object: &Value) -> Option<Patch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_is_found_as_by_a_json_pointer() {
+        let object = json!({"a": {"b/c": 1, "": 2, "d": [{"e": 3}]}, "": 4});
+        for pointer in ["", "/a", "/a/b~1c", "/a/d/0/e", "/a/d/1", "/a/d/x", "/a/b/c", "/a/", "/", "/a/d/0/e/f"] {
+            assert_eq!(at(&object, pointer), object.pointer(pointer), "{pointer}");
+        }
+    }
 
     #[test]
     fn selectors_select_as_kubernetes_does() {

@@ -493,7 +493,7 @@ impl Writer<'_> {
             return Ok((out, false));
         }
         let (true, Some(pods)) = (matcher.value == PODS && matches!(operator, "=~" | "!~"), &self.pods) else {
-            if matches!(self.scope.subject(), Subject::Pods(_)) {
+            if matches!(self.scope.subject(), Subject::Pods(_) | Subject::PodsOf(_)) {
                 return Err(self.misplaced());
             }
             return Err(self.refused("$pods has no meaning where the scope is not a set of pods"));

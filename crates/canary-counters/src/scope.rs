@@ -66,6 +66,8 @@ impl LabelNames {
 pub enum Subject {
     /// These pods, by name. Never empty in a [`Scope`].
     Pods(BTreeSet<String>),
+    /// The pods that a Deployment of this name has had, by the shape of their names.
+    PodsOf(String),
     /// One Service, in a gateway's own metrics.
     Service(String),
     /// Everything in the namespace.
@@ -89,7 +91,7 @@ pub enum ScopeError {
     /// Not the name of a Kubernetes object.
     #[error("{what} {name:?} is not a name that Kubernetes would give; refusing to put it in a query")]
     Name {
-        /// `namespace`, `pod` or `service`.
+        /// `namespace`, `pod`, `deployment` or `service`.
         what: &'static str,
         /// What was given.
         name: String,
@@ -132,6 +134,16 @@ impl Scope {
             check_name("pod", pod)?;
         }
         Self::new(namespace, Subject::Pods(pods), labels)
+    }
+
+    /// A scope of the pods that a Deployment of this name has had, those that are long gone included: of a past, no
+    /// list of pods is kept anywhere. They are told by the shape of their names.
+    ///
+    /// # Errors
+    /// A name that is not a Kubernetes name.
+    pub fn pods_of(namespace: &str, deployment: &str, labels: &LabelNames) -> Result<Self, ScopeError> {
+        check_name("deployment", deployment)?;
+        Self::new(namespace, Subject::PodsOf(deployment.to_owned()), labels)
     }
 
     /// A scope of one Service, for a gateway's own metrics.
@@ -179,11 +191,11 @@ impl Scope {
     pub(crate) fn matchers(&self) -> Vec<String> {
         let namespace = match &self.subject {
             Subject::Service(_) => self.labels.of_services(),
-            Subject::Pods(_) | Subject::Total => &self.labels.namespace,
+            Subject::Pods(_) | Subject::PodsOf(_) | Subject::Total => &self.labels.namespace,
         };
         let mut out = vec![matcher(namespace, "=", &self.namespace)];
         match &self.subject {
-            Subject::Pods(_) => {
+            Subject::Pods(_) | Subject::PodsOf(_) => {
                 let pods = self.pods_regex().unwrap_or_default();
                 out.push(matcher(&self.labels.pod, "=~", &pods));
             }
@@ -198,13 +210,15 @@ impl Scope {
     /// The names of the pods as one regular expression, or nothing where the subject isn't pods.
     #[must_use]
     pub fn pods_regex(&self) -> Option<String> {
-        let Subject::Pods(pods) = &self.subject else {
-            return None;
-        };
-        let escaped: Vec<String> = pods.iter().map(|pod| regex::escape(pod)).collect();
         // Only dots and hyphens can occur. A hyphen outside a class is itself; RE2 refuses no
         // escaped punctuation, but the plain form is what people expect to read.
-        Some(escaped.join("|").replace("\\-", "-"))
+        let escaped = |name: &String| regex::escape(name).replace("\\-", "-");
+        match &self.subject {
+            Subject::Pods(pods) => Some(pods.iter().map(escaped).collect::<Vec<_>>().join("|")),
+            // The ReplicaSet's hash, and five characters of the pod's own.
+            Subject::PodsOf(deployment) => Some(format!("{}-[a-z0-9]{{1,16}}-[a-z0-9]{{5}}", escaped(deployment))),
+            Subject::Service(_) | Subject::Total => None,
+        }
     }
 }
 

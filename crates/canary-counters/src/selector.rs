@@ -238,7 +238,7 @@ impl Selector {
         let labels = scope.labels();
         let own = match scope.subject() {
             Subject::Service(_) => [labels.of_services(), &labels.pod, &labels.service],
-            Subject::Pods(_) | Subject::Total => [labels.namespace.as_str(), &labels.pod, &labels.pod],
+            Subject::Pods(_) | Subject::PodsOf(_) | Subject::Total => [labels.namespace.as_str(), &labels.pod, &labels.pod],
         };
         for matcher in &self.matchers {
             if own.contains(&matcher.label.as_str()) {
@@ -266,11 +266,18 @@ impl Selector {
         })
     }
 
-    /// Whether all of these sets of labels, and any at all, have the labels that the matchers look at.
-    pub(crate) fn told_by<'a>(&self, mut all: impl Iterator<Item = &'a BTreeMap<String, String>>) -> bool {
-        let tells =
-            |labels: &BTreeMap<String, String>| self.matchers.iter().all(|matcher| labels.contains_key(&matcher.label));
-        all.next().is_some_and(tells) && all.all(tells)
+    /// Whether these labels tell this selector's requests from others: all of them have the labels that the matchers
+    /// look at, and some are not the selector's. Labels that all have alike, or a selector without any, are of a counter
+    /// of its own: they would make every request one of the selector's.
+    pub(crate) fn told_by<'a>(&self, all: impl Iterator<Item = &'a BTreeMap<String, String>>) -> bool {
+        let mut others = false;
+        for labels in all {
+            if !self.matchers.iter().all(|matcher| labels.contains_key(&matcher.label)) {
+                return false;
+            }
+            others |= !self.matches_labels(labels);
+        }
+        others
     }
 
     /// Whether a series is one of this selector's: its name and its labels.

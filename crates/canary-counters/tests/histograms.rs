@@ -77,8 +77,23 @@ fn all_failed_requests_are_all_slow() {
     let failed = Selector::parse(r#"http_requests_total{code=~"5.."}"#).unwrap();
     let mut meter = Meter::new(0);
     let answer = buckets("pod=web-a,code=500", 10, &[("0.2", 10.0), ("+Inf", 10.0)]);
+    let counter = meter.absorb("f", &[series("pod=web-a,code=500", &[(5, 0.0), (10, 10.0)])], &tick(10, A)).unwrap();
     let reading = meter.absorb_histogram("h", &answer, Some(&failed), &tick(10, A)).unwrap();
-    assert_eq!(latency(&reading, 0.2, None).breach.complete(), Some((10.0, 10.0)));
+    assert_eq!(latency(&reading, 0.2, Some(&counter)).breach.complete(), Some((10.0, 10.0)));
+}
+
+/// A counter of its own for failures has no label that tells them in the buckets: else every request would be a slow one.
+#[test]
+fn a_counter_of_failures_alone_does_not_make_every_request_slow() {
+    for failed in ["failures_total", r#"failures_total{job="web"}"#] {
+        let failed = Selector::parse(failed).unwrap();
+        let mut meter = Meter::new(0);
+        let t = tick(10, A);
+        let answer = buckets("pod=web-a,job=web", 10, &[("0.2", 98.0), ("+Inf", 100.0)]);
+        let counter = meter.absorb("f", &[series("pod=web-a,job=web", &[(5, 0.0), (10, 3.0)])], &t).unwrap();
+        let reading = meter.absorb_histogram("h", &answer, Some(&failed), &t).unwrap();
+        assert_eq!(latency(&reading, 0.2, Some(&counter)).breach.complete(), Some((100.0, 3.0)), "{failed}");
+    }
 }
 
 #[test]

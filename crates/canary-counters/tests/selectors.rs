@@ -232,3 +232,22 @@ fn a_series_belongs_to_a_selector_as_in_prometheus() {
     let misspelt = Selector::parse(r#"x_total{status=~"5..",code="503"}"#).unwrap();
     assert_eq!(misspelt.unknown_labels(&[one]), ["status"]);
 }
+
+/// Pods that are long gone are in no list; the canary's and another Deployment's have names of another shape.
+#[test]
+fn the_pods_that_a_deployment_has_had_are_told_by_the_shape_of_their_names() {
+    let scope = Scope::pods_of("shop", "web.v1", &LabelNames::default()).unwrap();
+    let scoped = Selector::parse("a_total").unwrap().scoped(&scope).unwrap();
+    assert_eq!(scoped.as_str(), r#"a_total{namespace="shop",pod=~"web\\.v1-[a-z0-9]{1,16}-[a-z0-9]{5}"}"#);
+    let pods = regex::Regex::new(&format!("^(?:{})$", scope.pods_regex().unwrap())).unwrap();
+    for (name, one) in [
+        ("web.v1-5d9c7bf4c8-abc12", true),
+        ("web.v1-canary-5d9c7bf4c8-abc12", false),
+        ("web.v1-api-5d9c7bf4c8-abc12", false),
+        ("webxv1-5d9c7bf4c8-abc12", false),
+        ("web.v1-0", false),
+    ] {
+        assert_eq!(pods.is_match(name), one, "{name}");
+    }
+    assert!(Scope::pods_of("shop", "web|x", &LabelNames::default()).is_err());
+}

@@ -125,7 +125,7 @@ impl MetricSource for FakeSource {
                 one.samples.retain(|sample| sample.at_ms > from && sample.at_ms <= at.as_millisecond());
             }
             let asked = |one: &Series| match scope.subject() {
-                Subject::Pods(_) => !one.label(&self.labels.pod).is_empty(),
+                Subject::Pods(_) | Subject::PodsOf(_) => !one.label(&self.labels.pod).is_empty(),
                 Subject::Service(service) => one.label(&self.labels.service) == service,
                 Subject::Total => true,
             };

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
+use canary_sim::sample::mixed;
 use canary_stats::{StatsError, Verdict};
 
 use crate::judge::{Gate, Judge, Rule, Sequential};
-use crate::traffic::{Plan, Release, mixed};
+use crate::traffic::{Plan, Release};
 
 /// Requests a second to both sides together.
 pub const TRAFFIC: [u32; 4] = [10, 100, 1_000, 10_000];

@@ -1,6 +1,8 @@
 //! The canary's requests in a simulated release: a fixed number a tick, each bad with the same chance, independently.
 //! It knows no gate.
 
+use canary_sim::sample::{mixed, one_by_one};
+
 /// Stages of so much weight, each held for the same time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plan {
@@ -73,68 +75,16 @@ impl Iterator for Release {
         let requests = self.due.floor();
         self.due -= requests;
         let requests = requests as u64;
-        let tick = Tick { stage: self.stage, tick: self.tick, requests, bad: bad(&mut self.rng, requests, self.share) };
+        let tick =
+            Tick { stage: self.stage, tick: self.tick, requests, bad: one_by_one(&mut self.rng, requests, self.share) };
         self.tick = self.tick.saturating_add(1);
         Some(tick)
     }
 }
 
-/// How many of `requests` are bad: binomial, and exactly so, by drawing how many good ones come before the next bad one.
-/// Takes time in proportion to the bad ones.
-#[must_use]
-pub fn bad(rng: &mut fastrand::Rng, requests: u64, share: f64) -> u64 {
-    if share <= 0.0 {
-        return 0;
-    }
-    if share >= 1.0 {
-        return requests;
-    }
-    let ln_good = (-share).ln_1p();
-    // A float becomes the nearest integer there is, so a gap beyond all integers ends the count too.
-    let mut gap = || ((1.0 - rng.f64()).ln() / ln_good) as u64;
-    let (mut at, mut bad) = (gap(), 0_u64);
-    while at < requests {
-        bad = bad.saturating_add(1);
-        at = at.saturating_add(1).saturating_add(gap());
-    }
-    bad
-}
-
-/// One seed of several numbers.
-#[must_use]
-pub(crate) fn mixed(parts: &[u64]) -> u64 {
-    parts.iter().fold(0, |seed, part| fastrand::Rng::with_seed(seed ^ part).u64(..))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bad_requests_have_the_mean_and_the_variance_of_a_binomial_distribution() {
-        const RUNS: u32 = 20_000;
-        for (requests, share) in [(1_u64, 0.3), (30, 0.01), (500, 0.02), (40, 0.5), (200, 0.9)] {
-            let mut rng = fastrand::Rng::with_seed(5);
-            let counts: Vec<f64> = (0..RUNS).map(|_| bad(&mut rng, requests, share) as f64).collect();
-            let runs = f64::from(RUNS);
-            let mean = counts.iter().sum::<f64>() / runs;
-            let variance = counts.iter().map(|k| (k - mean).powi(2)).sum::<f64>() / runs;
-            let n = requests as f64;
-            let (true_mean, true_variance) = (n * share, n * share * (1.0 - share));
-            // 4.4 standard deviations of a mean and of a variance of so many.
-            let kurtosis = 3.0 + (1.0 - 6.0 * share * (1.0 - share)) / true_variance;
-            assert!((mean - true_mean).abs() < 4.4 * (true_variance / runs).sqrt(), "{requests} {share}: {mean}");
-            let room = 4.4 * true_variance * ((kurtosis - 1.0) / runs).sqrt();
-            assert!((variance - true_variance).abs() < room, "{requests} {share}: {variance}");
-        }
-    }
-
-    #[test]
-    fn none_or_all_are_bad_at_the_ends() {
-        let mut rng = fastrand::Rng::with_seed(5);
-        assert_eq!((bad(&mut rng, 1000, 0.0), bad(&mut rng, 1000, 1.0), bad(&mut rng, 0, 0.5)), (0, 1000, 0));
-        assert_eq!(bad(&mut rng, 1000, 1e-300), 0);
-    }
 
     #[test]
     fn the_canary_gets_its_weight_of_the_traffic_in_each_stage() {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use canary_api::{Duration, Percent};
+use canary_sim::level::{Fault, Healthy};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -13,7 +14,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   done; wait: the template is live
   1   wait: rolled back; commands: refused, by a policy, the operator or your answer
-  2   wait: aborted, superseded, or gone past the stages; plan: the spec is wrong
+  2   wait: aborted, superseded, or gone past the stages; plan, simulate, backtest: the
+      spec is wrong
   3   not within --timeout
   4   it could not be done: no cluster, no such object, no right, no such file
   64  wrong usage
@@ -30,6 +32,7 @@ Colours are used on a terminal only; NO_COLOR switches them off.";
                   commands to it.",
     after_help = "Examples:
   kubectl canary plan orders.yaml --rps 100      # what each stage can know
+  kubectl canary simulate orders.yaml --rps 100 --fault errors=5%@stage2
   kubectl canary status orders -n shop           # one screen
   kubectl canary abort orders -n shop            # all traffic back to stable
   kubectl canary wait orders -n shop             # in a pipeline, after kubectl apply",
@@ -69,6 +72,7 @@ fn long_help_end() -> String {
     format!(
         "Examples:
   kubectl canary plan orders.yaml --rps 100      # what each stage can know
+  kubectl canary simulate orders.yaml --rps 100 --fault errors=5%@stage2
   kubectl canary status orders -n shop           # one screen
   kubectl canary abort orders -n shop            # all traffic back to stable
   kubectl canary wait orders -n shop             # in a pipeline, after kubectl apply
@@ -99,6 +103,10 @@ pub struct Global {
 pub enum Command {
     /// Show what each stage of a manifest can detect and prove
     Plan(Plan),
+    /// Play many releases of a manifest on sampled traffic, with faults that you name
+    Simulate(Simulate),
+    /// Play releases of a manifest over the past of a Prometheus: how often would it have reverted?
+    Backtest(Backtest),
     /// List CanaryReleases
     List(List),
     /// Show where a release stands, on one screen
@@ -169,6 +177,128 @@ pub struct Plan {
     /// Events a minute with all traffic on stable, for relative gates: of each, or GATE=N of one
     #[arg(long, value_name = "[GATE=]N")]
     pub events_per_minute: Vec<Events>,
+}
+
+/// `simulate`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each release goes in virtual time from the change of the template to its end, decided by the operator's
+own code on counts that are drawn at random: requests come evenly, each is bad with the same chance,
+independently; events come by chance. Pods are ready at once, approvals given at once, and nothing fails
+but what --fault names. Nothing is asked of a cluster.
+
+NAME is a gate's name, or a kind: errors, latency, events, relative, value (then all gates of it).
+LEVEL is a share of the requests (5%; latency: of slow ones), a rate for all of the traffic (3/min), a
+multiple of what is healthy (x3), or for a value gate the number. BEGINNING is stageN or a time after the
+release began (600s, 1h); stage1 where it is not given. Healthy is otherwise half of each limit, and for
+relative gates one event in 1000 requests.
+
+Examples:
+  kubectl canary simulate orders.yaml --rps 100
+  kubectl canary simulate orders.yaml --rps 100 --fault errors=5%@stage2
+  kubectl canary simulate orders.yaml --rps 100 --fault latency=10%@stage1 --fault errors=50%@600s
+  kubectl canary simulate orders.yaml --rps 20 --healthy errors=0.3% --runs 1000 --svg orders.svg")]
+pub struct Simulate {
+    /// Manifest with CanaryReleases, in one or more documents; - for standard input
+    pub file: String,
+    /// Requests a second of the whole service
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub rps: f64,
+    /// What is wrong with the candidate, and from when on
+    #[arg(long, value_name = "NAME=LEVEL[@BEGINNING]")]
+    pub fault: Vec<Fault>,
+    /// What a gate counts where nothing is wrong
+    #[arg(long, value_name = "NAME=LEVEL")]
+    pub healthy: Vec<Healthy>,
+    /// Releases
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub runs: u32,
+    /// Seed of all that is drawn; the same seed gives the same releases
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Also draw where they end as SVG
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+/// `backtest`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+As if a healthy release had begun at every full hour: the spec's own stages, decided tick by tick by the
+operator's own code. A part of what the service's pods counted then, as large as the stage's weight,
+stands for the canary: whole pods where some have that share of the requests, else a random part of
+everybody's. So each revert is one that a candidate as good as the serving version would have met.
+Gates on values have no counts and are left out. Pods are told by the shape of their names.
+
+Raw samples are read, an hour at a time and with the manifest's selectors, of the pods of the target in
+its namespace. Nothing is written, and no cluster is asked.
+
+Examples:
+  kubectl canary backtest orders.yaml --prometheus http://127.0.0.1:9090
+  kubectl canary backtest orders.yaml --since 30d --every 6h --prometheus https://metrics.example.com \\
+      --bearer-token-file token
+  kubectl port-forward -n monitoring svc/prometheus 9090 &   # where it is inside the cluster")]
+pub struct Backtest {
+    /// Manifest with CanaryReleases, in one or more documents; - for standard input
+    pub file: String,
+    /// How far back
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
+    pub since: Days,
+    /// Address of a Prometheus, or of what speaks its API, without /api/v1
+    #[arg(long, value_name = "URL")]
+    pub prometheus: String,
+    /// Time from one release to the next
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = at_least_a_minute)]
+    pub every: Duration,
+    /// File with a bearer token for the Prometheus
+    #[arg(long, value_name = "FILE")]
+    pub bearer_token_file: Option<PathBuf>,
+    /// File with the certificate authorities (PEM) to trust in place of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// What the label with the pod's name is called
+    #[arg(long, value_name = "LABEL", default_value = "pod")]
+    pub pod_label: String,
+    /// What the label with the namespace is called
+    #[arg(long, value_name = "LABEL", default_value = "namespace")]
+    pub namespace_label: String,
+    /// Seed of all that is drawn
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// A long time: a duration, or whole days such as `7d`; at most 366 days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Days(pub Duration);
+
+impl Days {
+    /// As a person writes it.
+    #[must_use]
+    pub fn text(self) -> String {
+        const DAY: u64 = 86_400_000;
+        match (self.0.millis().checked_div(DAY), self.0.millis().checked_rem(DAY)) {
+            (Some(days), Some(0)) if days > 0 => format!("{days}d"),
+            _ => self.0.to_string(),
+        }
+    }
+}
+
+impl FromStr for Days {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok()).filter(|days| *days <= 366);
+        let days = days.map(|days| Duration::from_secs(days.saturating_mul(86_400)));
+        days.or_else(|| text.parse().ok())
+            .filter(|long| *long > Duration::ZERO)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is no time to look back: write days or a duration, such as 7d or 12h"))
+    }
+}
+
+fn at_least_a_minute(text: &str) -> Result<Duration, String> {
+    let long: Duration = text.parse().map_err(|error: canary_api::UnitError| error.to_string())?;
+    if long < Duration::from_secs(60) { Err("give a minute or more, such as 1h".to_owned()) } else { Ok(long) }
 }
 
 /// Events a minute of one gate, or of each that is not named.
@@ -318,6 +448,38 @@ mod tests {
         assert_eq!("csp=0.5".parse(), Ok(Events { gate: Some("csp".to_owned()), per_minute: 0.5 }));
         assert_eq!("12".parse(), Ok(Events { gate: None, per_minute: 12.0 }));
         assert!("csp=x".parse::<Events>().is_err() && "-1".parse::<Events>().is_err());
+    }
+
+    #[test]
+    fn faults_and_times_are_read_or_refused_with_an_example() {
+        let line = [
+            "k",
+            "simulate",
+            "f",
+            "--rps=1",
+            "--fault=errors=5%@stage2",
+            "--fault=latency=x3",
+            "--healthy=errors=0.3%",
+        ];
+        let Command::Simulate(read) = Cli::try_parse_from(line).unwrap().command else { panic!("another command") };
+        assert_eq!((read.fault.len(), read.healthy.len(), read.runs, read.seed), (2, 1, 200, 1));
+        for (flag, says) in [
+            ("--fault=errors", "such as errors=5%@stage2"),
+            ("--healthy=errors", "such as errors=0.3%"),
+            ("--runs=0", "1..=100000"),
+        ] {
+            let error = Cli::try_parse_from(["k", "simulate", "f", "--rps=1", flag]).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        assert_eq!(
+            "7d".parse::<Days>().map(|days| (days.0.to_string(), days.text())),
+            Ok(("168h".to_owned(), "7d".to_owned()))
+        );
+        assert_eq!("90m".parse::<Days>().map(Days::text), Ok("1h30m".to_owned()));
+        for text in ["", "d", "0d", "-1d", "367d", "1d12h", "0s"] {
+            assert!(text.parse::<Days>().is_err(), "{text}");
+        }
+        assert!(Cli::try_parse_from(["k", "backtest", "f", "--prometheus=http://p", "--every=1s"]).is_err());
     }
 
     #[test]

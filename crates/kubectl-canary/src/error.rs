@@ -9,7 +9,8 @@ pub enum Exit {
     Done,
     /// `wait`: rolled back. Commands: refused, by a policy, by the operator or by the answer at the prompt.
     Refused,
-    /// `wait`: aborted, superseded, or gone past the stages. `plan`: the spec is wrong.
+    /// `wait`: aborted, superseded, or gone past the stages. `plan`, `simulate`, `backtest`: the spec is
+    /// wrong.
     Wrong,
     /// Not within `--timeout`.
     Timeout,
@@ -91,6 +92,20 @@ pub enum Error {
         /// What could not be read.
         why: String,
     },
+    /// A metrics store that does not answer, or not what was asked.
+    #[error("cannot read the metrics: {0}")]
+    Metrics(String),
+    /// Releases that could not be played.
+    #[error("{0}")]
+    Simulation(String),
+    /// A picture that cannot be written.
+    #[error("cannot write {file}: {why}; give a path that may be written")]
+    Picture {
+        /// The path.
+        file: String,
+        /// What the system said.
+        why: std::io::Error,
+    },
     /// Nothing can be written where the answer should go.
     #[error("cannot write the answer: {0}")]
     Output(#[from] std::io::Error),
@@ -120,6 +135,9 @@ impl Error {
             Self::Api { .. } => "api",
             Self::NotFound { .. } => "not_found",
             Self::Undecodable { .. } => "undecodable",
+            Self::Metrics(_) => "metrics",
+            Self::Simulation(_) => "simulation",
+            Self::Picture { .. } => "picture",
             Self::Output(_) => "output",
             Self::Encode(_) => "encode",
         }

@@ -12,6 +12,7 @@ pub mod error;
 pub mod manifest;
 pub mod output;
 pub mod release;
+pub mod store;
 pub mod table;
 
 pub use args::Cli;

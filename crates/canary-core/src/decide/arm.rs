@@ -535,12 +535,12 @@ pub(super) fn rejection(tick: &Tick<'_>, wanted: &Value) -> Option<String> {
 /// The canary's ReplicaSet that remembers a rejection of this template.
 pub(super) fn rejected_set<'a>(tick: &Tick<'a>, wanted: &Value) -> Option<&'a Value> {
     let canary = tick.canary()?;
-    serving::of(tick.seen.replica_sets.list(), object::uid(canary)).into_iter().find(|set| {
+    let remembers = |set: &&Value| object::annotation(set, names::ANNOTATION_REJECTED).is_some();
+    serving::of(tick.seen.replica_sets.list(), object::uid(canary)).into_iter().filter(remembers).find(|set| {
         let overlay = object::annotation(set, names::ANNOTATION_OVERLAY)
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default();
-        object::annotation(set, names::ANNOTATION_REJECTED).is_some()
-            && template::same(serving::template_of(set), &canary::template(wanted, &overlay))
+        template::same(serving::template_of(set), &canary::template(wanted, &overlay))
     })
 }
 

@@ -1,10 +1,12 @@
 //! The commands, one file each; the six that the operator takes share one.
 
+pub mod backtest;
 pub mod completion;
 pub mod history;
 pub mod list;
 pub mod order;
 pub mod plan;
+pub mod simulate;
 pub mod status;
 pub mod wait;
 pub mod watch;
@@ -23,9 +25,15 @@ use crate::{Error, Exit};
 pub fn run(cli: Cli, output: &Output) -> Result<Exit, Error> {
     match &cli.command {
         Command::Plan(what) => plan::run(what, cli.global.namespace.as_deref(), output),
+        Command::Simulate(what) => simulate::run(what, cli.global.namespace.as_deref(), output),
         Command::Completion { shell } => output.write(&completion::script(*shell)).map(|()| Exit::Done),
-        _ => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(in_cluster(cli, output)),
+        Command::Backtest(what) => runtime()?.block_on(backtest::run(what, cli.global.namespace.as_deref(), output)),
+        _ => runtime()?.block_on(in_cluster(cli, output)),
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 async fn in_cluster(cli: Cli, output: &Output) -> Result<Exit, Error> {
@@ -43,6 +51,8 @@ async fn in_cluster(cli: Cli, output: &Output) -> Result<Exit, Error> {
         Command::Approve(what) => order(Verb::Approve, what).await,
         Command::Promote(what) => order(Verb::Promote, what).await,
         Command::Retry(what) => order(Verb::Retry, what).await,
-        Command::Plan(_) | Command::Completion { .. } => Err(Error::Usage("this command asks no cluster".to_owned())),
+        Command::Plan(_) | Command::Simulate(_) | Command::Backtest(_) | Command::Completion { .. } => {
+            Err(Error::Usage("this command asks no cluster".to_owned()))
+        }
     }
 }

@@ -268,4 +268,4 @@ fn longest(mut durations: impl Iterator<Item = Option<Duration>>) -> Option<Opti
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
-mod tests;
+pub(super) mod tests;

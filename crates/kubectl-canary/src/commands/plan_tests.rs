@@ -151,12 +151,21 @@ fn indented(text: &str) -> Vec<&str> {
 
 #[test]
 fn the_example_of_the_docs_is_what_plan_prints_for_that_of_the_readme() {
+    let text = render(&reported(&example_of_the_readme(), &["--rps", "20", "--detect", "5%"]), Paint::NONE);
+    shown_in_the_docs("$ kubectl canary plan orders.yaml --rps 20 --detect 5%", &text);
+}
+
+/// The first CanaryRelease of the README.
+pub(in crate::commands) fn example_of_the_readme() -> String {
     let readme = indented(include_str!("../../../../README.md"));
     let from = readme.iter().position(|line| line.starts_with("apiVersion: canaryrelease.dev")).unwrap();
-    let manifest: Vec<&str> = readme[from..].iter().take_while(|line| !line.starts_with("kubectl")).copied().collect();
-    let text = render(&reported(&manifest.join("\n"), &["--rps", "20", "--detect", "5%"]), Paint::NONE);
+    let lines: Vec<&str> = readme[from..].iter().take_while(|line| !line.starts_with("kubectl")).copied().collect();
+    lines.join("\n")
+}
+
+/// Asserts that what the docs show after a command is in what it prints.
+pub(in crate::commands) fn shown_in_the_docs(command: &str, text: &str) {
     let docs = indented(include_str!("../../../../docs/kubectl-canary.md"));
-    let command = "$ kubectl canary plan orders.yaml --rps 20 --detect 5%";
     let from = docs.iter().position(|line| *line == command).expect("the docs show the command");
     let shown = docs[from..].iter().skip(1).take_while(|line| !line.starts_with('$'));
     let stale: Vec<&&str> =

@@ -1,0 +1,112 @@
+//! The past of a metrics store, read chunk by chunk and counted at once, so that samples are kept of one chunk only. A
+//! chunk that the store finds too large is asked for in halves. It judges nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use canary_api::CanaryReleaseSpec;
+use canary_counters::{Scope, Series};
+use canary_metrics::{FetchError, MetricSource, Problem};
+use canary_sim::past::{Counting, Past, Question, countable, questions};
+use futures::future::join_all;
+use jiff::Timestamp;
+
+use crate::Error;
+
+/// Asked for at once, where the store does not mind.
+const CHUNK_MS: i64 = 3_600_000;
+/// What was sampled just now may not be stored yet.
+const LATE_MS: i64 = 30_000;
+
+/// From when to when, in whole ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    from_ms: i64,
+    to_ms: i64,
+    tick_ms: i64,
+}
+
+impl Span {
+    /// So long up to now, in ticks of the spec's interval.
+    #[must_use]
+    pub fn of(spec: &CanaryReleaseSpec, now: Timestamp, long: Duration) -> Self {
+        let tick_ms = i64::try_from(spec.interval.millis()).unwrap_or(i64::MAX).max(1);
+        let ticks = |millis: i64| millis.checked_div(tick_ms).unwrap_or(0).saturating_mul(tick_ms);
+        let to_ms = ticks(now.as_millisecond().saturating_sub(LATE_MS));
+        let long = ticks(i64::try_from(long.as_millis()).unwrap_or(i64::MAX)).max(tick_ms);
+        Self { from_ms: to_ms.saturating_sub(long), to_ms, tick_ms }
+    }
+}
+
+/// Reads and counts the past of a spec's counters, by the pods that its target has had. `tell` hears from time to time
+/// how much is read, in per cent.
+///
+/// # Errors
+/// Where the store does not answer, or what it answers can't be counted.
+pub async fn read(
+    source: &dyn MetricSource,
+    spec: &CanaryReleaseSpec,
+    namespace: &str,
+    span: &Span,
+    mut tell: impl FnMut(i64),
+) -> Result<Past, Error> {
+    let (countable, _) = countable(spec);
+    let scope = Scope::pods_of(namespace, &spec.target.name, source.labels());
+    let scope = scope.map_err(|error| Error::Metrics(error.to_string()))?;
+    let questions = questions(&countable);
+    let scrape_ms = source.scrape_interval().and_then(|interval| i64::try_from(interval.as_millis()).ok());
+    let mut counting = Counting::new(&countable, span.from_ms, &source.labels().pod, scrape_ms);
+    let whole_ticks = |millis: i64| millis.checked_div(span.tick_ms).unwrap_or(1).max(1).saturating_mul(span.tick_ms);
+    let (mut at, mut chunk) = (span.from_ms, whole_ticks(CHUNK_MS));
+    while at < span.to_ms {
+        let to = at.saturating_add(chunk).min(span.to_ms);
+        match ask(source, &questions, &scope, at, to).await {
+            Ok(answers) => {
+                counting.absorb(&answers, to).map_err(|error| Error::Simulation(error.to_string()))?;
+                at = to;
+                let done = at.saturating_sub(span.from_ms).saturating_mul(100);
+                tell(done.checked_div(span.to_ms.saturating_sub(span.from_ms)).unwrap_or(100));
+            }
+            Err(error) if too_much(&error) && chunk > span.tick_ms => chunk = whole_ticks(chunk / 2),
+            Err(error) => return Err(Error::Metrics(error.to_string())),
+        }
+    }
+    Ok(counting.finish())
+}
+
+/// All samples after one time, up to and with another, of every question.
+async fn ask(
+    source: &dyn MetricSource,
+    questions: &[Question],
+    scope: &Scope,
+    from_ms: i64,
+    to_ms: i64,
+) -> Result<BTreeMap<String, Vec<Series>>, FetchError> {
+    let long = Duration::from_millis(u64::try_from(to_ms.saturating_sub(from_ms)).unwrap_or(0));
+    let at = Timestamp::from_millisecond(to_ms).unwrap_or(Timestamp::MAX);
+    let asked = questions.iter().map(async |question| {
+        let mut series = source.counters(&question.selector, scope, long, at).await?;
+        for one in &mut series {
+            one.samples.retain(|sample| sample.at_ms > from_ms && sample.at_ms <= to_ms);
+        }
+        series.retain(|one| !one.samples.is_empty());
+        Ok((question.key.clone(), series))
+    });
+    join_all(asked).await.into_iter().collect()
+}
+
+/// Whether less may be answered.
+fn too_much(error: &FetchError) -> bool {
+    match &error.problem {
+        Problem::TooLarge(_) | Problem::Timeout(_) | Problem::BrokenOff(_) => true,
+        // As Prometheus says that a query would load more samples than it may.
+        Problem::Rejected { message, .. } | Problem::Unavailable { message, .. } => {
+            message.contains("too many samples")
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+pub(crate) mod tests;
