@@ -238,7 +238,9 @@ impl Selector {
         let labels = scope.labels();
         let own = match scope.subject() {
             Subject::Service(_) => [labels.of_services(), &labels.pod, &labels.service],
-            Subject::Pods(_) | Subject::PodsOf(_) | Subject::Total => [labels.namespace.as_str(), &labels.pod, &labels.pod],
+            Subject::Pods(_) | Subject::PodsOf(_) | Subject::Total => {
+                [labels.namespace.as_str(), &labels.pod, &labels.pod]
+            }
         };
         for matcher in &self.matchers {
             if own.contains(&matcher.label.as_str()) {
