@@ -81,17 +81,16 @@ impl Shared {
         let mut open = Open { shared: &self, key: &key, served: false };
         while let Some(askers) = self.next(&key) {
             let answer = self.ask(&key.0, &selector, &labels, &askers).await;
+            // What is wrong with one is not to be the others' trouble.
             let alone = answer.is_err() && askers.len() > 1;
             for asker in askers {
-                if alone {
-                    // What is wrong with one is not to be the others' trouble.
-                    let asker = [asker];
-                    let answer = self.ask(&key.0, &selector, &labels, &asker).await;
-                    let [asker] = asker;
-                    let own = answer.map(|series| asker.own(&series, &labels.pod));
-                    let _ = asker.answer.send(own);
-                    continue;
-                }
+                let again;
+                let answer = if alone {
+                    again = self.ask(&key.0, &selector, &labels, std::slice::from_ref(&asker)).await;
+                    &again
+                } else {
+                    &answer
+                };
                 let own = answer.as_ref().map(|series| asker.own(series, &labels.pod)).map_err(Clone::clone);
                 // An asker that is gone is nobody's loss.
                 let _ = asker.answer.send(own);
@@ -268,6 +267,10 @@ mod tests {
                 let Subject::Pods(pods) = scope.subject() else { return Ok(Vec::new()) };
                 self.asked.lock().unwrap().push(pods.clone());
                 self.lets.acquire().await.unwrap().forget();
+                assert!(!pods.contains("fatal"), "asked about a fatal pod");
+                if pods.contains("refused") {
+                    return Err(FetchError { provider: "slow".to_owned(), problem: Problem::Partial });
+                }
                 let from = at.checked_sub(lookback).unwrap().as_second();
                 let samples: Vec<Sample> = (from + 1..=at.as_second())
                     .map(|second| Sample { at_ms: second * 1000, value: second as f64 })
@@ -293,12 +296,17 @@ mod tests {
     }
 
     fn asking(shared: &Shared, pods: &[&str], second: i64) -> tokio::task::JoinHandle<Vec<Series>> {
+        let answer = trying(shared, pods, second);
+        tokio::spawn(async move { answer.await.unwrap().unwrap() })
+    }
+
+    fn trying(shared: &Shared, pods: &[&str], second: i64) -> tokio::task::JoinHandle<Answer> {
         let (shared, pods) = (shared.clone(), pods.iter().map(|pod| (*pod).to_owned()).collect::<Vec<_>>());
         tokio::spawn(async move {
             let scope = Scope::pods("shop", pods, shared.labels()).unwrap();
             let selector = Selector::parse("requests_total").unwrap();
             let at = Timestamp::from_second(second).unwrap();
-            shared.counters(&selector, &scope, Duration::from_secs(3), at).await.unwrap()
+            shared.counters(&selector, &scope, Duration::from_secs(3), at).await
         })
     }
 
@@ -347,6 +355,37 @@ mod tests {
         settle().await;
         assert!(shared.waiting.lock().unwrap().is_empty());
         slow.lets.add_permits(1);
+        assert_eq!(seen(&asking(&shared, &["c"], 100).await.unwrap()).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_one_askers_pods_is_not_the_others_trouble() {
+        let slow = Slow::new();
+        let shared = Shared::new(slow.clone());
+        let first = asking(&shared, &["a"], 100);
+        settle().await;
+        let (good, bad) = (asking(&shared, &["b"], 100), trying(&shared, &["refused"], 100));
+        settle().await;
+        // The first, both together, and each of them alone.
+        slow.lets.add_permits(4);
+        assert_eq!(seen(&first.await.unwrap()).len(), 1);
+        assert_eq!(seen(&good.await.unwrap()).len(), 1);
+        assert!(matches!(bad.await.unwrap(), Err(FetchError { problem: Problem::Partial, .. })));
+        assert_eq!(slow.asked().iter().map(BTreeSet::len).collect::<Vec<_>>(), [1, 2, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_question_that_dies_leaves_nobody_waiting() {
+        let slow = Slow::new();
+        let shared = Shared::new(slow.clone());
+        let dies = trying(&shared, &["fatal"], 100);
+        settle().await;
+        let behind = trying(&shared, &["b"], 100);
+        settle().await;
+        slow.lets.add_permits(2);
+        for asker in [dies, behind] {
+            assert!(matches!(asker.await.unwrap(), Err(FetchError { problem: Problem::BrokenOff(_), .. })));
+        }
         assert_eq!(seen(&asking(&shared, &["c"], 100).await.unwrap()).len(), 1);
     }
 

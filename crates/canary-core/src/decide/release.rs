@@ -201,7 +201,7 @@ fn canary_failed(tick: &mut Tick<'_>) -> bool {
         return false;
     }
     let Fetched::Known(all) = &tick.seen.canary_pods else { return false };
-    let needed = needed_now(tick);
+    let needed = needed_for_stage(tick);
     let ready = all.iter().filter(|pod| pods::ready(pod)).count();
     if tick.step() == Step::Scale {
         return overdue(tick, all);
@@ -267,7 +267,7 @@ fn overdue(tick: &mut Tick<'_>, all: &[Value]) -> bool {
     if tick.in_step() < tick.spec.ready_deadline.std() {
         return false;
     }
-    let needed = needed_now(tick);
+    let needed = needed_for_stage(tick);
     let ready = all.iter().filter(|pod| pods::ready(pod)).count();
     if i64::try_from(ready).unwrap_or(i64::MAX) >= needed {
         return false;
@@ -347,11 +347,6 @@ pub(super) fn count_pods(tick: &mut Tick<'_>) {
 fn needed_for_stage(tick: &Tick<'_>) -> i64 {
     let permille = tick.stage().map_or(0, |stage| stage.weight.permille());
     pods_for(permille, tick.status.current.as_ref().map_or(1, |current| i64::from(current.target_pods)))
-}
-
-/// Ready pods that the step needs: for the next weight while scaling, else for the present one.
-fn needed_now(tick: &Tick<'_>) -> i64 {
-    needed_for_stage(tick)
 }
 
 fn baseline(tick: &mut Tick<'_>) {

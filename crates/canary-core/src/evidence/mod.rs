@@ -270,7 +270,9 @@ impl Account {
             bursts: self.bursts.measured(bounded),
             left_out: totals.left_out,
         };
-        if self.breach.is_none() && gates::judge(gate, Some(&reading), share).verdict == Verdict::Breach {
+        // Nothing else can be a breach, and the rest of a judgement is what a reader wants.
+        let reached = evidence.is_none_or(|evidence| evidence.canary >= evidence.alpha.ln_threshold());
+        if self.breach.is_none() && reached && gates::judge(gate, Some(&reading), share).verdict == Verdict::Breach {
             self.breach = Some(reading.clone());
         }
         self.breach.clone().unwrap_or(reading)
