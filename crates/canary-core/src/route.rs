@@ -456,8 +456,7 @@ mod tests {
     }
 
     fn weights_of(route: &Value, rule: usize) -> Vec<(String, u64)> {
-        let entries = object::items(route, &format!("/spec/rules/{rule}/backendRefs"));
-        entries
+        object::items(&route["spec"]["rules"][rule], "/backendRefs")
             .map(|entry| (object::text(entry, "/name").to_owned(), entry["weight"].as_u64().unwrap_or(1)))
             .collect()
     }

@@ -2,7 +2,7 @@
 //! never depends on them: where they are not ready in time, or are lost, the stage goes on without them, and gates
 //! compare with the stable pods as they do in a release that has none.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use canary_api::{BaselinePods, Gate, Percent, Step, To, names};
 use serde_json::Value;
@@ -166,6 +166,7 @@ pub(super) fn say_compared_with(tick: &mut Tick<'_>) {
         }
         let reading = tick.seen.readings.iter().find(|reading| reading.gate == judged.shown.gate);
         let with = match reading.is_some_and(|reading| reading.baseline_pods.is_some()) {
+            true if pods == 1 => "compared with stable, 1 baseline pod".to_owned(),
             true => format!("compared with stable, {pods} baseline pods"),
             false => stable.clone(),
         };
@@ -204,10 +205,4 @@ fn leave_out(tick: &mut Tick<'_>, why: &str) {
     }
     tick.set_shares(shares);
     tick.wake(Duration::from_millis(500));
-}
-
-/// The labels of an overlay that is empty where there is none.
-pub(super) fn labels(tick: &Tick<'_>) -> BTreeMap<String, String> {
-    let beside = tick.status.current.as_ref().and_then(|current| current.baseline_pods.as_ref());
-    beside.map(|beside| beside.labels.clone()).unwrap_or_default()
 }

@@ -33,6 +33,7 @@ fn observed(release: CanaryRelease) -> Observed {
         canary_pods: Fetched::Known(vec![pod("c")]),
         service: Fetched::Missing,
         canary_service: Fetched::Missing,
+        baseline: canary_core::observed::BaselineSide::none(),
         routes: Vec::new(),
         autoscalers: Fetched::Missing,
         budgets: Fetched::Missing,
