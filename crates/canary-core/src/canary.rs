@@ -120,7 +120,8 @@ pub fn beside(
     let overlay: BTreeMap<String, String> = canary.iter().map(|(key, own)| (key.clone(), value(own))).collect();
     let mut pods = object::strings(target, "/spec/template/metadata/labels");
     pods.extend(overlay.clone());
-    let selected_by = |selector: &BTreeMap<String, String>| selector.iter().all(|(key, own)| pods.get(key) == Some(own));
+    let selected_by =
+        |selector: &BTreeMap<String, String>| selector.iter().all(|(key, own)| pods.get(key) == Some(own));
     let by = if object::selects(target.pointer("/spec/selector").unwrap_or(&Value::Null), &pods) {
         format!("Deployment {}", object::name(target))
     } else if selected_by(&object::strings(service, "/spec/selector")) {

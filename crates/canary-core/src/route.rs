@@ -104,8 +104,7 @@ impl Place<'_> {
     fn shares(&self) -> Shares {
         let (canary, baseline) = (self.weight_of(self.canary), self.weight_of(self.baseline));
         let all = self.weight(self.stable).saturating_add(canary).saturating_add(baseline).max(1);
-        let part =
-            |own: u64| u32::try_from(own.saturating_mul(u64::from(WHOLE)).div_ceil(all)).unwrap_or(WHOLE);
+        let part = |own: u64| u32::try_from(own.saturating_mul(u64::from(WHOLE)).div_ceil(all)).unwrap_or(WHOLE);
         Shares { canary: part(canary), baseline: part(baseline) }
     }
 
@@ -185,12 +184,7 @@ pub fn set(route: &Value, pair: &Pair<'_>, shares: impl Into<Shares>) -> Option<
 
 /// As [`set`], with a breach that is remembered on the route.
 #[must_use]
-pub fn set_marked(
-    route: &Value,
-    pair: &Pair<'_>,
-    shares: impl Into<Shares>,
-    breached: Option<&str>,
-) -> Option<Value> {
+pub fn set_marked(route: &Value, pair: &Pair<'_>, shares: impl Into<Shares>, breached: Option<&str>) -> Option<Value> {
     // A route that another CanaryRelease split is left alone.
     if object::annotation(route, ANNOTATION_UID).is_some_and(|uid| uid != pair.uid) {
         return None;
@@ -223,10 +217,7 @@ pub fn set_marked(
 
 /// Our entries of a rule, with what they are to have.
 fn wanted(place: &Place<'_>, pair: &Pair<'_>, shares: Shares) -> [(Option<usize>, String, u32); 2] {
-    [
-        (place.canary, pair.canary.to_owned(), shares.canary),
-        (place.baseline, baseline(pair.stable), shares.baseline),
-    ]
+    [(place.canary, pair.canary.to_owned(), shares.canary), (place.baseline, baseline(pair.stable), shares.baseline)]
 }
 
 /// Takes the weight of those of our entries that are to have none, and changes nothing else.

@@ -527,8 +527,7 @@ impl Scene {
         for own in [canary_api::names::canary(&self.target()), canary_api::names::baseline(&self.target())] {
             cluster
                 .until((Kind::Deployment, &namespace, &own), SOON, "without pods", |found| {
-                    found
-                        .is_none_or(|own| number(own, "/spec/replicas") == 0 && number(own, "/status/replicas") == 0)
+                    found.is_none_or(|own| number(own, "/spec/replicas") == 0 && number(own, "/status/replicas") == 0)
                 })
                 .await?;
         }

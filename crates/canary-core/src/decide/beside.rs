@@ -58,7 +58,10 @@ pub(super) fn watch(tick: &mut Tick<'_>) {
         return;
     }
     if !tick.spec.baseline.pods {
-        tick.note("BaselineLeftOut", "spec.baseline.pods was taken away: gates compare with the stable pods".to_owned());
+        tick.note(
+            "BaselineLeftOut",
+            "spec.baseline.pods was taken away: gates compare with the stable pods".to_owned(),
+        );
         leave_out(tick, "spec.baseline.pods was taken away");
         return;
     }
@@ -193,7 +196,10 @@ fn count_ready(all: &[Value]) -> i64 {
 
 /// The stage goes on without them.
 fn without(tick: &mut Tick<'_>, reason: &'static str, why: &str) {
-    tick.warn(reason, format!("{why}: stage {} goes on without them, compared with all stable pods", tick.stage_text()));
+    tick.warn(
+        reason,
+        format!("{why}: stage {} goes on without them, compared with all stable pods", tick.stage_text()),
+    );
     leave_out(tick, why);
 }
 

@@ -566,7 +566,9 @@ pub(super) fn switched(tick: &Tick<'_>) -> Result<(), NotSwitched> {
             _ => {
                 let text = match shares.baseline {
                     0 => format!("HTTPRoute {name} does not have weight {weight}/1000 yet"),
-                    _ => format!("HTTPRoute {name} does not have weight {weight}/1000 for canary and baseline pods yet"),
+                    _ => {
+                        format!("HTTPRoute {name} does not have weight {weight}/1000 for canary and baseline pods yet")
+                    }
                 };
                 return Err(NotSwitched::Unwritten(text));
             }

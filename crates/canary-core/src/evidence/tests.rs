@@ -143,7 +143,11 @@ fn beside(ticks: i64, lost_after: i64, bad: f64) -> Judged {
             stable_requests: requests * tick as f64,
         };
         let baseline_pods = with.then(|| measure(100.0, 1.0));
-        let totals = Totals { paired: Some(paired), baseline_pods, ..Totals::new("g", measure(100.0, bad), measure(1800.0, 18.0)) };
+        let totals = Totals {
+            paired: Some(paired),
+            baseline_pods,
+            ..Totals::new("g", measure(100.0, bad), measure(1800.0, 18.0))
+        };
         let readings = accounts.absorb(&spec, Step::Bake, &[totals], None, now);
         last = Some(judge(&spec.gates[0], readings.first(), 0.05));
     }

@@ -505,8 +505,7 @@ impl World {
                 stable_requests: with.0,
             };
             let paired = (self.metrics == Metrics::Fine).then_some(paired);
-            let baseline_pods =
-                (beside && gate.relative.is_some()).then(|| counted("baseline", &counting.baseline));
+            let baseline_pods = (beside && gate.relative.is_some()).then(|| counted("baseline", &counting.baseline));
             totals.push(Totals { paired, baseline_pods, ..Totals::new(&gate.name, canary_says, stable_says) });
         }
         let now = self.now.as_millisecond();

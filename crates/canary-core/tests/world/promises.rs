@@ -337,7 +337,8 @@ impl World {
             .is_none_or(|after| pods(after) < pods(before) || after["spec"]["template"] != before["spec"]["template"])
             && pods(before) > 0;
         if less {
-            let drained = weightless.map(|since| Duration::try_from(self.now.duration_since(since)).unwrap_or_default());
+            let drained =
+                weightless.map(|since| Duration::try_from(self.now.duration_since(since)).unwrap_or_default());
             assert!(
                 drained.is_some_and(|drained| drained >= Duration::from_secs(10)),
                 "the {whose} pods are taken away {drained:?} after their weight\n{}",

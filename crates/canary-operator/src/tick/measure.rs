@@ -439,8 +439,8 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
     let canary = Side::read(&mut ledger.canary, &mut ledger.warm_ups.0, read.look(), &read.sides.canary, release);
     let stable = Side::read(&mut ledger.stable, &mut ledger.warm_ups.1, read.look(), &read.sides.stable, release);
     let baseline = read.sides.baseline.as_ref();
-    let baseline = baseline
-        .map(|subject| Side::read(&mut ledger.baseline, &mut ledger.warm_ups.2, read.look(), subject, release));
+    let baseline =
+        baseline.map(|subject| Side::read(&mut ledger.baseline, &mut ledger.warm_ups.2, read.look(), subject, release));
     let others = Others { stable: &stable, baseline: baseline.as_ref(), beside: traffic::beside(current) > 0.0 };
     let totals: Vec<Totals> = release
         .spec

@@ -584,6 +584,7 @@ async fn a_list_of_baseline_pods_that_fails_changes_nothing() {
 async fn a_limit_on_events_is_the_whole_services() {
     let gate = json!({"name": "events", "eventRate": {"counter": "bad_total", "limit": "1000/min", "scope": "Total"}});
     let mut ledger = None;
+    three_tick(&mut ledger, beside_now(beside("20%", gate.clone()), baseline_pod()), 4).await;
     let seen = three_tick(&mut ledger, beside_now(beside("20%", gate), baseline_pod()), 32).await;
     let Measure::Counted { n, k, .. } = seen.readings[0].stable else { panic!("{:?}", seen.readings[0]) };
     assert_eq!((n, k), (1200.0, 150.0));
@@ -612,7 +613,10 @@ async fn after_a_restart_the_comparison_is_replayed() {
 
 #[tokio::test]
 async fn by_service_the_baselines_is_asked_about_too() {
-    let mut release = beside("20%", json!({"name": "as-stable", "by": "Service", "relative": {"counter": "bad_total", "margin": "10%"}}));
+    let mut release = beside(
+        "20%",
+        json!({"name": "as-stable", "by": "Service", "relative": {"counter": "bad_total", "margin": "10%"}}),
+    );
     release.spec.traffic.requests.by = canary_api::By::Service;
     let source = FakeSource::new();
     let all = |stable: f64, each: f64, second: i64| {

@@ -119,12 +119,12 @@ async fn baseline(client: &Client, namespace: &str, release: &CanaryRelease) -> 
     if !release.spec.baseline.pods && !had && release.metadata.deletion_timestamp.is_none() {
         return BaselineSide::none();
     }
+    let (own, named) = (names::baseline(&release.spec.target.name), names::baseline(&release.spec.traffic.service));
     let (deployment, service) = futures::join!(
-        api::get(client, api::folder(Kind::Deployment, namespace), &names::baseline(&release.spec.target.name)),
-        api::get(client, api::folder(Kind::Service, namespace), &names::baseline(&release.spec.traffic.service)),
+        api::get(client, api::folder(Kind::Deployment, namespace), &own),
+        api::get(client, api::folder(Kind::Service, namespace), &named),
     );
-    let ours =
-        |object: &Value| object::annotation(object, names::ANNOTATION_UID) == release.metadata.uid.as_deref();
+    let ours = |object: &Value| object::annotation(object, names::ANNOTATION_UID) == release.metadata.uid.as_deref();
     let pods = match &deployment {
         // Another's pods are nobody to compare with.
         Fetched::Known(another) if !ours(another) => Fetched::Known(Vec::new()),

@@ -146,10 +146,8 @@ impl Sides {
             return Self { canary: all, stable: Subject::default(), baseline: None };
         }
         let beside = current.and_then(|current| current.baseline_pods.as_ref());
-        let of_baseline = |_| Subject {
-            pods: known(observed.baseline.pods.list()),
-            services: vec![names::baseline(&stable)],
-        };
+        let of_baseline =
+            |_| Subject { pods: known(observed.baseline.pods.list()), services: vec![names::baseline(&stable)] };
         Self {
             baseline: beside.map(of_baseline),
             canary: Subject { pods: of_canary, services: vec![canary] },
