@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{release, tick::Tick};
 use crate::{
-    gates::Verdict,
+    gates::{self, Measure, Reading, Verdict},
     object,
     observed::Fetched,
     pods,
@@ -138,14 +138,22 @@ pub(super) fn give(tick: &mut Tick<'_>) {
     }
 }
 
-/// Leaves them out of a stage whose gates found nothing to compare with: they are not measured.
-pub(super) fn unmeasured(tick: &mut Tick<'_>) {
-    let nothing = tick.judged.iter().filter(|judged| judged.verdict == Verdict::NoData);
-    let names: Vec<&str> = nothing.map(|judged| judged.shown.gate.as_str()).collect();
-    let rests_on_them = |gate: &Gate| names.contains(&gate.name.as_str()) && compares(gate);
-    if tick.shares().baseline > 0 && tick.spec.gates.iter().any(rests_on_them) {
+/// Leaves them out of a stage whose gates found nothing to compare with: they are not measured. Whether that was so.
+pub(super) fn unmeasured(tick: &mut Tick<'_>) -> bool {
+    let empty = |measure: &Measure| gates::counts(measure, false).is_none_or(|(requests, _)| requests <= 0.0);
+    // Where the canary counts nothing either, it is not for them.
+    let without_them =
+        |reading: &Reading| !empty(&reading.canary) && empty(reading.baseline_pods.as_ref().unwrap_or(&reading.stable));
+    let silent = tick.judged.iter().filter(|judged| judged.verdict == Verdict::NoData).any(|judged| {
+        let gate = tick.spec.gates.iter().find(|gate| gate.name == judged.shown.gate);
+        let reading = tick.seen.readings.iter().find(|reading| reading.gate == judged.shown.gate);
+        gate.is_some_and(compares) && reading.is_some_and(without_them)
+    });
+    let so = silent && tick.shares().baseline > 0;
+    if so {
         without(tick, "BaselineNotMeasured", "nothing could be compared with the baseline pods");
     }
+    so
 }
 
 /// Whether a gate's figures are not complete without those of the baseline pods.

@@ -131,7 +131,7 @@ fn beside(ticks: i64, lost_after: i64, bad: f64) -> Judged {
     let mut accounts = Accounts::new(&spec, &baking(), start(), None);
     let mut last = None;
     for tick in 1..=ticks {
-        let now = at(tick * 10);
+        let now = at(tick.saturating_mul(10));
         let seconds = tick as f64 * 10.0;
         let measure = |n: f64, k: f64| Measure::Counted { n: n * tick as f64, k: k * tick as f64, seconds };
         let with = tick <= lost_after;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     good,
-    world::{Fate, JANE, Read, World},
+    world::{Fate, JANE, Metrics, Read, World},
 };
 
 fn with(over: &Value) -> Value {
@@ -355,6 +355,23 @@ fn traffic_leaves_dead_baseline_pods_although_the_status_cannot_be_written() {
     assert_eq!(weights(&world), (400, 0), "{}", world.describe());
     world.status_refused = false;
     world.unblock_pods();
+    assert_promoted(&mut world);
+}
+
+#[test]
+fn baseline_pods_that_count_nothing_are_left_out_and_the_stage_goes_on() {
+    // Even where a stage without a verdict reverts.
+    let mut world = release(&json!({"onInconclusive": "Revert"}), (Step::Shift, 0));
+    world.metrics = Metrics::WithoutBaseline;
+    world.until("left out", |world| !left_out(world).is_empty());
+    assert_eq!((world.place(), weights(&world)), ((Step::Bake, 0), (200, 0)));
+    assert_eq!(says(&world, "BaselineNotMeasured"), 1);
+    assert_promoted(&mut world);
+    // So is what falls silent only after the stage was extended.
+    let mut world = release(&json!({"onInconclusive": "Revert"}), (Step::Bake, 0));
+    world.metrics = Metrics::Down;
+    world.until("extended", |world| world.status().current.unwrap().extended);
+    world.metrics = Metrics::WithoutBaseline;
     assert_promoted(&mut world);
 }
 

@@ -75,6 +75,8 @@ pub enum Metrics {
     Down,
     /// They have no series of the canary.
     Silent,
+    /// They have no series of the baseline pods.
+    WithoutBaseline,
 }
 
 /// Reads that can fail.

@@ -483,6 +483,7 @@ impl World {
             let (n, k) = side(pods);
             match self.metrics {
                 Metrics::Down => Measure::Error("Prometheus does not answer".to_owned()),
+                Metrics::WithoutBaseline if of == "baseline" => Measure::NoData("no series".to_owned()),
                 Metrics::Silent if of == "canary" => Measure::NoData("no series".to_owned()),
                 _ if pods.is_empty() => Measure::NoData("no pods".to_owned()),
                 _ => Measure::Counted { n, k, seconds },
@@ -504,7 +505,8 @@ impl World {
                 canary_requests: of_canary.0,
                 stable_requests: with.0,
             };
-            let paired = (self.metrics == Metrics::Fine).then_some(paired);
+            let told = self.metrics == Metrics::Fine || self.metrics == Metrics::WithoutBaseline && !beside;
+            let paired = told.then_some(paired);
             let baseline_pods = (beside && gate.relative.is_some()).then(|| counted("baseline", &counting.baseline));
             totals.push(Totals { paired, baseline_pods, ..Totals::new(&gate.name, canary_says, stable_says) });
         }
@@ -529,7 +531,7 @@ impl World {
         match (self.metrics, worst) {
             (Metrics::Down, _) => Measure::Error("Prometheus does not answer".to_owned()),
             (Metrics::Silent, _) | (_, None) => Measure::NoData("no series".to_owned()),
-            (Metrics::Fine, Some(value)) => {
+            (Metrics::Fine | Metrics::WithoutBaseline, Some(value)) => {
                 let outside = gate.value.as_ref().is_some_and(|rule| gates::outside(rule, value));
                 let streak = streaks.entry(gate.name.clone()).or_default();
                 *streak = if outside { *streak + 1 } else { 0 };
