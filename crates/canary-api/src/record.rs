@@ -3,15 +3,43 @@
 //! frozen. Nothing is invented: what is unknown is absent or says so.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Version;
 
+/// All texts of a spec together, so that the object stays small whatever each is allowed to be.
+const ALL_TEXTS: &str = concat!(
+    "size(bytes(self.summary)) + ",
+    "self.changes.breaking.map(t, size(bytes(t))).sum() + ",
+    "self.changes.documentation.map(t, size(bytes(t))).sum() + ",
+    "self.changes.features.map(t, size(bytes(t))).sum() + ",
+    "self.changes.fixes.map(t, size(bytes(t))).sum() + ",
+    "self.changes.improvements.map(t, size(bytes(t))).sum() + ",
+    "self.changes.infrastructure.map(t, size(bytes(t))).sum() + ",
+    "self.changes.knownIssues.map(t, size(bytes(t))).sum() + ",
+    "self.changes.migration.map(t, size(bytes(t))).sum() + ",
+    "self.changes.performance.map(t, size(bytes(t))).sum() + ",
+    "self.changes.security.map(t, size(bytes(t))).sum() + ",
+    "self.risks.map(o, size(bytes(o.title)) + size(bytes(o.description)) + size(bytes(o.owner)) + size(bytes(o.due)) + o.mitigation.map(t, size(bytes(t))).sum()).sum() + ",
+    "size(bytes(self.rollback.fix)) + ",
+    "size(bytes(self.rollback.rootCause)) + ",
+    "size(bytes(self.rollback.lsnBefore)) + ",
+    "size(bytes(self.rollback.lsnAfter)) + ",
+    "self.verification.engineers.map(o, size(bytes(o.command)) + size(bytes(o.expected)) + size(bytes(o.text))).sum() + ",
+    "self.verification.users.map(o, size(bytes(o.command)) + size(bytes(o.expected)) + size(bytes(o.text))).sum() + ",
+    "self.lessons.improve.map(t, size(bytes(t))).sum() + ",
+    "self.lessons.surprises.map(t, size(bytes(t))).sum() + ",
+    "self.lessons.wentWell.map(t, size(bytes(t))).sum() + ",
+    "self.contacts.issues.map(o, size(bytes(o.name)) + size(bytes(o.to))).sum() + ",
+    "self.contacts.rollback.map(o, size(bytes(o.name)) + size(bytes(o.to))).sum() + ",
+    "self.links.map(o, size(bytes(o.name)) + size(bytes(o.to))).sum() <= 9000",
+);
+
 /// The record of one release. Its status is the operator's and is frozen at the release's end; its spec is yours.
 #[allow(clippy::duplicated_attributes)] // each printcolumn has a type and a path of its own
-#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "canaryrelease.dev",
     version = "v1alpha1",
@@ -30,7 +58,7 @@ use crate::Version;
     selectable = ".status.release"
 )]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-#[x_kube(validation = ("size(bytes(self.summary)) + self.changes.breaking.map(t, size(bytes(t))).sum() + self.changes.documentation.map(t, size(bytes(t))).sum() + self.changes.features.map(t, size(bytes(t))).sum() + self.changes.fixes.map(t, size(bytes(t))).sum() + self.changes.improvements.map(t, size(bytes(t))).sum() + self.changes.infrastructure.map(t, size(bytes(t))).sum() + self.changes.knownIssues.map(t, size(bytes(t))).sum() + self.changes.migration.map(t, size(bytes(t))).sum() + self.changes.performance.map(t, size(bytes(t))).sum() + self.changes.security.map(t, size(bytes(t))).sum() + self.risks.map(o, size(bytes(o.title)) + size(bytes(o.description)) + size(bytes(o.owner)) + size(bytes(o.due)) + o.mitigation.map(t, size(bytes(t))).sum()).sum() + size(bytes(self.rollback.fix)) + size(bytes(self.rollback.rootCause)) + size(bytes(self.rollback.lsnBefore)) + size(bytes(self.rollback.lsnAfter)) + self.verification.engineers.map(o, size(bytes(o.command)) + size(bytes(o.expected)) + size(bytes(o.text))).sum() + self.verification.users.map(o, size(bytes(o.command)) + size(bytes(o.expected)) + size(bytes(o.text))).sum() + self.lessons.improve.map(t, size(bytes(t))).sum() + self.lessons.surprises.map(t, size(bytes(t))).sum() + self.lessons.wentWell.map(t, size(bytes(t))).sum() + self.contacts.issues.map(o, size(bytes(o.name)) + size(bytes(o.to))).sum() + self.contacts.rollback.map(o, size(bytes(o.name)) + size(bytes(o.to))).sum() + self.links.map(o, size(bytes(o.name)) + size(bytes(o.to))).sum() <= 9000", "the texts of a record come to at most 9000 bytes: put long lists of changes into a ConfigMap, see changes.configMap"))]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": ALL_TEXTS, "message": "the texts of a record come to at most 9000 bytes: put long lists of changes into a ConfigMap, see changes.configMap"}]))]
 pub struct ReleaseRecordSpec {
     /// The version, where it is not the image's tag.
     #[schemars(length(max = 100))]
