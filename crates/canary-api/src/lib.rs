@@ -5,10 +5,12 @@
 #![deny(missing_docs)]
 
 pub mod names;
+pub mod record;
 pub mod spec;
 pub mod status;
 pub mod units;
 
+pub use record::*;
 pub use spec::*;
 pub use status::*;
 pub use units::{Duration, Percent, Rate, UnitError};
@@ -24,15 +26,27 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
     use kube::CustomResourceExt as _;
-    let mut crd = CanaryRelease::crd();
+    cleaned(CanaryRelease::crd(), "Takes a Deployment live in stages of traffic and reverts it by itself.", true)
+}
+
+/// The definition of the ReleaseRecord resource, as `crds/` holds it.
+#[must_use]
+pub fn record_crd() -> CustomResourceDefinition {
+    use kube::CustomResourceExt as _;
+    cleaned(ReleaseRecord::crd(), "The record of one release: status by the operator, spec by people.", false)
+}
+
+fn cleaned(mut crd: CustomResourceDefinition, description: &str, observed: bool) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let root = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
         let Some(root) = root else { continue };
         plain_formats(root);
-        root.description = Some("Takes a Deployment live in stages of traffic and reverts it by itself.".to_owned());
+        root.description = Some(description.to_owned());
         if let Some(status) = root.properties.as_mut().and_then(|fields| fields.get_mut("status")) {
             drop_defaults(status);
-            status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+            if observed {
+                status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+            }
         }
     }
     crd

@@ -19,5 +19,7 @@ mod crashes;
 mod good;
 #[path = "scenarios/pods.rs"]
 mod pods;
+#[path = "scenarios/records.rs"]
+mod records;
 #[path = "scenarios/surroundings.rs"]
 mod surroundings;
