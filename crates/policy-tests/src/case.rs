@@ -249,7 +249,7 @@ impl<'a> Case<'a> {
 
     /// As [`Case::split_route`], with baseline pods: their Service has as much as the canary's.
     pub(crate) fn split_in_three(&self, stable: u32, each: u32) -> Result<Value, String> {
-        self.split_route(stable + each, each)?;
+        self.split_route(stable.saturating_add(each), each)?;
         let patch = json!([
             {"op": "test", "path": "/spec/rules/0/backendRefs/0/name", "value": "web"},
             {"op": "add", "path": "/metadata/annotations/canaryrelease.dev~1split", "value": "web/web-canary/web-baseline"},
