@@ -24,17 +24,18 @@ pub async fn compared_with_pods_beside_the_canarys(scene: &mut Scene) -> Result<
         .stages(&[("20%", "30s"), ("100%", "6s")])
         .spec("baseline", json!({"duration": "3s", "pods": true}))
         .spec("gates", json!([errors, compared]))
+        .replicas(6)
         .rate(100.0);
     scene.open(setup).await?;
     scene.set_image("v2").await?;
     judged_beside(scene, 1).await?;
     as_many_requests(scene).await?;
-    scene.step("the baseline pods are deleted");
-    scene.kubectl(&["delete", "pods", "--selector=app=shop-baseline", "--wait=false"]).await?;
+    // One of the two: the other answers until the gateway has the new weights.
+    let pods = scene.pods_of("shop-baseline").await?;
+    let first = text(pods.first().context("no baseline pod")?, "/metadata/name").to_owned();
+    scene.kubectl(&["delete", "pod", &first, "--wait=false"]).await?;
     scene.until("left out of the stage", SOON, |seen| !left_out(&seen.object).is_empty()).await?;
-    let weights = scene.split().await?;
-    let expected = [("shop", 800), ("shop-canary", 200), ("shop-baseline", 0)];
-    ensure!(named(&weights) == expected, "weights without baseline pods: {weights:?}");
+    weights_become(scene, &[("shop", 800), ("shop-canary", 200), ("shop-baseline", 0)]).await?;
     let end = scene.ended("Promoted").await?;
     ensure!(end.number() == 1, "not the first release: {}", end.line());
     promoted_to(scene, "v2").await?;
@@ -56,22 +57,29 @@ fn left_out(object: &Value) -> &str {
     text(object, "/status/current/baselinePods/leftOut")
 }
 
-fn named(weights: &[(String, i64)]) -> Vec<(&str, i64)> {
-    weights.iter().map(|(name, weight)| (name.as_str(), *weight)).collect()
+/// The status is written before the route.
+async fn weights_become(scene: &mut Scene, expected: &[(&str, i64)]) -> Result<()> {
+    let end = Instant::now() + SOON;
+    loop {
+        let weights = scene.split().await?;
+        if weights.iter().map(|(name, weight)| (name.as_str(), *weight)).eq(expected.iter().copied()) {
+            scene.step(format!("weights {weights:?}"));
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "weights {weights:?} where {expected:?} are expected");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
-/// Waits until stage 1 is judged against one baseline pod, with three weights on the route.
+/// Waits until stage 1 is judged against two baseline pods, with three weights on the route.
 async fn judged_beside(scene: &mut Scene, number: i64) -> Result<()> {
     let compares = move |seen: &Seen| {
         let gates = seen.object.pointer("/status/gates").and_then(Value::as_array);
-        let says = |gate: &Value| text(gate, "/restsOn").ends_with("compared with stable, 1 baseline pod");
+        let says = |gate: &Value| text(gate, "/restsOn").ends_with("compared with stable, 2 baseline pods");
         seen.number() == number && seen.baking(1) && gates.is_some_and(|gates| gates.iter().any(says))
     };
-    scene.until("stage 1 is compared with a baseline pod", RELEASE, compares).await?;
-    let weights = scene.split().await?;
-    let expected = [("shop", 600), ("shop-canary", 200), ("shop-baseline", 200)];
-    ensure!(named(&weights) == expected, "weights with baseline pods: {weights:?}");
-    Ok(())
+    scene.until("stage 1 is compared with baseline pods", RELEASE, compares).await?;
+    weights_become(scene, &[("shop", 600), ("shop-canary", 200), ("shop-baseline", 200)]).await
 }
 
 /// The baseline pods answer about as many requests as the canary.
