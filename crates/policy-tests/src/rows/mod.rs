@@ -7,6 +7,7 @@ mod hold;
 mod install;
 mod rolling;
 mod route;
+mod spec;
 mod writer;
 
 use serde_json::json;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Row> {
         command::rows(),
         route::rows(),
         writer::rows(),
+        spec::rows(),
         install::rows(),
     ]
     .into_iter()
