@@ -8,6 +8,7 @@ mod install;
 mod record;
 mod rolling;
 mod route;
+mod spec;
 mod writer;
 
 use serde_json::json;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Vec<Row> {
         route::rows(),
         writer::rows(),
         record::rows(),
+        spec::rows(),
         install::rows(),
     ]
     .into_iter()
