@@ -135,7 +135,7 @@ fn of_deployment(record: &ReleaseRecord, status: &ReleaseRecordStatus, version: 
         file(
             format!("blind_spots_scan_{version}.txt"),
             "pre-flight scan",
-            Err("it is the output of a job, and the record holds none".to_owned()),
+            Err("the record holds no output of a job".to_owned()),
             false,
         ),
         file(
@@ -158,7 +158,7 @@ fn of_deployment(record: &ReleaseRecord, status: &ReleaseRecordStatus, version: 
     for (kind, about) in [("db_health", "database health"), ("pgbouncer", "pooler statistics"), ("logs", "logs")] {
         for stage in &status.stages {
             let weight = part(stage.weight.trim_end_matches('%'));
-            let why = "it is the output of a job, and the record holds none".to_owned();
+            let why = "the record holds no output of a job".to_owned();
             let about = format!("{about} at stage {}", stage.number);
             files.push(file(format!("{kind}_stage_{weight}.txt"), &about, Err(why), false));
         }

@@ -11,8 +11,10 @@ pub mod facts;
 pub mod figure;
 pub mod harmless;
 pub mod notes;
+pub mod report;
 
 pub use notes::{Style, notes};
+pub use report::report;
 
 
 /// Why something could not be written.
