@@ -42,6 +42,11 @@ pub const ANNOTATION_MADE_FOR: &str = "canaryrelease.dev/made-for";
 pub const ANNOTATION_RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 /// The label the ReplicaSet controller adds to a template.
 pub const LABEL_TEMPLATE_HASH: &str = "pod-template-hash";
+/// Label on a record: the name of its CanaryRelease, cut.
+pub const LABEL_RECORD_OF: &str = "canaryrelease.dev/record-of";
+/// Label on a record: the first sixteen characters of the candidate's digest, by which attempts at one template find
+/// each other.
+pub const LABEL_TEMPLATE: &str = "canaryrelease.dev/template";
 /// Our finalizer on the CanaryRelease.
 pub const FINALIZER: &str = "canaryrelease.dev/finalizer";
 /// Our field manager. It must not begin with `kubectl`: GitOps tools take such fields away.
@@ -61,8 +66,7 @@ pub fn derived(base: &str, suffix: &str) -> String {
     }
     let room = LIMIT.saturating_sub(suffix.len()).saturating_sub(6);
     let cut: String = base.chars().take(room).collect();
-    let digest = Sha256::digest(base.as_bytes());
-    let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>().chars().take(5).collect();
+    let hash = hexadecimal(base, 5);
     format!("{}-{hash}{suffix}", cut.trim_end_matches(['-', '.', '_']))
 }
 
@@ -78,9 +82,48 @@ pub fn canary(name: &str) -> String {
     derived(name, "-canary")
 }
 
+/// The name of a release's record: `<release id>-<five characters of the hash of the CanaryRelease's uid>`, so that a
+/// CanaryRelease which is created again never meets the records of its forerunner. At most 253 characters.
+#[must_use]
+pub fn record(id: &str, uid: &str) -> String {
+    let hash = hexadecimal(uid, 5);
+    if id.len() <= 240 {
+        return format!("{id}-{hash}");
+    }
+    let cut: String = id.chars().take(200).collect();
+    format!("{}-{}-{hash}", cut.trim_end_matches(['-', '.']), hexadecimal(id, 5))
+}
+
+/// The value of [`LABEL_TEMPLATE`] for a digest such as `sha256:0f82...`.
+#[must_use]
+pub fn template_label(digest: &str) -> String {
+    digest.trim_start_matches("sha256:").chars().take(16).collect()
+}
+
+fn hexadecimal(text: &str, characters: usize) -> String {
+    Sha256::digest(text.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>()
+        .chars()
+        .take(characters)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_named_after_its_release_and_no_two_meet() {
+        let name = record("web-12", "uid-1");
+        assert!(name.starts_with("web-12-") && name.len() == "web-12-".len() + 5, "{name}");
+        assert_ne!(name, record("web-12", "uid-2"));
+        let long = format!("{}-1", "a".repeat(253));
+        assert!(record(&long, "uid-1").len() <= 253);
+        assert_ne!(record(&long, "uid-1"), record(&format!("{}-2", "a".repeat(253)), "uid-1"));
+        assert_eq!(template_label("sha256:0f8214e142dd57c0de78"), "0f8214e142dd57c0");
+    }
 
     #[test]
     fn short_names_stay_as_they_are() {

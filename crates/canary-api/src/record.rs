@@ -319,6 +319,9 @@ pub struct ReleaseRecordStatus {
     pub gates: Vec<GatePlan>,
     /// `<name>-<number>` of the release.
     pub id: String,
+    /// What was left out of this record for want of room, one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// What became of it, in a sentence.
     pub message: String,
     /// How it ended: Promoted, RolledBack, Aborted, Superseded, Overridden.

@@ -364,6 +364,17 @@ fn value(gate: &Gate, n: f64, k: f64, seconds: f64, other: Option<&Measure>) -> 
     if n > 0.0 { percent(k / n) } else { "no requests".to_owned() }
 }
 
+/// One side's figure by itself, with its unit; `None` where nothing was counted.
+pub(crate) fn of_one_side(gate: &Gate, n: f64, k: f64, seconds: f64) -> Option<String> {
+    if gate.value.is_some() || (n <= 0.0 && (k <= 0.0 || gate.event_rate.is_none())) {
+        return None;
+    }
+    if gate.relative.is_some() {
+        return Some(format!("{} per 1000 requests", trimmed(k / n * 1000.0)));
+    }
+    (seconds > 0.0 || gate.event_rate.is_none()).then(|| value(gate, n, k, seconds, None))
+}
+
 /// A gate's limit as a reader wants it.
 #[must_use]
 pub fn limit(gate: &Gate) -> String {

@@ -19,6 +19,7 @@ pub mod object;
 pub mod observed;
 pub mod plan;
 pub mod pods;
+pub mod record;
 pub mod route;
 pub mod serving;
 pub mod template;

@@ -17,5 +17,7 @@ mod crashes;
 mod good;
 #[path = "scenarios/pods.rs"]
 mod pods;
+#[path = "scenarios/records.rs"]
+mod records;
 #[path = "scenarios/surroundings.rs"]
 mod surroundings;

@@ -37,6 +37,10 @@ metrics endpoints of the target's and the canary's pods itself, each tick. Its b
 
     pods: {timeout: 800ms, maxBodyBytes: 8388608, maxSeries: 50000, maxPods: 500}
 
+Of each CanaryRelease the newest records are kept, for so many days:
+
+    records: {keep: 20, days: 400}
+
 A file named by --config must exist. `--check` reads everything, prints it and exits.
 
 Every flag may be given by the environment variable named beside it; a flag beats its variable.
@@ -140,6 +144,24 @@ struct File {
     providers: Vec<ProviderConfig>,
     #[serde(default)]
     pods: PodLimits,
+    #[serde(default)]
+    records: Retention,
+}
+
+/// Which records of releases are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// The newest so many of each CanaryRelease, 1 to 1000.
+    pub keep: u16,
+    /// For so many days, 1 to 36500.
+    pub days: u16,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { keep: 20, days: 400 }
+    }
 }
 
 /// Everything that was decided.
@@ -153,6 +175,8 @@ pub struct Settings {
     pub providers: Vec<ProviderConfig>,
     /// Bounds on reading pods' own metrics.
     pub pods: PodLimits,
+    /// Which records are kept.
+    pub records: Retention,
 }
 
 impl Settings {
@@ -165,11 +189,12 @@ impl Settings {
         let file = args.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
         match std::fs::read_to_string(&file) {
             Ok(text) => {
-                let File { providers, pods } = parse(&file, &text)?;
-                Ok(Self { args, file: Some(file), providers, pods })
+                let File { providers, pods, records } = parse(&file, &text)?;
+                Ok(Self { args, file: Some(file), providers, pods, records })
             }
             Err(error) if error.kind() == ErrorKind::NotFound && !named => {
-                Ok(Self { args, file: None, providers: Vec::new(), pods: PodLimits::default() })
+                let (providers, pods, records) = Default::default();
+                Ok(Self { args, file: None, providers, pods, records })
             }
             Err(source) => Err(ConfigError::Read { file, source }),
         }
@@ -214,6 +239,7 @@ impl Settings {
                 "no leader election: this must be the only replica".to_owned()
             },
         ];
+        lines.push(format!("records: the newest {}, for {} days", self.records.keep, self.records.days));
         if self.providers.is_empty() {
             lines.push("no provider: the pods' own metrics are read".to_owned());
         }
@@ -270,6 +296,11 @@ fn parse(file: &Path, text: &str) -> Result<File, ConfigError> {
         reason: format!("pods: {error}"),
     };
     parsed.pods.check().map_err(wrong)?;
+    let Retention { keep, days } = parsed.records;
+    if !(1..=1000).contains(&keep) || !(1..=36_500).contains(&days) {
+        let reason = format!("records: keep must be 1 to 1000 and days 1 to 36500, not {keep} and {days}");
+        return Err(ConfigError::Parse { file: file.to_owned(), reason });
+    }
     Ok(parsed)
 }
 
@@ -307,6 +338,13 @@ mod tests {
     }
 
     #[test]
+    fn records_are_kept_as_the_file_says() {
+        let read = |text: &str| parse(Path::new("c.yaml"), text).unwrap().records;
+        assert_eq!(read("# nothing\n"), Retention { keep: 20, days: 400 });
+        assert_eq!(read("records: {keep: 5}\n"), Retention { keep: 5, days: 400 });
+    }
+
+    #[test]
     fn a_file_without_providers_is_fine() {
         assert_eq!(providers("# nothing yet\n").unwrap(), []);
         assert_eq!(providers("").unwrap(), []);
@@ -322,6 +360,8 @@ mod tests {
             ("providers:\n- {name: default, url: 'http://a', timeout: soon}\n", "soon"),
             ("providers:\n- {name: default, url: 'ftp://a'}\n", "providers[0]"),
             ("providers:\n- {name: a, url: 'http://a'}\n- {name: a, url: 'http://b'}\n", "providers[1]: name"),
+            ("records: {keep: 0}\n", "records: keep"),
+            ("records: {keep: 5, months: 3}\n", "months"),
             ("providers:\n- {name: 'A b', url: 'http://a'}\n", "name: \"A b\""),
         ];
         for (text, field) in cases {
@@ -346,6 +386,7 @@ mod tests {
             file: None,
             providers: vec![],
             pods: PodLimits::default(),
+            records: Retention::default(),
         };
         settings.providers = providers(text).unwrap();
         let lines = settings.lines().join("\n");

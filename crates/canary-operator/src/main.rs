@@ -52,7 +52,8 @@ async fn run(settings: &Settings) -> Result<(), AnyError> {
     let listener = http::bind(settings.args.http_address).await?;
     let clients = client::connect(&metrics, settings.args.api_deadline).await?;
     let sources = tick::Sources::new(&settings.providers, settings.pods.clone())?;
-    operator::run(settings, clients, metrics, listener, |parts| tick::ReleaseTicker::new(parts, sources), stop).await;
+    let ticker = |parts| tick::ReleaseTicker::new(parts, sources, settings.records);
+    operator::run(settings, clients, metrics, listener, ticker, stop).await;
     Ok(())
 }
 

@@ -85,6 +85,7 @@ pub struct Metrics {
     phases: Arc<Mutex<HashMap<ObjectKey, String>>>,
     leader: Gauge,
     events: Family<ResultLabels, Counter>,
+    record_writes: Family<ResultLabels, Counter>,
     resident: Gauge,
 }
 
@@ -122,6 +123,7 @@ impl Metrics {
             phases: Arc::default(),
             leader: Gauge::default(),
             events: Family::default(),
+            record_writes: Family::default(),
             resident,
         };
         own.register("build", "The operator's build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
@@ -149,6 +151,11 @@ impl Metrics {
         own.register("phase", "CanaryReleases by phase", metrics.phase.clone());
         own.register("leader", "1 while this replica leads", metrics.leader.clone());
         own.register("events", "Events by what became of them", metrics.events.clone());
+        own.register(
+            "record_writes",
+            "Writes of release records, and failures to read or write one",
+            metrics.record_writes.clone(),
+        );
         metrics.registry = Arc::new(registry);
         metrics
     }
@@ -271,6 +278,11 @@ impl Metrics {
     /// What became of an Event.
     pub fn event(&self, result: &'static str) {
         self.events.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// A release's record was `written`, or that `failed`.
+    pub fn record_write(&self, result: &'static str) {
+        self.record_writes.get_or_create(&ResultLabels { result }).inc();
     }
 }
 

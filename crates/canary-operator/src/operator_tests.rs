@@ -118,6 +118,7 @@ async fn start(server: &Server, arguments: &[&str]) -> (NoopTicker, Cancellation
         file: None,
         providers: vec![],
         pods: canary_metrics::pods::PodLimits::default(),
+        records: crate::config::Retention::default(),
     };
     let clients = Clients { api: server.client(), lease: server.client(), namespace: "system".into() };
     let listener = http::bind(([127, 0, 0, 1], 0).into()).await.unwrap();

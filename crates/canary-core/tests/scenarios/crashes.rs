@@ -19,7 +19,7 @@ fn release(bad: bool, soak: &str, dies_after: Option<usize>) -> World {
 
 fn dies_after_every_write(bad: bool, soak: &str) {
     let whole = release(bad, soak, None);
-    let writes = whole.writes.len();
+    let writes = whole.written;
     assert!(writes > 15);
     for after in 1..=writes {
         let mut world = release(bad, soak, Some(after));

@@ -8,13 +8,14 @@ mod api;
 mod kubernetes;
 mod operator;
 mod promises;
+mod record;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use canary_api::{CanaryReleaseStatus, Step, names};
+use canary_api::{CanaryReleaseStatus, ReleaseRecordStatus, Step, names};
 use canary_core::object;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -170,6 +171,14 @@ pub struct World {
     /// The operator dies after so many more writes.
     pub dies_after: Option<usize>,
     pub deaths: usize,
+    /// Writes of the operator so far, records and status included.
+    pub written: usize,
+    /// Records as they are in the cluster, by name.
+    pub records: BTreeMap<String, ReleaseRecordStatus>,
+    /// When which record was written.
+    pub record_writes: Vec<(Timestamp, String)>,
+    /// Whether the API server refuses each write of a record.
+    pub records_refused: bool,
     promises: promises::Ledger,
 }
 
@@ -230,6 +239,10 @@ impl World {
             status_refused: false,
             dies_after: None,
             deaths: 0,
+            written: 0,
+            records: BTreeMap::new(),
+            record_writes: Vec::new(),
+            records_refused: false,
             promises: promises::Ledger::default(),
         };
         world.create_target();
@@ -459,6 +472,7 @@ impl World {
     pub fn assert_rest(&mut self) {
         self.run(120);
         let (writes, last) = (self.writes.len(), self.writes.last().cloned());
+        let records = self.record_writes.len();
         for _ in 0..100 {
             self.step(Duration::from_secs(60));
             for name in self.operators.keys().cloned().collect::<Vec<_>>() {
@@ -483,7 +497,13 @@ impl World {
                 self.writes.last(),
                 self.describe()
             );
+            assert_eq!(self.record_writes.len(), records, "a record is written at rest\n{}", self.describe());
         }
+    }
+
+    /// The record of a release, as it is in the cluster.
+    pub fn record(&self, id: &str) -> &ReleaseRecordStatus {
+        self.records.values().find(|record| record.id == id).unwrap_or_else(|| panic!("no record of {id}"))
     }
 
     /// Few writes in a quarter of an hour: nothing turns in place, whatever it waits for.

@@ -14,12 +14,17 @@ use canary_core::{
     gates::{self, Measure, Reading},
     object,
     observed::{Hold, Rival},
+    record::Carried,
     traffic::Requests,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{GRID, Metrics, Read, World, Write, api::Refused};
+use super::{
+    GRID, Metrics, Read, World, Write,
+    api::Refused,
+    record::{Died, Journal},
+};
 
 const REFRESH: Duration = Duration::from_secs(60);
 const FOLLOW_UP: Duration = Duration::from_millis(300);
@@ -44,6 +49,7 @@ pub struct Operator {
     failures: u32,
     /// Ticks at one instant, against a loop that turns in place.
     at_once: (Option<Timestamp>, u32),
+    pub(super) journal: Journal,
 }
 
 #[derive(Debug)]
@@ -158,10 +164,18 @@ impl World {
             assert_eq!(decision, decide(&observed, self.now), "decide is deterministic");
         }
         self.promises.decided(&observed, &decision);
-        self.carry_out(name, &raw, &decision)
+        let mut carried = Carried::default();
+        let end = self.carry_out(name, &raw, &decision, &mut carried);
+        if matches!(end, End::Died) {
+            return end;
+        }
+        match self.keep_record(name, &observed, decision, &carried) {
+            Ok(()) => end,
+            Err(Died) => End::Died,
+        }
     }
 
-    fn carry_out(&mut self, name: &str, raw: &Value, decision: &Decision) -> End {
+    fn carry_out(&mut self, name: &str, raw: &Value, decision: &Decision, carried: &mut Carried) -> End {
         let written = self.operators[name].written;
         let stale = written
             .is_none_or(|written| self.now.duration_since(written) >= jiff::SignedDuration::try_from(REFRESH).unwrap());
@@ -175,9 +189,12 @@ impl World {
                 Err(Some(Refused::Conflict(_) | Refused::Gone(_))) => return End::Next(Some(AGAIN)),
                 Err(Some(_)) => {
                     // The status could not be written: traffic goes back all the same, and nothing else is done.
-                    for effect in decision.effects.iter().filter(|effect| effect.gives_traffic_back()) {
-                        if let Err(None) = self.write(name, effect) {
-                            return End::Died;
+                    let back = decision.effects.iter().enumerate().filter(|(_, effect)| effect.gives_traffic_back());
+                    for (index, effect) in back {
+                        match self.write(name, effect) {
+                            Ok(()) => carried.effects.push(index),
+                            Err(None) => return End::Died,
+                            Err(Some(_)) => {}
                         }
                     }
                     return self.failed(name);
@@ -185,10 +202,12 @@ impl World {
             }
             self.operators.get_mut(name).unwrap().written = Some(self.now);
             self.tell(decision);
+            carried.told = true;
         }
-        for effect in &decision.effects {
+        carried.status = true;
+        for (index, effect) in decision.effects.iter().enumerate() {
             match self.write(name, effect) {
-                Ok(()) => {}
+                Ok(()) => carried.effects.push(index),
                 Err(None) => return End::Died,
                 Err(Some(Refused::Conflict(_) | Refused::Gone(_))) => return End::Next(Some(AGAIN)),
                 Err(Some(_)) => return self.failed(name),
@@ -197,6 +216,7 @@ impl World {
         self.operators.get_mut(name).unwrap().failures = 0;
         if !write {
             self.tell(decision);
+            carried.told = true;
         }
         if decision.gone && decision.effects.is_empty() {
             return End::Next(None);
@@ -261,16 +281,22 @@ impl World {
 
     fn noted(&mut self, kind: &'static str, name: &str, what: &str) -> Result<(), Option<Refused>> {
         self.writes.push(Write { at: self.now, kind, name: name.to_owned(), what: what.to_owned() });
+        if self.dies_now() { Err(None) } else { Ok(()) }
+    }
+
+    /// Whether the operator dies right after the write that was made.
+    pub(super) fn dies_now(&mut self) -> bool {
+        self.written += 1;
         match &mut self.dies_after {
             Some(0 | 1) => {
                 self.dies_after = None;
-                Err(None)
+                true
             }
             Some(left) => {
                 *left -= 1;
-                Ok(())
+                false
             }
-            None => Ok(()),
+            None => false,
         }
     }
 
@@ -412,8 +438,16 @@ impl World {
         let measured = match current.step {
             Step::Baseline | Step::Shift | Step::Bake | Step::Roll | Step::HandBack | Step::Drain | Step::Soak => true,
             Step::Scale => current.stage_index > 0,
-            Step::Revert | Step::RevertDrain | Step::RevertTarget | Step::Done => false,
+            // Stable, once all traffic is back on it.
+            Step::RevertDrain => true,
+            Step::Revert | Step::RevertTarget | Step::Done => false,
         };
+        let cleared = current.revert.as_ref().and_then(|revert| revert.clear_at.clone());
+        let mut current = current;
+        if current.step == Step::RevertDrain {
+            current.window_since = cleared;
+            current.counts.clear();
+        }
         let mut counted = self.operators.get_mut(name).unwrap().counted.take();
         if !measured {
             return;

@@ -83,6 +83,11 @@ pub(super) fn pods(namespace: &str) -> Option<String> {
     Some(format!("/api/v1/namespaces/{}/pods", segment(namespace)?))
 }
 
+/// The folder of records.
+pub(super) fn records(namespace: &str) -> Option<String> {
+    Some(format!("/apis/canaryrelease.dev/v1alpha1/namespaces/{}/releaserecords", segment(namespace)?))
+}
+
 /// The folder of NetworkPolicies.
 pub(super) fn network_policies(namespace: &str) -> Option<String> {
     Some(format!("/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies", segment(namespace)?))
@@ -146,6 +151,22 @@ pub(super) async fn list(client: &Client, folder: Option<String>, query: &str) -
             Fetched::Failed(error.to_string())
         }
     }
+}
+
+/// Lists objects' metadata alone.
+pub(super) async fn list_metadata(
+    client: &Client,
+    folder: Option<String>,
+    query: &str,
+) -> Result<Vec<Value>, CallError> {
+    let Some(folder) = folder else { return Ok(Vec::new()) };
+    let what = format!("list {}", folder.rsplit('/').next().unwrap_or_default());
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(format!("{folder}?{query}"))
+        .header(http::header::ACCEPT, "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+    let mut list = call(client, request, Vec::new(), what).await?;
+    Ok(list.get_mut("items").map(Value::take).and_then(|items| serde_json::from_value(items).ok()).unwrap_or_default())
 }
 
 /// Patches an object by JSON patch.
@@ -235,6 +256,15 @@ async fn send(
     if let Some(content) = content {
         request = request.header(http::header::CONTENT_TYPE, content);
     }
+    call(client, request, body, what).await
+}
+
+async fn call(
+    client: &Client,
+    request: http::request::Builder,
+    body: Vec<u8>,
+    what: String,
+) -> Result<Value, CallError> {
     let request =
         request.body(body).map_err(|error| CallError::Invalid { what: what.clone(), why: error.to_string() })?;
     client.request::<Value>(request).await.map_err(|error| CallError::of(what, &error))

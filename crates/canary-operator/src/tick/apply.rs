@@ -6,16 +6,23 @@ use kube::Client;
 
 use super::api::{self, CallError};
 
-/// Carries the effects out; what ended it, if something did.
-pub(super) async fn effects(client: &Client, namespace: &str, effects: &[Effect]) -> Result<(), CallError> {
+/// Carries those of the effects out that `wanted` says, and adds the positions of those that were done; what ended it,
+/// if something did.
+pub(super) async fn effects(
+    client: &Client,
+    namespace: &str,
+    effects: &[Effect],
+    wanted: impl Fn(&Effect) -> bool,
+    done: &mut Vec<usize>,
+) -> Result<(), CallError> {
     let mut failed = None;
-    for effect in effects {
+    for (index, effect) in effects.iter().enumerate().filter(|(_, effect)| wanted(effect)) {
         if failed.is_some() && !effect.gives_traffic_back() {
             break;
         }
         tracing::info!(kind = effect.kind().as_str(), name = effect.name(), "{}", effect.why());
         match one(client, namespace, effect).await {
-            Ok(()) => {}
+            Ok(()) => done.push(index),
             // One route that can't be written keeps no other from giving its traffic back.
             Err(error) if effect.gives_traffic_back() => failed = failed.or(Some(error)),
             // What is wished for and not needed: a refusal must not stop a release.

@@ -3,6 +3,7 @@
 //! kept here may be lost at any time: it is then replayed from a store that keeps the past, or else the sums in the
 //! status are gone on from. It never judges.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -189,8 +190,18 @@ fn measured(release: &CanaryRelease) -> bool {
     match current.step {
         Step::Baseline | Step::Shift | Step::Bake | Step::Roll | Step::HandBack | Step::Drain | Step::Soak => true,
         Step::Scale => current.stage_index > 0,
-        Step::Revert | Step::RevertDrain | Step::RevertTarget | Step::Done => false,
+        // Stable, once all traffic is back on it, while nothing but time is waited for.
+        Step::RevertDrain => true,
+        Step::Revert | Step::RevertTarget | Step::Done => false,
     }
+}
+
+/// The release as its window is to be counted: after a revert from when all traffic was back, and from nothing.
+fn windowed(current: &ReleaseStatus) -> Cow<'_, ReleaseStatus> {
+    let clear = current.revert.as_ref().filter(|_| current.step == Step::RevertDrain);
+    let Some(clear_at) = clear.and_then(|revert| revert.clear_at.clone()) else { return Cow::Borrowed(current) };
+    let after = ReleaseStatus { window_since: Some(clear_at), counts: Vec::new(), ..current.clone() };
+    Cow::Owned(after)
 }
 
 /// Fills the readings of what was observed, asking the source where a tick is due.
@@ -201,11 +212,19 @@ pub(super) async fn gates(
     now: Timestamp,
 ) {
     let release = &observed.release;
-    if !measured(release) {
+    let Some(current) = release.status.as_ref().and_then(|status| status.current.as_ref()) else {
         *ledger = None;
         return;
+    };
+    if !measured(release) {
+        // What was counted before traffic went back is where counting after it goes on from.
+        if current.step != Step::Revert {
+            *ledger = None;
+        }
+        return;
     }
-    let Some(current) = release.status.as_ref().and_then(|status| status.current.as_ref()) else { return };
+    let current = windowed(current);
+    let current = current.as_ref();
     let window = current.window_since.as_ref().map_or(now, |since| since.0);
     let source = match source {
         Ok(source) => source,

@@ -8,6 +8,7 @@ mod measure;
 mod observe;
 mod pods;
 mod questions;
+mod record;
 mod side;
 
 use std::{
@@ -17,7 +18,10 @@ use std::{
 };
 
 use canary_api::{CanaryRelease, CanaryReleaseStatus, Gate, Phase};
-use canary_core::{Decision, Effect, Fetched, Kind, decide};
+use canary_core::{
+    Decision, Effect, Fetched, Kind, decide,
+    record::{Carried, carried_out},
+};
 use canary_metrics::{
     ConfigError, MetricSource, Prometheus, ProviderConfig, Shared,
     pods::{PodLimits, PodScraper},
@@ -31,8 +35,10 @@ use tokio::{sync::watch, time::Instant};
 use self::{
     api::CallError,
     measure::{Ledger, Source},
+    record::{Desk, Journal},
 };
 use crate::{
+    config::Retention,
     events::{EventSink, EventType, Note},
     metrics::Metrics,
     operator::Parts,
@@ -113,6 +119,7 @@ pub struct ReleaseTicker {
     sources: Sources,
     policies: watch::Receiver<PolicyGeneration>,
     metrics: Metrics,
+    records: Retention,
     memory: Mutex<HashMap<ObjectKey, Memory>>,
 }
 
@@ -121,14 +128,19 @@ pub struct ReleaseTicker {
 struct Memory {
     ledger: Option<Ledger>,
     written: Option<Instant>,
+    journal: Journal,
 }
 
 impl ReleaseTicker {
     /// A ticker on a cluster.
     #[must_use]
-    pub fn new(parts: Parts, sources: Sources) -> Self {
+    pub fn new(parts: Parts, sources: Sources, records: Retention) -> Self {
         let Parts { client, events, policy_generation, metrics, .. } = parts;
-        Self { client, events, sources, policies: policy_generation, metrics, memory: Mutex::default() }
+        Self { client, events, sources, policies: policy_generation, metrics, records, memory: Mutex::default() }
+    }
+
+    fn desk(&self) -> Desk<'_> {
+        Desk { client: &self.client, metrics: &self.metrics, retention: self.records }
     }
 
     fn recall(&self, key: &ObjectKey) -> Memory {
@@ -145,6 +157,7 @@ impl ReleaseTicker {
             Fetched::Known(raw) => raw,
             Fetched::Missing => {
                 self.metrics.forget(key);
+                memory.journal.last_words(&self.desk()).await;
                 return Next::Gone;
             }
             Fetched::Failed(why) => {
@@ -163,12 +176,25 @@ impl ReleaseTicker {
         observed.names_pods = source.as_ref().is_ok_and(Source::names_pods);
         let now = Timestamp::now();
         measure::gates(&mut memory.ledger, source, &mut observed, now).await;
-        let decision = decide(&observed, Timestamp::now());
+        let now = Timestamp::now();
+        let decision = decide(&observed, now);
         self.count(key, &observed.release, &decision.status);
-        self.carry_out(key, &raw, memory, &decision).await
+        let mut carried = Carried::default();
+        let next = self.carry_out(key, &raw, memory, &decision, &mut carried).await;
+        // Last of all: whatever a record needs, the release has had its writes.
+        let Some(done) = carried_out(&observed, decision, &carried) else { return next };
+        let again = memory.journal.keep(&self.desk(), &observed, &done, now).await;
+        if next == Next::Idle { again.map_or(next, Next::WakeAfter) } else { next }
     }
 
-    async fn carry_out(&self, key: &ObjectKey, raw: &Value, memory: &mut Memory, decision: &Decision) -> Next {
+    async fn carry_out(
+        &self,
+        key: &ObjectKey,
+        raw: &Value,
+        memory: &mut Memory,
+        decision: &Decision,
+        carried: &mut Carried,
+    ) -> Next {
         let older = |age: Duration| memory.written.is_none_or(|written| written.elapsed() >= age);
         let stale = older(REFRESH);
         // The last word must stand: nothing would come back to write it.
@@ -184,18 +210,23 @@ impl ReleaseTicker {
                 Ok(written) => {
                     memory.written = Some(Instant::now());
                     self.tell(key, &written, raw, decision);
+                    carried.told = true;
                 }
                 Err(CallError::Conflict { .. }) => return again(decision),
                 Err(CallError::Gone { .. }) => return Next::WakeAfter(AGAIN),
-                Err(error) => return self.despite(key, decision, &error).await,
+                Err(error) => return self.despite(key, decision, &error, carried).await,
             }
         }
-        if let Err(error) = apply::effects(&self.client, &key.namespace, &decision.effects).await {
+        carried.status = true;
+        let effects = &decision.effects;
+        if let Err(error) = apply::effects(&self.client, &key.namespace, effects, |_| true, &mut carried.effects).await
+        {
             return self.ended("apply", decision, &error);
         }
         if !write && !decision.notes.is_empty() {
             // What was put right without a change of the status, such as a route that drifted, is said too.
             self.tell(key, raw, raw, decision);
+            carried.told = true;
         }
         if decision.gone && decision.effects.is_empty() {
             return Next::Idle;
@@ -204,11 +235,10 @@ impl ReleaseTicker {
     }
 
     /// The status could not be written: traffic goes back to stable all the same, and nothing else is done.
-    async fn despite(&self, key: &ObjectKey, decision: &Decision, error: &CallError) -> Next {
-        let back: Vec<Effect> = decision.effects.iter().filter(|effect| effect.gives_traffic_back()).cloned().collect();
-        if !back.is_empty()
-            && let Err(second) = apply::effects(&self.client, &key.namespace, &back).await
-        {
+    async fn despite(&self, key: &ObjectKey, decision: &Decision, error: &CallError, carried: &mut Carried) -> Next {
+        let (effects, done) = (&decision.effects, &mut carried.effects);
+        let back = Effect::gives_traffic_back;
+        if let Err(second) = apply::effects(&self.client, &key.namespace, effects, back, done).await {
             tracing::warn!("traffic could not be given back: {second}");
         }
         self.ended("record", decision, error)

@@ -1,0 +1,314 @@
+//! Figures: of the gates in a stage, of stable before it and after a revert, and of both side by side. They are what the
+//! status shows and what it counted; where a figure was not measured there is none.
+
+use canary_api::{Compared, Counted, Gate, GateRecord, GateStatus, ReleaseRecordStatus, ReleaseStatus, Step};
+use canary_stats::{ShareCounts, interval};
+
+use super::{Tick, stages};
+use crate::{
+    gates::{self, Measure, Reading},
+    traffic,
+};
+
+/// Of the interval beside a change.
+const CONFIDENCE: f64 = 0.95;
+
+/// Takes this tick's figures for the stage, the baseline and the comparison.
+pub(super) fn take(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus) {
+    baseline(record, tick, is);
+    // A breach that ends the release while the next stage is scaled is that stage's.
+    let held = tick.was_in(&stages::HELD) || (tick.was_in(&[Step::Scale]) && tick.begins_to_revert());
+    let Some(was) = tick.was.filter(|was| held && was.split) else { return };
+    let shown = of_candidate(tick, is);
+    let index = usize::try_from(was.stage_index).unwrap_or(0);
+    let Some(stage) = record.stages.get_mut(index).filter(|_| !shown.is_empty()) else { return };
+    if stage.result == stages::PLANNED {
+        return;
+    }
+    stage.extended |= was.extended || (is.stage_index == was.stage_index && is.extended);
+    if !is.observed_share.is_empty() {
+        stage.observed_share.clone_from(&is.observed_share);
+    }
+    let passed = shown.iter().filter(|gate| gate.verdict == "Pass").count();
+    stage.passed = format!("{passed}/{}", shown.len());
+    stage.gates = shown;
+    let place = format!("stage {}, {}", stage.number, stage.weight);
+    compare(record, tick, is, &place);
+}
+
+fn baseline(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus) {
+    if is.baseline.is_empty() {
+        if is.step == Step::Baseline {
+            record.baseline = with_counts(tick, tick.decision.status.gates.iter(), &[], "stable");
+        }
+        return;
+    }
+    let of_gate = |sums: &Counted| {
+        let gate = tick.spec.gates.iter().find(|gate| gate.name == sums.gate)?;
+        Some(GateRecord {
+            events: Some(figure(sums.k)),
+            gate: sums.gate.clone(),
+            limit: gates::limit(gate),
+            requests: (sums.n > 0.0).then(|| figure(sums.n)),
+            rests_on: rests_on(sums),
+            value: gates::of_one_side(gate, sums.n, sums.k, sums.seconds).unwrap_or_else(|| "none".to_owned()),
+            verdict: "Baseline".to_owned(),
+            ..GateRecord::default()
+        })
+    };
+    // What is captured stays; a gate that was taken out of the spec since can't be told any more.
+    let captured: Vec<GateRecord> = is.baseline.iter().filter_map(of_gate).collect();
+    if captured.len() >= record.baseline.len() || is.step == Step::Baseline || tick.was_in(&[Step::Baseline]) {
+        record.baseline = captured;
+    }
+}
+
+/// The candidate's gates as the status shows them, with what they rest on.
+pub(super) fn of_candidate(tick: &Tick<'_>, is: &ReleaseStatus) -> Vec<GateRecord> {
+    let shown = tick.decision.status.gates.iter().filter(|gate| gate.verdict != "Baseline");
+    with_counts(tick, shown, &is.counts, "canary")
+}
+
+/// Whether all of the traffic is the candidate's: what stable still counted is from before the gateway had switched.
+fn without_stable(tick: &Tick<'_>) -> bool {
+    let alone = |release: &ReleaseStatus| {
+        let reverted = release.revert.as_ref().is_some_and(|revert| revert.reason == "BreachWithoutControl");
+        reverted || traffic::weight(release) >= 1.0
+    };
+    tick.was.is_some_and(alone) || tick.is.is_some_and(alone)
+}
+
+fn with_counts<'a>(
+    tick: &Tick<'_>,
+    shown: impl Iterator<Item = &'a GateStatus>,
+    counts: &[Counted],
+    side: &str,
+) -> Vec<GateRecord> {
+    shown.map(|gate| one_gate(tick, gate, counts, side)).collect()
+}
+
+fn one_gate(tick: &Tick<'_>, shown: &GateStatus, counts: &[Counted], side: &str) -> GateRecord {
+    let counted = |side: &str| {
+        counts.iter().find(|sums| sums.gate == shown.gate && sums.side == side && (sums.n > 0.0 || sums.k > 0.0))
+    };
+    let rule = tick.spec.gates.iter().find(|gate| gate.name == shown.gate);
+    let beside = counted("stable")
+        .filter(|_| !without_stable(tick))
+        .zip(rule)
+        .and_then(|(sums, rule)| gates::of_one_side(rule, sums.n, sums.k, sums.seconds));
+    GateRecord {
+        events: counted(side).map(|sums| figure(sums.k)),
+        gate: shown.gate.clone(),
+        interval: shown.interval.clone(),
+        limit: shown.limit.clone(),
+        proved: shown.proved,
+        requests: counted(side).map(|sums| sums.n).filter(|n| *n > 0.0).map(figure),
+        rests_on: shown.rests_on.clone(),
+        stable: beside.unwrap_or_default(),
+        value: shown.value.clone(),
+        verdict: shown.verdict.clone(),
+    }
+}
+
+/// Counts are whole, but for what was extrapolated: three decimals are kept.
+fn figure(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+fn rests_on(sums: &Counted) -> String {
+    format!("{} of {} in {}s", gates::trimmed(sums.k), gates::trimmed(sums.n), sums.seconds.round())
+}
+
+/// The stable side since all traffic was back on it, and whether it keeps the limits: `yes`, `no: ...` or `not known:
+/// ...`. Nothing where this tick measured nothing. Only gates that count one side by itself can tell.
+pub(super) fn of_stable_after(tick: &Tick<'_>) -> Option<(Vec<GateRecord>, String)> {
+    if tick.seen.readings.is_empty() {
+        return None;
+    }
+    let mut after = Vec::new();
+    let (mut broken, mut open) = (Vec::new(), Vec::new());
+    for gate in tick.spec.gates.iter().filter(|gate| gate.value.is_none() && gate.relative.is_none()) {
+        let reading = tick.seen.readings.iter().find(|reading| reading.gate == gate.name);
+        let (shown, keeps) = keeps(gate, reading);
+        match keeps {
+            Keeps::Yes => {}
+            Keeps::No => broken.push(format!("gate {}: {} where {} is allowed", gate.name, shown.value, shown.limit)),
+            Keeps::Unknown(why) => open.push(format!("gate {}: {why}", gate.name)),
+        }
+        after.push(shown);
+    }
+    let verified = match (broken.is_empty(), open.is_empty(), after.is_empty()) {
+        (_, _, true) => "not known: no gate tells of the stable side by itself".to_owned(),
+        (false, ..) => format!("no: {}", broken.join("; ")),
+        (true, false, _) => format!("not known: {}", open.join("; ")),
+        (true, true, _) => "yes".to_owned(),
+    };
+    Some((after, verified))
+}
+
+enum Keeps {
+    Yes,
+    No,
+    Unknown(String),
+}
+
+fn keeps(gate: &Gate, reading: Option<&Reading>) -> (GateRecord, Keeps) {
+    let shown = reading.and_then(|reading| gates::stable_shown(gate, reading)).unwrap_or_default();
+    let counted = reading.and_then(|reading| {
+        let (n, k) = gates::counts(&reading.stable, gates::bounded(gate))?;
+        Some((n, k, gates::seconds(&reading.stable), matches!(reading.stable, Measure::Partial { .. })))
+    });
+    let mut record = GateRecord {
+        gate: gate.name.clone(),
+        limit: gates::limit(gate),
+        rests_on: shown.rests_on.clone(),
+        value: if shown.value.is_empty() { "none".to_owned() } else { shown.value },
+        ..GateRecord::default()
+    };
+    let (verdict, keeps) = match counted {
+        None => {
+            let why = if shown.rests_on.is_empty() { "not measured".to_owned() } else { shown.rests_on };
+            ("NoData", Keeps::Unknown(why))
+        }
+        Some((n, k, seconds, partial)) => {
+            record.requests = (n > 0.0).then(|| figure(n));
+            record.events = Some(figure(k));
+            let enough = f64::from(gate.min_requests);
+            if reading.is_some_and(|reading| gates::stable_in_breach(gate, reading).is_some()) {
+                ("Breach", Keeps::No)
+            } else if n < enough || n <= 0.0 {
+                let why = format!("{} of the {enough} requests that it takes", gates::trimmed(n));
+                (if n > 0.0 { "Inconclusive" } else { "NoData" }, Keeps::Unknown(why))
+            } else if partial || !within(gate, n, k, seconds) {
+                ("Inconclusive", Keeps::Unknown(format!("{} proves nothing yet", record.value)))
+            } else {
+                ("Pass", Keeps::Yes)
+            }
+        }
+    };
+    verdict.clone_into(&mut record.verdict);
+    (record, keeps)
+}
+
+/// Whether the plain estimate is within the limit.
+fn within(gate: &Gate, n: f64, k: f64, seconds: f64) -> bool {
+    if let Some(rule) = &gate.error_rate {
+        return k <= n * rule.limit.fraction();
+    }
+    if let Some(rule) = &gate.latency {
+        return k <= n * (1.0 - rule.quantile.fraction());
+    }
+    gate.event_rate.as_ref().is_some_and(|rule| seconds > 0.0 && k <= rule.limit.per_minute() * seconds / 60.0)
+}
+
+/// Both versions side by side: at the same time where the stage had a stable side, else against the baseline, which
+/// never takes the place of the former.
+fn compare(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus, place: &str) {
+    for gate in &tick.spec.gates {
+        let side =
+            |side: &str| is.counts.iter().find(|sums| sums.gate == gate.name && sums.side == side && sums.n > 0.0);
+        let prefix = format!("{}: ", gate.name);
+        let known = record.comparison.iter().position(|one| one.metric.starts_with(&prefix));
+        let baseline = is.baseline.iter().find(|sums| sums.gate == gate.name && sums.n > 0.0);
+        let phi = gate.dispersion.or(baseline.and_then(|sums| sums.dispersion)).unwrap_or(1.0).max(1.0);
+        let stable = side("stable").filter(|_| !without_stable(tick));
+        let row = match (side("canary"), stable, baseline) {
+            (Some(canary), Some(stable), _) => {
+                compared(gate, canary, stable, phi, &format!("at the same time, {place}"))
+            }
+            (Some(canary), None, Some(before)) if known.is_none() => {
+                compared(gate, canary, before, phi, &format!("against the baseline, {place}"))
+            }
+            _ if gate.value.is_some() => unmeasured(gate, tick),
+            _ => continue,
+        };
+        match known.and_then(|at| record.comparison.get_mut(at)) {
+            Some(before) => *before = row,
+            None => record.comparison.push(row),
+        }
+    }
+}
+
+/// A value gate looks at the candidate alone.
+fn unmeasured(gate: &Gate, tick: &Tick<'_>) -> Compared {
+    let shown = tick.decision.status.gates.iter().find(|shown| shown.gate == gate.name);
+    Compared {
+        after: shown.map_or_else(|| "none".to_owned(), |shown| shown.value.clone()),
+        before: "not measured".to_owned(),
+        change: "not known: a value gate looks at the candidate only".to_owned(),
+        metric: format!("{}: the value", gate.name),
+    }
+}
+
+fn compared(gate: &Gate, canary: &Counted, stable: &Counted, phi: f64, place: &str) -> Compared {
+    let what = match (&gate.error_rate, &gate.latency) {
+        (Some(_), _) => "share of bad requests".to_owned(),
+        (_, Some(rule)) => format!("share of requests slower than {}", rule.limit),
+        _ => "events per 1000 requests".to_owned(),
+    };
+    let figure = |sums: &Counted| {
+        let share = sums.k / sums.n;
+        if gates::bounded(gate) { gates::percent(share) } else { gates::trimmed(share * 1000.0) }
+    };
+    Compared {
+        after: figure(canary),
+        before: figure(stable),
+        change: change(canary, stable, phi),
+        metric: format!("{}: {what} ({place})", gate.name),
+    }
+}
+
+/// By how much the candidate's rate differs from stable's, with its interval. Of two counts of rare events, one's part
+/// of their sum is binomial; the exact interval of that part (Clopper and Pearson) is one of the ratio of the rates.
+/// Where events come in bursts, counts are divided by the dispersion first.
+fn change(canary: &Counted, stable: &Counted, phi: f64) -> String {
+    let (after, before) = (canary.k / phi, stable.k / phi);
+    if after + before <= 0.0 {
+        return "none on either side".to_owned();
+    }
+    let exposure = stable.n / canary.n;
+    let part =
+        ShareCounts::new(after + before, after).and_then(|counts| interval::clopper_pearson(&counts, CONFIDENCE));
+    let Ok(part) = part else { return "not known: the counts make no sense".to_owned() };
+    let ratio = |part: f64| part / (1.0 - part) * exposure;
+    if before <= 0.0 {
+        return format!("not to be told in per cent: none before (at least {})", signed(ratio(part.low)));
+    }
+    let high = if part.high < 1.0 { signed(ratio(part.high)) } else { "no bound".to_owned() };
+    format!("{} ({} to {high})", signed(after / before * exposure), signed(ratio(part.low)))
+}
+
+/// A ratio as a change in per cent.
+fn signed(ratio: f64) -> String {
+    let percent = (ratio - 1.0) * 100.0;
+    let percent = if percent.abs() < 0.05 { 0.0 } else { percent };
+    format!("{percent:+.1}%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(k: f64, n: f64) -> Counted {
+        Counted { k, n, seconds: 60.0, ..Counted::default() }
+    }
+
+    #[test]
+    fn a_change_has_an_interval_that_holds_it_and_says_where_there_is_none() {
+        assert_eq!(change(&counted(10.0, 1000.0), &counted(10.0, 1000.0), 1.0), "+0.0% (-62.8% to +169.1%)");
+        assert_eq!(change(&counted(0.0, 1000.0), &counted(0.0, 9000.0), 1.0), "none on either side");
+        assert!(
+            change(&counted(5.0, 100.0), &counted(0.0, 900.0), 1.0).starts_with("not to be told in per cent: none")
+        );
+        let none = change(&counted(0.0, 1000.0), &counted(50.0, 1000.0), 1.0);
+        assert!(none.starts_with("-100.0% (-100.0% to -9"), "{none}");
+        let (tight, wide) = (counted(100.0, 1e4), counted(100.0, 1e4));
+        let width = |phi: f64| {
+            let text = change(&tight, &wide, phi);
+            let (low, high) = text.split_once('(').unwrap().1.trim_end_matches(')').split_once(" to ").unwrap();
+            let number = |text: &str| text.trim_end_matches('%').parse::<f64>().unwrap();
+            number(high) - number(low)
+        };
+        assert!(width(4.0) > 1.5 * width(1.0), "bursts make it wider");
+    }
+}

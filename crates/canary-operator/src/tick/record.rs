@@ -1,0 +1,398 @@
+//! Keeps the records of a CanaryRelease's releases: after a tick's own writes, never before them, and not at all while
+//! traffic is on its way back to stable. A record that can't be written stops and delays nothing: what was not written
+//! stays in memory and goes with a later tick. What is in a record is [`canary_core::record`]'s to say; this decides only
+//! when it is read and written, and when old ones go.
+
+use std::time::Duration;
+
+use canary_api::{ReleaseRecordStatus, ReleaseStatus, Step, names};
+use canary_core::{
+    Decision, Fetched, Observed, object,
+    record::{self, due},
+};
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use super::api::{self, CallError};
+use crate::{config::Retention, metrics::Metrics};
+
+/// Longest time for one call about records: they may not hold a tick up.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// After the first failure in a row; doubles with each.
+const FIRST_DELAY: Duration = Duration::from_secs(5);
+/// Longest delay after failures while a release is under way, and at rest.
+const LONGEST_DELAY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
+/// Failures in a row after which a release that is over is left without the end of its record.
+const GIVE_UP: u32 = 16;
+/// Old records deleted at once.
+const MOST_DELETED: usize = 25;
+
+/// What it takes to write records.
+pub(super) struct Desk<'a> {
+    pub(super) client: &'a Client,
+    pub(super) metrics: &'a Metrics,
+    pub(super) retention: Retention,
+}
+
+/// What is kept of records between ticks; it may be lost.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// Of the release under way, and of ones that ended and are not written yet.
+    pages: Vec<Page>,
+    /// The release whose record is complete, or that gets none.
+    settled: String,
+    quiet_until: Option<Instant>,
+    failures: u32,
+}
+
+#[derive(Debug)]
+struct Page {
+    name: String,
+    namespace: String,
+    record: ReleaseRecordStatus,
+    /// As it stands in the cluster.
+    written: Option<ReleaseRecordStatus>,
+    at: Instant,
+    /// The object's metadata, once it was created or read.
+    metadata: Option<Value>,
+    /// Whether it is known what became of earlier attempts at the same template.
+    knows_earlier: bool,
+}
+
+impl Journal {
+    /// Folds what was carried out of a tick into the records and writes what is due. When to look again, where nothing
+    /// else would and something is still to be written.
+    pub(super) async fn keep(
+        &mut self,
+        desk: &Desk<'_>,
+        seen: &Observed,
+        done: &Decision,
+        now: Timestamp,
+    ) -> Option<Duration> {
+        let current = done.status.current.as_ref().filter(|current| !current.id.is_empty())?;
+        let may_call = !record::waits(current) && self.quiet_until.is_none_or(|until| until <= Instant::now());
+        if !self.knows(&current.id) {
+            self.open(desk, seen, current, may_call, now).await;
+        }
+        for page in &mut self.pages {
+            page.record = record::next(&page.record, seen, done, now);
+        }
+        if may_call {
+            self.write(desk, current.step == Step::Done).await;
+        }
+        self.settle(&current.id);
+        let unwritten = current.step == Step::Done && !self.pages.is_empty();
+        let wait = || self.quiet_until.map_or(Duration::ZERO, |until| until.duration_since(Instant::now()));
+        unwritten.then(|| wait().max(Duration::from_secs(1)))
+    }
+
+    /// The CanaryRelease is gone: one more try, then what could not be written is lost.
+    pub(super) async fn last_words(&mut self, desk: &Desk<'_>) {
+        for page in &mut self.pages {
+            if let Err(error) = page.write(desk).await {
+                desk.metrics.record_write("failed");
+                tracing::warn!(record = page.name, "the record stays as it was last written: {error}");
+            }
+        }
+        self.pages.clear();
+    }
+
+    fn knows(&self, id: &str) -> bool {
+        self.settled == id || self.pages.iter().any(|page| page.record.id == id)
+    }
+
+    /// Begins the record of a release that this tick starts; after a restart takes up the one that is there, and that of
+    /// the release before, should its end not have been written.
+    async fn open(
+        &mut self,
+        desk: &Desk<'_>,
+        seen: &Observed,
+        current: &ReleaseStatus,
+        may_call: bool,
+        now: Timestamp,
+    ) {
+        let metadata = &seen.release.metadata;
+        let uid = metadata.uid.as_deref().unwrap_or_default();
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let was = seen.release.status.as_ref().and_then(|status| status.current.as_ref());
+        if was.is_none_or(|was| was.id != current.id) {
+            return self.pages.push(Page::new(names::record(&current.id, uid), namespace));
+        }
+        if !may_call {
+            return;
+        }
+        let before = format!("{}-{}", metadata.name.as_deref().unwrap_or_default(), current.number.saturating_sub(1));
+        let earlier = (current.number > 1 && !self.knows(&before)).then_some(&before);
+        for id in earlier.into_iter().chain([&current.id]) {
+            let name = names::record(id, uid);
+            match bounded(api::get(desk.client, api::records(&namespace), &name)).await {
+                Some(Fetched::Known(found)) => {
+                    let page = Page::read(name, namespace.clone(), &found, now);
+                    if !page.record.frozen {
+                        self.pages.push(page);
+                    } else if *id == current.id {
+                        self.settled.clone_from(id);
+                    }
+                }
+                // A release that was over before records were kept gets none.
+                Some(Fetched::Missing) if current.step == Step::Done && *id == current.id => {
+                    self.settled.clone_from(id);
+                }
+                Some(Fetched::Missing) if *id == current.id => self.pages.push(Page::new(name, namespace.clone())),
+                Some(Fetched::Missing) => {}
+                Some(Fetched::Failed(why)) => return self.failed(desk, &name, &why, false),
+                None => return self.failed(desk, &name, "no answer in time", false),
+            }
+        }
+    }
+
+    async fn write(&mut self, desk: &Desk<'_>, at_rest: bool) {
+        let mut failed = None;
+        for page in &mut self.pages {
+            if !due(page.written.as_ref(), &page.record, page.at.elapsed()) {
+                continue;
+            }
+            match page.write(desk).await {
+                Ok(()) => {
+                    desk.metrics.record_write("written");
+                    self.quiet_until = None;
+                    self.failures = 0;
+                }
+                Err(error) => {
+                    failed = Some((page.name.clone(), error.to_string()));
+                    break;
+                }
+            }
+        }
+        if let Some((name, why)) = failed {
+            self.failed(desk, &name, &why, at_rest);
+        }
+    }
+
+    fn failed(&mut self, desk: &Desk<'_>, name: &str, why: &str, at_rest: bool) {
+        desk.metrics.record_write("failed");
+        if self.failures == 0 {
+            tracing::warn!(record = name, "the record can't be written; the release goes on without it for now: {why}");
+        }
+        let longest = if at_rest { LONGEST_DELAY.1 } else { LONGEST_DELAY.0 };
+        let delay =
+            FIRST_DELAY.saturating_mul(1_u32.checked_shl(self.failures.min(16)).unwrap_or(u32::MAX)).min(longest);
+        self.failures = self.failures.saturating_add(1);
+        self.quiet_until = Instant::now().checked_add(delay);
+        if at_rest && self.failures >= GIVE_UP {
+            tracing::warn!(record = name, "the record stays as it was last written: {why}");
+            if let Some(page) = self.pages.last() {
+                self.settled.clone_from(&page.record.id);
+            }
+            self.pages.clear();
+            self.failures = 0;
+        }
+    }
+
+    /// What is frozen and written needs no memory.
+    fn settle(&mut self, id: &str) {
+        let settled = |page: &Page| page.record.frozen && page.written.as_ref() == Some(&page.record);
+        if self.pages.iter().any(|page| page.record.id == id && settled(page)) {
+            self.settled = id.to_owned();
+        }
+        self.pages.retain(|page| !settled(page));
+    }
+}
+
+impl Page {
+    fn new(name: String, namespace: String) -> Self {
+        let record = ReleaseRecordStatus::default();
+        Self { name, namespace, record, written: None, at: Instant::now(), metadata: None, knows_earlier: false }
+    }
+
+    fn read(name: String, namespace: String, found: &Value, now: Timestamp) -> Self {
+        let mut page = Self::new(name, namespace);
+        let status = page.adopt(found);
+        // One that was created and never written begins now.
+        if !status.id.is_empty() {
+            page.record = record::taken_up(status, now);
+            page.knows_earlier = true;
+        }
+        page
+    }
+
+    /// Takes an object for the one that is written to.
+    fn adopt(&mut self, found: &Value) -> ReleaseRecordStatus {
+        let status: ReleaseRecordStatus =
+            found.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default();
+        self.metadata = found.get("metadata").cloned();
+        self.written = (!status.id.is_empty()).then(|| status.clone());
+        status
+    }
+
+    /// Writes it, making the object first where that is not there.
+    async fn write(&mut self, desk: &Desk<'_>) -> Result<(), CallError> {
+        if !self.knows_earlier {
+            self.look_for_earlier(desk).await?;
+        }
+        if self.metadata.is_none() {
+            self.create(desk).await?;
+        }
+        match self.put(desk).await {
+            // People may edit the spec at any time; only the operator writes the status.
+            Err(CallError::Conflict { .. }) => self.again(desk).await,
+            Err(error @ CallError::Gone { .. }) => {
+                self.metadata = None;
+                Err(error)
+            }
+            other => other,
+        }
+    }
+
+    async fn put(&mut self, desk: &Desk<'_>) -> Result<(), CallError> {
+        let of = self.metadata.as_ref();
+        let field = |name: &str| of.and_then(|metadata| metadata.get(name)).cloned().unwrap_or_default();
+        let object = json!({
+            "apiVersion": "canaryrelease.dev/v1alpha1",
+            "kind": "ReleaseRecord",
+            "metadata": {
+                "name": self.name,
+                "namespace": self.namespace,
+                "uid": field("uid"),
+                "resourceVersion": field("resourceVersion"),
+            },
+            "spec": {},
+            "status": self.record,
+        });
+        let call = api::put_status(desk.client, api::records(&self.namespace), &object);
+        let answer = bounded(call).await.unwrap_or_else(|| Err(unanswered(&self.name)))?;
+        self.metadata = answer.get("metadata").cloned();
+        self.written = Some(self.record.clone());
+        self.at = Instant::now();
+        Ok(())
+    }
+
+    /// After a conflict: once more on what is there now. Where another operator wrote meanwhile, its word stands, and
+    /// the next tick goes on from it.
+    async fn again(&mut self, desk: &Desk<'_>) -> Result<(), CallError> {
+        let found = match bounded(api::get(desk.client, api::records(&self.namespace), &self.name)).await {
+            Some(Fetched::Known(found)) => found,
+            Some(Fetched::Missing) => {
+                self.metadata = None;
+                return Err(CallError::Gone { what: self.name.clone(), why: "it was deleted".to_owned() });
+            }
+            Some(Fetched::Failed(why)) => return Err(CallError::Unavailable { what: self.name.clone(), why }),
+            None => return Err(unanswered(&self.name)),
+        };
+        let expected = self.written.take();
+        let status = self.adopt(&found);
+        if self.written == expected {
+            return self.put(desk).await;
+        }
+        self.record = status;
+        Ok(())
+    }
+
+    async fn create(&mut self, desk: &Desk<'_>) -> Result<(), CallError> {
+        let object = json!({
+            "apiVersion": "canaryrelease.dev/v1alpha1",
+            "kind": "ReleaseRecord",
+            "metadata": {"name": self.name, "namespace": self.namespace, "labels": {
+                names::LABEL_RECORD_OF: names::label_value(&self.record.release),
+                names::LABEL_TEMPLATE: names::template_label(&self.record.candidate.digest),
+            }},
+            "spec": {},
+        });
+        let call = api::create(desk.client, api::records(&self.namespace), &object);
+        match bounded(call).await.unwrap_or_else(|| Err(unanswered(&self.name))) {
+            Ok(created) => {
+                self.metadata = created.get("metadata").cloned();
+                self.tidy(desk).await;
+                Ok(())
+            }
+            // It was created and the answer was lost, or by an operator before us.
+            Err(CallError::Conflict { .. }) => {
+                match bounded(api::get(desk.client, api::records(&self.namespace), &self.name)).await {
+                    Some(Fetched::Known(found)) => {
+                        let status = self.adopt(&found);
+                        if status.frozen {
+                            self.record = status;
+                        }
+                        Ok(())
+                    }
+                    _ => Err(unanswered(&self.name)),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Rollbacks of earlier attempts at the same template, before the first write.
+    async fn look_for_earlier(&mut self, desk: &Desk<'_>) -> Result<(), CallError> {
+        let labels = [
+            (names::LABEL_RECORD_OF.to_owned(), names::label_value(&self.record.release)),
+            (names::LABEL_TEMPLATE.to_owned(), names::template_label(&self.record.candidate.digest)),
+        ];
+        let query = api::label_selector(&labels.into());
+        let found = match bounded(api::list(desk.client, api::records(&self.namespace), &query)).await {
+            Some(Fetched::Known(found)) => found,
+            Some(Fetched::Failed(why)) => {
+                return Err(CallError::Unavailable { what: "earlier records".to_owned(), why });
+            }
+            Some(Fetched::Missing) | None => return Err(unanswered("earlier records")),
+        };
+        let uid = self.record.release_uid.as_str();
+        let statuses = found.into_iter().filter_map(|mut found| found.get_mut("status").map(Value::take));
+        let records: Vec<ReleaseRecordStatus> = statuses
+            .filter_map(|status| serde_json::from_value::<ReleaseRecordStatus>(status).ok())
+            .filter(|record| record.release_uid == uid)
+            .collect();
+        let mut rollbacks = record::earlier(&records, &self.record.id, &self.record.candidate.digest);
+        rollbacks.append(&mut self.record.rollbacks);
+        self.record.rollbacks = rollbacks;
+        self.record = record::bound(std::mem::take(&mut self.record));
+        self.knows_earlier = true;
+        Ok(())
+    }
+
+    /// Deletes records of this CanaryRelease that are too many or too old. What can't be deleted now goes another time.
+    async fn tidy(&self, desk: &Desk<'_>) {
+        let labels = [(names::LABEL_RECORD_OF.to_owned(), names::label_value(&self.record.release))];
+        let query = api::label_selector(&labels.into());
+        let folder = || api::records(&self.namespace);
+        let Some(Ok(found)) = bounded(api::list_metadata(desk.client, folder(), &query)).await else { return };
+        for old in surplus(&found, &self.name, desk.retention, Timestamp::now()).into_iter().take(MOST_DELETED) {
+            let name = object::name(old);
+            match bounded(api::delete(desk.client, folder(), name, object::uid(old))).await {
+                Some(Ok(())) => tracing::info!(record = name, "deleted an old record"),
+                Some(Err(error)) => tracing::debug!("{error}"),
+                None => return,
+            }
+        }
+    }
+}
+
+/// Records beyond the newest that are kept, and those that are too old; never the one just written.
+fn surplus<'a>(found: &'a [Value], own: &str, retention: Retention, now: Timestamp) -> Vec<&'a Value> {
+    let created = |record: &Value| object::text(record, "/metadata/creationTimestamp").parse::<Timestamp>().ok();
+    let oldest = now.checked_sub(SignedDuration::from_hours(i64::from(retention.days).saturating_mul(24))).ok();
+    let mut all: Vec<&Value> = found.iter().filter(|record| object::name(record) != own).collect();
+    all.sort_by_key(|record| std::cmp::Reverse((created(record), object::name(record).to_owned())));
+    // The own one is the newest.
+    let kept = usize::from(retention.keep).saturating_sub(1);
+    let too_old = |record: &Value| oldest.zip(created(record)).is_some_and(|(oldest, created)| created < oldest);
+    all.into_iter()
+        .enumerate()
+        .filter(|(index, record)| *index >= kept || too_old(record))
+        .map(|(_, record)| record)
+        .collect()
+}
+
+async fn bounded<T>(call: impl Future<Output = T>) -> Option<T> {
+    timeout(DEADLINE, call).await.ok()
+}
+
+fn unanswered(what: &str) -> CallError {
+    CallError::Unavailable { what: what.to_owned(), why: format!("no answer within {DEADLINE:?}") }
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;
