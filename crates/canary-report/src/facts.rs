@@ -98,6 +98,8 @@ pub struct Facts {
     pub timeline: Vec<EntryFacts>,
     /// Entries that the record had no room for.
     pub timeline_dropped: u32,
+    /// What the record had no room for, a sentence each.
+    pub left_out: Vec<String>,
     /// The files of the evidence folder.
     pub evidence: Vec<FileFacts>,
 }
@@ -476,6 +478,7 @@ pub fn facts(record: &ReleaseRecord, changes: &Changes) -> Facts {
         },
         timeline: status.timeline.iter().map(entry).collect(),
         timeline_dropped: status.timeline_dropped,
+        left_out: texts(&status.left_out),
         evidence: evidence::names(record),
     }
 }

@@ -52,7 +52,7 @@ pub fn markdown(text: &str) -> String {
             '&' if entity(after, shown.get(index..)) => out.push_str("&amp;"),
             // Between letters it never sets anything off, and names and addresses stay readable.
             '_' if word(before) && word(after) => out.push('_'),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' | '$' | '{' | '}' => {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' | '^' | '$' | '{' | '}' => {
                 out.push('\\');
                 out.push(*sign);
             }

@@ -1,12 +1,14 @@
 //! The cluster: the client, and the few reads, watches and writes that commands make of it. Every call has a deadline;
 //! it never repeats a write and never polls.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use canary_api::CanaryRelease;
+use canary_api::{CanaryRelease, ReleaseRecord};
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, DynamicObject};
@@ -101,6 +103,32 @@ impl Cluster {
         found.items.into_iter().map(|item| Ok(Release::read(untyped(item)?))).collect()
     }
 
+    /// Records of releases in the namespace, as the API server has them; of those with this label, where one is given.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub async fn records(&self, label: Option<&str>) -> Result<Vec<Value>, Error> {
+        let resource = ApiResource::erase::<ReleaseRecord>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let mut wanted = ListParams::default();
+        wanted.label_selector = label.map(str::to_owned);
+        let doing = format!("list the ReleaseRecords of namespace {}", self.namespace);
+        let found = within(&doing, api.list(&wanted)).await?;
+        // Items of a list have no kind of their own.
+        found.items.into_iter().map(untyped).collect()
+    }
+
+    /// The data of a ConfigMap; none where it is not there.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn config_map(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let doing = format!("read ConfigMap {}/{name}", self.namespace);
+        let found = within(&clean::text(&doing), api.get_opt(name)).await?;
+        Ok(found.map(|found| found.data.unwrap_or_default()))
+    }
+
     /// A CanaryRelease at every change.
     pub fn watch_release(&self, name: &str) -> impl Stream<Item = Result<Seen, Error>> + Unpin + use<> {
         watch(self.releases(), format!("CanaryRelease {}/{name}", self.namespace), name)
@@ -185,7 +213,7 @@ pub fn explain(error: &kube::Error) -> String {
     let said = clean::text(&status.message);
     match status.code {
         401 => format!("{said}; log in to the cluster again"),
-        403 if said.contains("canaryreleases") => {
+        403 if said.contains("canaryreleases") || said.contains("releaserecords") => {
             format!("{said}; ask for ClusterRole canaryrelease-viewer in this namespace")
         }
         403 => format!("{said}; ask for ClusterRole view in this namespace"),
