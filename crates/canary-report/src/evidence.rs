@@ -106,7 +106,8 @@ fn listed(record: &ReleaseRecord) -> Vec<File> {
     let empty = ReleaseRecordStatus::default();
     let status = record.status.as_ref().unwrap_or(&empty);
     let mut files = of_deployment(record, status, &version_part(record));
-    let mut more: Vec<File> = status.rollbacks.iter().flat_map(|rollback| of_rollback(record, status, rollback)).collect();
+    let mut more: Vec<File> =
+        status.rollbacks.iter().flat_map(|rollback| of_rollback(record, status, rollback)).collect();
     if !status.rollbacks.is_empty() {
         more.extend(of_database(record));
     }
@@ -128,10 +129,20 @@ fn of_deployment(record: &ReleaseRecord, status: &ReleaseRecordStatus, version: 
         Err(format!("the record holds no {what}; name where it is under spec.links"))
     };
     let mut files = vec![
-        file("release_tag.txt".to_owned(), "what was released: version, images, digests, times", Ok(tag(record, status)), false),
+        file(
+            "release_tag.txt".to_owned(),
+            "what was released: version, images, digests, times",
+            Ok(tag(record, status)),
+            false,
+        ),
         file(format!("sbom_{version}.json"), "software bill of materials", linked("SBOM"), false),
         file(format!("build_provenance_{version}.json"), "build provenance", linked("provenance"), false),
-        file(format!("go_nogo_signed_{version}.txt"), "the decision to go live: by whom, when, on which checklist", go_no_go(record), false),
+        file(
+            format!("go_nogo_signed_{version}.txt"),
+            "the decision to go live: by whom, when, on which checklist",
+            go_no_go(record),
+            false,
+        ),
         file(
             format!("blind_spots_scan_{version}.txt"),
             "pre-flight scan",
@@ -144,7 +155,12 @@ fn of_deployment(record: &ReleaseRecord, status: &ReleaseRecordStatus, version: 
             figures("Stable before the release", &status.baseline).ok_or_else(|| "no baseline was measured".to_owned()),
             false,
         ),
-        file(format!("canary_plan_{version}.txt"), "the stages and gates as the release began", Ok(plan(status)), false),
+        file(
+            format!("canary_plan_{version}.txt"),
+            "the stages and gates as the release began",
+            Ok(plan(status)),
+            false,
+        ),
     ];
     for stage in &status.stages {
         let weight = part(stage.weight.trim_end_matches('%'));
@@ -171,13 +187,20 @@ fn of_rollback(record: &ReleaseRecord, status: &ReleaseRecordStatus, rollback: &
     let figures = |title: &str, gates: &[GateRecord]| {
         figures(title, gates).ok_or_else(|| "the record holds no figures of that moment".to_owned())
     };
-    let (before, after) =
-        (figures("Canary before the rollback", &rollback.before), figures("Stable after the rollback", &rollback.after));
+    let (before, after) = (
+        figures("Canary before the rollback", &rollback.before),
+        figures("Stable after the rollback", &rollback.after),
+    );
     let mut files = vec![
         file(names.decision, "the decision to roll back, and what followed", Ok(decision(status, rollback)), true),
         file(names.before, "the canary's figures when it happened", before, true),
         file(names.after, "stable's figures once all traffic was back", after, true),
-        file(names.incident, "the incident: what happened, in order, and what people say of it", Ok(String::new()), true),
+        file(
+            names.incident,
+            "the incident: what happened, in order, and what people say of it",
+            Ok(String::new()),
+            true,
+        ),
     ];
     files.extend(restore_file(record, names.restore));
     files
@@ -192,7 +215,10 @@ fn restore_file(record: &ReleaseRecord, name: String) -> Option<File> {
 fn of_database(record: &ReleaseRecord) -> Vec<File> {
     let text = &record.spec.rollback;
     let position = |name: &str, when: &str, lsn: &str| {
-        let asked = format!("not given; spec.rollback.lsn{} of the record holds it", if when == "before" { "Before" } else { "After" });
+        let asked = format!(
+            "not given; spec.rollback.lsn{} of the record holds it",
+            if when == "before" { "Before" } else { "After" }
+        );
         let text = known(lsn).map(|lsn| format!("{lsn}\n")).ok_or(asked);
         file(name.to_owned(), &format!("position in the database's log {when} a restore"), text, true)
     };
@@ -301,7 +327,9 @@ fn gates_text(gates: &[GateRecord]) -> String {
         let proved = if gate.proved { ", proved" } else { "" };
         let limit = shown.limit.as_deref().unwrap_or("no limit");
         let _ = writeln!(text, "{}: {}; limit {limit}; {}{proved}", shown.gate, shown.value, shown.verdict);
-        for (name, value) in [("95% interval", &shown.interval), ("rests on", &shown.rests_on), ("stable", &shown.stable)] {
+        for (name, value) in
+            [("95% interval", &shown.interval), ("rests on", &shown.rests_on), ("stable", &shown.stable)]
+        {
             if let Some(value) = value {
                 let _ = writeln!(text, "    {name}: {value}");
             }
@@ -391,7 +419,8 @@ pub fn differences<'a>(
 ) -> Result<Vec<String>, String> {
     let mut listed = std::collections::BTreeMap::new();
     for (number, row) in (1..).zip(sums.lines()) {
-        let (digest, name) = row.split_once("  ").ok_or_else(|| format!("{SUMS} line {number} is no digest and name"))?;
+        let (digest, name) =
+            row.split_once("  ").ok_or_else(|| format!("{SUMS} line {number} is no digest and name"))?;
         let hex = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !hex || part(name) != name || listed.insert(name, digest).is_some() {
             return Err(format!("{SUMS} line {number} is no digest and name of a file of its own"));

@@ -429,7 +429,8 @@ pub fn facts(record: &ReleaseRecord, changes: &Changes) -> Facts {
         version: version(record),
         version_before: known(&status.version_before),
         kind: kind(record),
-        deployment: known(&status.deployment).map(|kind| if kind == "BlueGreen" { "Blue-Green".to_owned() } else { kind }),
+        deployment: known(&status.deployment)
+            .map(|kind| if kind == "BlueGreen" { "Blue-Green".to_owned() } else { kind }),
         date: ended.or(started).map(day),
         started: started.map(clock),
         ended: ended.map(clock),
@@ -449,17 +450,26 @@ pub fn facts(record: &ReleaseRecord, changes: &Changes) -> Facts {
         stable: version_facts(&status.stable),
         summary: known(&spec.summary),
         stages: status.stages.iter().map(stage).collect(),
-        gates: status.gates.iter().map(|gate| PlanFacts { gate: line(&gate.gate), kind: line(&gate.kind), limit: line(&gate.limit) }).collect(),
+        gates: status
+            .gates
+            .iter()
+            .map(|gate| PlanFacts { gate: line(&gate.gate), kind: line(&gate.kind), limit: line(&gate.limit) })
+            .collect(),
         baseline: status.baseline.iter().map(gate).collect(),
         rollbacks: rollbacks(&status.rollbacks, &status.id),
         rollback: rollback_text(&spec.rollback),
         changes: changes_facts(&together(&spec.changes, changes)),
         risks: risks(&spec.risks),
         go_no_go: spec.go_no_go.as_ref().map(|said| GoNoGoFacts {
-            decision: known(&said.decision).map(|decision| if decision == "NoGo" { "No-go".to_owned() } else { decision }),
+            decision: known(&said.decision)
+                .map(|decision| if decision == "NoGo" { "No-go".to_owned() } else { decision }),
             by: known(&said.by),
             at: known(&said.at),
-            checklist: said.checklist.iter().map(|item| CheckFacts { done: item.done, text: line(&item.text) }).collect(),
+            checklist: said
+                .checklist
+                .iter()
+                .map(|item| CheckFacts { done: item.done, text: line(&item.text) })
+                .collect(),
         }),
         verify_users: spec.verification.users.iter().map(step).collect(),
         verify_engineers: spec.verification.engineers.iter().map(step).collect(),

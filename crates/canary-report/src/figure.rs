@@ -28,7 +28,8 @@ pub fn figure(gate: &GateRecord) -> Option<Figure> {
     // `4.1 against 3.9 per 1000 requests`: the other side is a part of the value.
     if let Some(against) = rest.strip_prefix(" against ") {
         let (other, unit) = number(against)?;
-        let margin = gate.limit.rsplit_once('+').and_then(|(_, margin)| number(margin)).filter(|(_, unit)| *unit == "%")?.0;
+        let margin =
+            gate.limit.rsplit_once('+').and_then(|(_, margin)| number(margin)).filter(|(_, unit)| *unit == "%")?.0;
         return Some(Figure {
             value,
             unit: unit.to_owned(),
@@ -51,7 +52,8 @@ fn limits(limit: &str, unit: &str) -> Option<(Option<f64>, Option<f64>)> {
         return Some((None, Some(100.0 - quantile)));
     }
     // A limit may say more after its unit, such as `/min in total`.
-    let bound = |text: &str| number(text).filter(|(_, rest)| rest.split(' ').next() == Some(unit)).map(|(bound, _)| bound);
+    let bound =
+        |text: &str| number(text).filter(|(_, rest)| rest.split(' ').next() == Some(unit)).map(|(bound, _)| bound);
     let (mut least, mut most) = (None, None);
     for part in limit.split(", ") {
         if let Some(text) = part.strip_prefix("<= ") {
@@ -114,7 +116,10 @@ mod tests {
             ..record("0.12%", &limit(json!({"errorRate": {"bad": "b", "total": "t", "limit": "1%"}})))
         };
         let read = figure(&errors).unwrap();
-        assert_eq!((read.value, read.most, read.interval, read.stable), (0.12, Some(1.0), Some((0.02, 0.4)), Some(0.1)));
+        assert_eq!(
+            (read.value, read.most, read.interval, read.stable),
+            (0.12, Some(1.0), Some((0.02, 0.4)), Some(0.1))
+        );
         let latency = limit(json!({"latency": {"histogram": "h", "quantile": "95%", "limit": "200ms"}}));
         assert_eq!(figure(&record("1%", &latency)).unwrap().most, Some(5.0));
         assert_eq!(said(&record("1%", &latency)), "1% slower than 200ms");
@@ -124,8 +129,10 @@ mod tests {
         let value = limit(json!({"value": {"query": "q", "max": 30.0, "min": 2.0, "unit": "s"}}));
         let read = figure(&record("12s", &value)).unwrap();
         assert_eq!((read.least, read.most, read.unit.as_str()), (Some(2.0), Some(30.0), "s"));
-        for rule in [json!({"relative": {"counter": "c", "margin": "10%"}}), json!({"relative": {"counter": "c", "margin": "10%", "to": "Baseline"}})]
-        {
+        for rule in [
+            json!({"relative": {"counter": "c", "margin": "10%"}}),
+            json!({"relative": {"counter": "c", "margin": "10%", "to": "Baseline"}}),
+        ] {
             let read = figure(&record("4.1 against 4 per 1000 requests", &limit(rule))).unwrap();
             assert!((read.most.unwrap() - 4.4).abs() < 1e-9 && read.stable == Some(4.0));
             assert_eq!(read.unit, " per 1000 requests");
@@ -134,9 +141,18 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_not_drawn() {
-        for (value, limit) in [("none", "<= 1%"), ("", ""), ("1%", ""), ("4 against nothing per 1000 requests", "<= stable +10%"),
-            ("4 against none per 1000 requests", "<= stable +10%"), ("1e999", "<= 1"), ("12ms", "<= 30s"), ("4s", "P95 < 200ms"), ("-", "<= 1"), ("1%", "P < 2ms")]
-        {
+        for (value, limit) in [
+            ("none", "<= 1%"),
+            ("", ""),
+            ("1%", ""),
+            ("4 against nothing per 1000 requests", "<= stable +10%"),
+            ("4 against none per 1000 requests", "<= stable +10%"),
+            ("1e999", "<= 1"),
+            ("12ms", "<= 30s"),
+            ("4s", "P95 < 200ms"),
+            ("-", "<= 1"),
+            ("1%", "P < 2ms"),
+        ] {
             assert_eq!(figure(&record(value, limit)), None, "{value} {limit}");
         }
         assert_eq!(said(&record("none", "<= 1%")), "no value");

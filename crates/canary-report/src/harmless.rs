@@ -68,7 +68,8 @@ pub fn markdown(text: &str) -> String {
 
 /// Whether a `&` may begin an entity.
 fn entity(after: Option<char>, rest: Option<&[char]>) -> bool {
-    after.is_some_and(|after| after == '#' || after.is_ascii_alphanumeric()) && rest.is_some_and(|rest| rest.contains(&';'))
+    after.is_some_and(|after| after == '#' || after.is_ascii_alphanumeric())
+        && rest.is_some_and(|rest| rest.contains(&';'))
 }
 
 fn word(sign: Option<char>) -> bool {
@@ -164,9 +165,21 @@ mod tests {
 
     #[test]
     fn ordinary_text_stays_as_it_is() {
-        for text in ["Größe 5 %", "値 ≤ 1%", "registry.example.com/orders:2", "+3.1% (-2.0% to +8.4%)", "P95 < 200ms",
-            "-5%", "v2.1.0", "<= 1%", "a_b_c", "2026-12-01", "R&D & more", "it's \"quoted\" (really)", "#"]
-        {
+        for text in [
+            "Größe 5 %",
+            "値 ≤ 1%",
+            "registry.example.com/orders:2",
+            "+3.1% (-2.0% to +8.4%)",
+            "P95 < 200ms",
+            "-5%",
+            "v2.1.0",
+            "<= 1%",
+            "a_b_c",
+            "2026-12-01",
+            "R&D & more",
+            "it's \"quoted\" (really)",
+            "#",
+        ] {
             let shown = if text == "#" { "\\#" } else { text };
             assert_eq!(markdown(text), shown);
         }
@@ -204,7 +217,9 @@ mod tests {
         assert_eq!(address("https://a.example/x_(y)?q=1"), Some("https://a.example/x_%28y%29?q=1".to_owned()));
         assert_eq!(address("mailto:a@b.example"), Some("mailto:a@b.example".to_owned()));
         assert_eq!(address("https://a.example/\"<é"), Some("https://a.example/%22%3C%C3%A9".to_owned()));
-        for text in ["javascript:alert(1)", "data:text/html,x", "https://", "https://a b", "//a", "#support", "file:///x"] {
+        for text in
+            ["javascript:alert(1)", "data:text/html,x", "https://", "https://a b", "//a", "#support", "file:///x"]
+        {
             assert_eq!(address(text), None, "{text}");
         }
     }

@@ -16,7 +16,6 @@ pub mod report;
 pub use notes::{Style, notes};
 pub use report::report;
 
-
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

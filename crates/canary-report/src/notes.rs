@@ -82,7 +82,10 @@ fn wrong(name: &str, error: &minijinja::Error) -> Error {
     let why = match error.kind() {
         ErrorKind::OutOfFuel => "it takes too many steps; does it loop?".to_owned(),
         ErrorKind::UndefinedError => {
-            format!("{}; docs/notes.md lists what there is", error.detail().unwrap_or("it names something that there is not"))
+            format!(
+                "{}; docs/notes.md lists what there is",
+                error.detail().unwrap_or("it names something that there is not")
+            )
         }
         kind => error.detail().map_or_else(|| kind.to_string(), |detail| format!("{kind}: {detail}")),
     };

@@ -34,8 +34,20 @@ const HOSTILE: [&str; 22] = [
 
 /// Words that the type of a field prescribes, and moments.
 const KEPT: [&str; 14] = [
-    "type", "likelihood", "impact", "restored", "apiVersion", "kind", "at", "started", "ended", "clearAt", "replicaSet",
-    "restoredAt", "progress", "standing",
+    "type",
+    "likelihood",
+    "impact",
+    "restored",
+    "apiVersion",
+    "kind",
+    "at",
+    "started",
+    "ended",
+    "clearAt",
+    "replicaSet",
+    "restoredAt",
+    "progress",
+    "standing",
 ];
 
 fn both() -> Vec<Value> {
@@ -106,7 +118,9 @@ impl Kind for pulldown_cmark::Tag<'_> {
     /// An identifier of a heading follows from its words; a link's address does not.
     fn into_owned_kind(self) -> Self {
         match self {
-            Self::Heading { level, .. } => Self::Heading { level, id: None, classes: Vec::<CowStr<'_>>::new(), attrs: Vec::new() },
+            Self::Heading { level, .. } => {
+                Self::Heading { level, id: None, classes: Vec::<CowStr<'_>>::new(), attrs: Vec::new() }
+            }
             other => other,
         }
     }
@@ -163,10 +177,14 @@ fn odd_strings_in_every_field_leave_the_report_as_it_is() {
 fn addresses_that_are_links_lead_nowhere_else() {
     let mut record = both().remove(0);
     let odd = "https://a.example/x\"onclick=\"alert(1))[y](javascript:alert(1)";
-    record["spec"]["links"] = serde_json::json!([{"name": "a](x) <b>", "to": odd}, {"name": "", "to": "HTTPS://b.example"}]);
+    record["spec"]["links"] =
+        serde_json::json!([{"name": "a](x) <b>", "to": odd}, {"name": "", "to": "HTTPS://b.example"}]);
     let record: ReleaseRecord = serde_json::from_value(record).unwrap();
     let page = report(&record, &Changes::default()).unwrap();
-    assert!(page.contains("href=\"https://a.example/x%22onclick=%22alert%281%29%29%5By%5D%28javascript:alert%281%29\""), "{page}");
+    assert!(
+        page.contains("href=\"https://a.example/x%22onclick=%22alert%281%29%29%5By%5D%28javascript:alert%281%29\""),
+        "{page}"
+    );
     let text = notes(&record, &Changes::default(), &Style::Canary).unwrap();
     let linked: Vec<String> = Parser::new_ext(&text, Options::all())
         .filter_map(|event| match event {
@@ -188,7 +206,11 @@ fn odd_strings_add_no_line_and_no_path_to_the_evidence() {
             assert_eq!(odd.len(), plain.len(), "{text:?}");
             for (odd, plain) in odd.iter().zip(&plain) {
                 let fits = |sign: char| sign.is_ascii_alphanumeric() || "._-".contains(sign);
-                assert!(odd.name.chars().all(fits) && !odd.name.starts_with('.') && odd.name.len() < 120, "{}", odd.name);
+                assert!(
+                    odd.name.chars().all(fits) && !odd.name.starts_with('.') && odd.name.len() < 120,
+                    "{}",
+                    odd.name
+                );
                 let (Ok(odd), Ok(plain)) = (&odd.text, &plain.text) else {
                     assert_eq!(odd.text.is_ok(), plain.text.is_ok());
                     continue;

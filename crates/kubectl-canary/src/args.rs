@@ -17,7 +17,7 @@ Exit codes:
   1   wait: rolled back; commands: refused, by a policy, the operator or your answer;
       verify: not signed, or changed
   2   wait: aborted, superseded, or gone past the stages; plan, simulate, backtest: the
-      spec is wrong
+      spec is wrong; doctor: something is
   3   not within --timeout
   4   it could not be done: no cluster, no such object, no right, no such file
   64  wrong usage
@@ -214,6 +214,8 @@ pub enum Command {
     #[command(after_help = "Examples:
   kubectl canary retry orders -n shop")]
     Retry(Order),
+    /// Look whether what releases need is there, and say how to mend what is not
+    Doctor(Doctor),
     /// Print completions for a shell
     #[command(after_help = "Examples:
   source <(kubectl-canary completion bash)
@@ -552,6 +554,23 @@ pub struct Verify {
     /// Who may sign
     #[arg(long, value_name = "FILE")]
     pub signers: PathBuf,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It reads the installation and asks what you may do; with a CanaryRelease also its hold, target, Service,
+routes, provider and gates. It changes nothing. Exit code 2: something is wrong.
+
+Examples:
+  kubectl canary doctor -n shop
+  kubectl canary doctor orders -n shop")]
+pub struct Doctor {
+    /// A CanaryRelease to look at too
+    pub name: Option<String>,
+    /// Where the operator is
+    #[arg(long, value_name = "NAME", default_value = "canaryrelease-system")]
+    pub operator_namespace: String,
 }
 
 /// `wait`.

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
+use canary_api::names::GROUP;
 use canary_api::{CanaryRelease, ReleaseRecord};
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::{ApiResource, DynamicObject};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Config};
 use serde_json::Value;
@@ -31,6 +33,17 @@ pub struct Cluster {
     client: Client,
     /// The namespace of the command line, or of the context.
     pub namespace: String,
+}
+
+/// What came of a look at an object.
+#[derive(Debug, Clone)]
+pub enum Look {
+    /// It is there.
+    There(Value),
+    /// It is not there.
+    Missing,
+    /// It could not be read; why.
+    Unknown(String),
 }
 
 /// What a watch saw.
@@ -127,6 +140,54 @@ impl Cluster {
         let doing = format!("read ConfigMap {}/{name}", self.namespace);
         let found = within(&clean::text(&doing), api.get_opt(name)).await?;
         Ok(found.map(|found| found.data.unwrap_or_default()))
+    }
+
+    /// Major and minor version of the API server.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn server_version(&self) -> Result<(String, String), Error> {
+        let version = within("read the server's version", self.client.apiserver_version()).await?;
+        Ok((version.major, version.minor))
+    }
+
+    /// An object of any kind, such as `apps/v1` `Deployment`.
+    pub async fn look(&self, version: &str, kind: &str, namespace: Option<&str>, name: &str) -> Look {
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        let looked = within(&format!("read {kind} {name}"), api.get_opt(name)).await;
+        match looked.and_then(|found| found.map(untyped).transpose()) {
+            Ok(Some(object)) => Look::There(object),
+            Ok(None) => Look::Missing,
+            Err(error) => Look::Unknown(error.to_string()),
+        }
+    }
+
+    /// Whether the caller may do this to resources of ours in the namespace.
+    ///
+    /// # Errors
+    /// Why it could not be asked.
+    pub async fn may(&self, verb: &str, resource: &str) -> Result<bool, String> {
+        let asked = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    group: Some(GROUP.to_owned()),
+                    namespace: Some(self.namespace.clone()),
+                    resource: Some(resource.to_owned()),
+                    verb: Some(verb.to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let answer = within("ask what you may do", api.create(&PostParams::default(), &asked)).await;
+        answer.map(|answer| answer.status.is_some_and(|status| status.allowed)).map_err(|error| error.to_string())
     }
 
     /// A CanaryRelease at every change.

@@ -11,7 +11,7 @@ pub enum Exit {
     /// signed, or changed.
     Refused,
     /// `wait`: aborted, superseded, or gone past the stages. `plan`, `simulate`, `backtest`: the spec is
-    /// wrong.
+    /// wrong. `doctor`: something is.
     Wrong,
     /// Not within `--timeout`.
     Timeout,

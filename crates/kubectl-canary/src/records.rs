@@ -45,7 +45,11 @@ fn label(name: &str) -> String {
 ///
 /// # Errors
 /// Where this build does not understand it.
-pub fn record(object: Value) -> Result<ReleaseRecord, Error> {
+pub fn record(mut object: Value) -> Result<ReleaseRecord, Error> {
+    // Nobody may have written one yet.
+    if let Some(fields) = object.as_object_mut() {
+        fields.entry("spec").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    }
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let place = clean::text(&format!("{}/{}", text("/metadata/namespace"), text("/metadata/name")));
     serde_path_to_error::deserialize(object).map_err(|error| Error::UndecodableRecord {
@@ -85,11 +89,14 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<ReleaseRecord>, Error> {
     let fail = |why: String| Error::Manifest { file: clean::text(file), why: clean::text(&why) };
     let mut found = Vec::new();
     for document in serde_norway::Deserializer::from_str(text) {
-        let object = Value::deserialize(document).map_err(|error| fail(format!("no YAML that can be read: {error}")))?;
+        let object =
+            Value::deserialize(document).map_err(|error| fail(format!("no YAML that can be read: {error}")))?;
         collect(object, &mut found)?;
     }
     if found.is_empty() {
-        return Err(fail(format!("holds no ReleaseRecord; give a file with kind: ReleaseRecord of apiVersion: {GROUP}/v1alpha1")));
+        return Err(fail(format!(
+            "holds no ReleaseRecord; give a file with kind: ReleaseRecord of apiVersion: {GROUP}/v1alpha1"
+        )));
     }
     Ok(found)
 }
@@ -114,7 +121,8 @@ fn collect(mut object: Value, found: &mut Vec<ReleaseRecord>) -> Result<(), Erro
 /// Where there is none, or it is not clear of which CanaryRelease.
 pub fn choose(mut all: Vec<ReleaseRecord>, which: &OfRecord, place: &str) -> Result<ReleaseRecord, Error> {
     let id = |record: &ReleaseRecord| record.status.as_ref().map(|status| status.id.clone()).unwrap_or_default();
-    let release = |record: &ReleaseRecord| record.status.as_ref().map(|status| status.release.clone()).unwrap_or_default();
+    let release =
+        |record: &ReleaseRecord| record.status.as_ref().map(|status| status.release.clone()).unwrap_or_default();
     if let Some(name) = &which.name {
         all.retain(|record| release(record) == *name);
     }
@@ -131,7 +139,8 @@ pub fn choose(mut all: Vec<ReleaseRecord>, which: &OfRecord, place: &str) -> Res
             )));
         }
     }
-    let began = |record: &ReleaseRecord| record.status.as_ref().and_then(|status| status.started.as_ref()).map(|at| at.0);
+    let began =
+        |record: &ReleaseRecord| record.status.as_ref().and_then(|status| status.started.as_ref()).map(|at| at.0);
     all.sort_by_key(|record| (began(record), record.metadata.creation_timestamp.as_ref().map(|at| at.0)));
     all.pop().ok_or_else(|| {
         let of = which.name.as_ref().map_or_else(String::new, |name| format!(" of CanaryRelease {name}"));
@@ -147,7 +156,9 @@ pub fn choose(mut all: Vec<ReleaseRecord>, which: &OfRecord, place: &str) -> Res
 async fn elsewhere(record: &ReleaseRecord, cluster: Option<&Cluster>) -> Result<Changes, Error> {
     let Some(name) = &record.spec.changes.config_map else { return Ok(Changes::default()) };
     let Some(cluster) = cluster else {
-        say(&format!("ConfigMap {name}, which the record names for changes, is not read without a cluster; give its text by --changes"));
+        say(&format!(
+            "ConfigMap {name}, which the record names for changes, is not read without a cluster; give its text by --changes"
+        ));
         return Ok(Changes::default());
     };
     let object = format!("ConfigMap {}/{name}", cluster.namespace);
@@ -155,10 +166,9 @@ async fn elsewhere(record: &ReleaseRecord, cluster: Option<&Cluster>) -> Result<
         object: clean::text(&object),
         hint: "the record's spec.changes.configMap names it; make it, or take the name away".to_owned(),
     })?;
-    let text = data.get(KEY).ok_or_else(|| Error::Changes {
-        place: clean::text(&object),
-        why: format!("it has no key {KEY}"),
-    })?;
+    let text = data
+        .get(KEY)
+        .ok_or_else(|| Error::Changes { place: clean::text(&object), why: format!("it has no key {KEY}") })?;
     changes::parse(text).map_err(|error| Error::Changes {
         place: clean::text(&format!("{object}, key {KEY}")),
         why: clean::text(&error.to_string()),

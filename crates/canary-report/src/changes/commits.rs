@@ -40,7 +40,9 @@ pub fn read(log: &str) -> Commits {
         }
         match commit(message) {
             Some(commit) => add(&mut all, name.trim(), &commit),
-            None => all.others.push(message.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned()),
+            None => {
+                all.others.push(message.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned())
+            }
         }
     }
     all
@@ -116,7 +118,8 @@ fn footers<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
 fn is_footer(line: &str) -> bool {
     let token = line.split_once(": ").or_else(|| line.split_once(" #")).map(|(token, _)| token);
     token.is_some_and(|token| {
-        token.starts_with(|c: char| c.is_ascii_uppercase()) && token.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+        token.starts_with(|c: char| c.is_ascii_uppercase())
+            && token.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
     })
 }
 
@@ -174,7 +177,8 @@ mod tests {
 
     #[test]
     fn commits_of_another_form_are_named_and_never_guessed() {
-        let messages = ["Merge branch 'x'", "feat:no blank", "fix(: x", "feat(): x", ": x", "feat: ", "two words: x", ""];
+        let messages =
+            ["Merge branch 'x'", "feat:no blank", "fix(: x", "feat(): x", ": x", "feat: ", "two words: x", ""];
         let read = read(&log(&messages));
         assert_eq!(read.others.len(), messages.len());
         assert_eq!(read.changes, Changes::default());

@@ -37,7 +37,8 @@ const HEADINGS: [(&str, &[&str]); 10] = [
 /// The list that a heading stands for.
 fn list<'a>(changes: &'a mut Changes, heading: &str) -> Option<&'a mut Vec<String>> {
     let wanted = heading.to_lowercase();
-    let (name, _) = HEADINGS.iter().find(|(name, others)| name.to_lowercase() == wanted || others.contains(&&*wanted))?;
+    let (name, _) =
+        HEADINGS.iter().find(|(name, others)| name.to_lowercase() == wanted || others.contains(&&*wanted))?;
     Some(match *name {
         "Features" => &mut changes.features,
         "Fixes" => &mut changes.fixes,
@@ -78,7 +79,10 @@ pub fn parse(text: &str) -> Result<Changes, ParseError> {
             (heading, open) = (None, false);
         } else if let Some(entry) = trimmed.strip_prefix("- ").or_else(|| trimmed.strip_prefix("* ")) {
             let Some((name, _)) = &heading else {
-                return Err(fail(number, format!("an entry before any heading; write one above it, such as ## {}", HEADINGS[0].0)));
+                return Err(fail(
+                    number,
+                    format!("an entry before any heading; write one above it, such as ## {}", HEADINGS[0].0),
+                ));
             };
             let entry = entry.trim();
             if let Some(list) = list(&mut changes, name) {
@@ -97,7 +101,9 @@ pub fn parse(text: &str) -> Result<Changes, ParseError> {
             let shown: String = trimmed.chars().take(40).collect();
             return Err(fail(
                 number,
-                format!("{shown:?} is neither a heading (## Features), nor an entry (- text), nor the indented rest of one"),
+                format!(
+                    "{shown:?} is neither a heading (## Features), nor an entry (- text), nor the indented rest of one"
+                ),
             ));
         }
     }
@@ -113,10 +119,16 @@ fn headed(name: &str, number: usize, seen: &mut Vec<(String, usize)>) -> Result<
     let Some((known, _)) = known.filter(|_| list(&mut probe, name).is_some()) else {
         let names: Vec<&str> = HEADINGS.iter().map(|(name, _)| *name).collect();
         let shown: String = name.chars().take(40).collect();
-        return Err(ParseError { line: number, why: format!("{shown:?} is no heading; they are: {}", names.join(", ")) });
+        return Err(ParseError {
+            line: number,
+            why: format!("{shown:?} is no heading; they are: {}", names.join(", ")),
+        });
     };
     if let Some((_, first)) = seen.iter().find(|(seen, _)| seen == known) {
-        return Err(ParseError { line: number, why: format!("{known} again; put these under the one of line {first}") });
+        return Err(ParseError {
+            line: number,
+            why: format!("{known} again; put these under the one of line {first}"),
+        });
     }
     seen.push(((*known).to_owned(), number));
     Ok((*known).to_owned())
@@ -125,7 +137,10 @@ fn headed(name: &str, number: usize, seen: &mut Vec<(String, usize)>) -> Result<
 fn short(changes: &mut Changes, name: &str, number: usize) -> Result<(), ParseError> {
     let long = list(changes, name).and_then(|list| list.last()).map_or(0, |entry| entry.chars().count());
     if long > MOST_CHARACTERS {
-        return Err(ParseError { line: number, why: format!("an entry of more than {MOST_CHARACTERS} characters; write two") });
+        return Err(ParseError {
+            line: number,
+            why: format!("an entry of more than {MOST_CHARACTERS} characters; write two"),
+        });
     }
     Ok(())
 }
@@ -160,7 +175,10 @@ mod tests {
         assert!(read.known_issues.is_empty());
         let all = HEADINGS.map(|(name, _)| format!("## {name}\n- {name}\n")).concat();
         let read = parse(&all.replace('\n', "\r\n")).unwrap();
-        assert_eq!((read.breaking, read.documentation), (vec!["Breaking changes".into()], vec!["Documentation".into()]));
+        assert_eq!(
+            (read.breaking, read.documentation),
+            (vec!["Breaking changes".into()], vec!["Documentation".into()])
+        );
         assert_eq!((read.migration.len(), read.security.len(), read.infrastructure.len()), (1, 1, 1));
     }
 
@@ -188,7 +206,10 @@ mod tests {
 
     #[test]
     fn lists_from_two_places_are_put_together_without_repeating() {
-        let of = |fixes: &[&str]| Changes { fixes: fixes.iter().map(|fix| (*fix).to_owned()).collect(), ..Changes::default() };
+        let of = |fixes: &[&str]| Changes {
+            fixes: fixes.iter().map(|fix| (*fix).to_owned()).collect(),
+            ..Changes::default()
+        };
         assert_eq!(together(&of(&["a", "b"]), &of(&["b", "c"])).fixes, ["a", "b", "c"]);
     }
 }

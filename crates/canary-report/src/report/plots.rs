@@ -32,10 +32,8 @@ impl Svg {
     }
 
     fn line(&mut self, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
-        let _ = writeln!(
-            self.0,
-            "<line class=\"{class}\" x1=\"{x1:.2}%\" y1=\"{y1:.1}\" x2=\"{x2:.2}%\" y2=\"{y2:.1}\"/>"
-        );
+        let _ =
+            writeln!(self.0, "<line class=\"{class}\" x1=\"{x1:.2}%\" y1=\"{y1:.1}\" x2=\"{x2:.2}%\" y2=\"{y2:.1}\"/>");
     }
 
     fn area(&mut self, class: &str, (x, y): (f64, f64), width: f64, height: f64) {
@@ -106,7 +104,13 @@ pub fn weight(steps: &Steps) -> Option<String> {
         before = step.share;
     }
     for part in [0.0, 0.5, 1.0] {
-        let anchor = if part < 0.25 { "start" } else if part > 0.75 { "end" } else { "middle" };
+        let anchor = if part < 0.25 {
+            "start"
+        } else if part > 0.75 {
+            "end"
+        } else {
+            "middle"
+        };
         svg.anchored("small", (part * 100.0, TOP + HIGH + 18.0), anchor, &elapsed(whole * part));
     }
     Some(svg.end())
@@ -152,7 +156,8 @@ pub fn gate(id: &str, name: &str, rows: &[Row]) -> Option<String> {
         let interval = figure.interval.map_or([None, None], |(low, high)| [Some(low), Some(high)]);
         [Some(figure.value), figure.most, figure.least, figure.stable].into_iter().chain(interval).flatten()
     });
-    let (low, high) = numbers.fold((0.0_f64, f64::NEG_INFINITY), |(low, high), number| (low.min(number), high.max(number)));
+    let (low, high) =
+        numbers.fold((0.0_f64, f64::NEG_INFINITY), |(low, high), number| (low.min(number), high.max(number)));
     if rows.is_empty() || high <= low {
         return None;
     }

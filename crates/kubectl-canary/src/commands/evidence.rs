@@ -80,12 +80,12 @@ pub async fn run(what: &args::Evidence, global: &Global, output: &Output) -> Res
 
 /// Refuses a folder that holds something.
 fn free(folder: &Path) -> Result<(), Error> {
-    match fs::read_dir(folder) {
-        Ok(mut entries) if entries.next().is_some() => Err(Error::Usage(format!(
+    match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => Err(Error::Usage(format!(
             "{} is not empty; give a new folder, so that nothing of another release is in the set",
             folder.display()
         ))),
-        Ok(_) => Ok(()),
+        Ok(false) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(why) => Err(Error::Unreadable { file: folder.display().to_string(), why }),
     }
@@ -98,11 +98,20 @@ fn free(folder: &Path) -> Result<(), Error> {
 pub fn collect(record: &ReleaseRecord, changes: &Changes) -> Result<(Vec<(String, String)>, Vec<Missing>), Error> {
     let rendering = |error: canary_report::Error| Error::Rendering(error.to_string());
     let version = evidence::version_part(record);
-    let own = |name: String, about: &str, text: String| File { name, about: about.to_owned(), text: Ok(text), of_rollback: false };
+    let own = |name: String, about: &str, text: String| File {
+        name,
+        about: about.to_owned(),
+        text: Ok(text),
+        of_rollback: false,
+    };
     let object = serde_norway::to_string(record).map_err(|error| Error::Encode(error.to_string()))?;
     let mut all = vec![
         own("record.yaml".to_owned(), "the ReleaseRecord that all of this was written from", object),
-        own(format!("release_notes_{version}.md"), "release notes", notes(record, changes, &Style::Canary).map_err(rendering)?),
+        own(
+            format!("release_notes_{version}.md"),
+            "release notes",
+            notes(record, changes, &Style::Canary).map_err(rendering)?,
+        ),
         own("report.html".to_owned(), "report", report(record, changes).map_err(rendering)?),
     ];
     all.extend(evidence::files(record));

@@ -18,10 +18,20 @@ fn the_folder_has_the_files_of_the_template_and_their_digests() {
     assert_eq!(
         names,
         [
-            "MANIFEST.txt", "SHA256SUMS", "canary_plan_v2.1.2.txt", "incident_20261122T081000Z.md",
-            "incident_20261122T092302Z.md", "metrics_after_rollback_20261122T092302Z.txt",
-            "metrics_before_rollback_20261122T092302Z.txt", "record.yaml", "release_notes_v2.1.2.md", "release_tag.txt",
-            "report.html", "rollback_20261122T081000Z.txt", "rollback_20261122T092302Z.txt", "rollout_stage_25.txt",
+            "MANIFEST.txt",
+            "SHA256SUMS",
+            "canary_plan_v2.1.2.txt",
+            "incident_20261122T081000Z.md",
+            "incident_20261122T092302Z.md",
+            "metrics_after_rollback_20261122T092302Z.txt",
+            "metrics_before_rollback_20261122T092302Z.txt",
+            "record.yaml",
+            "release_notes_v2.1.2.md",
+            "release_tag.txt",
+            "report.html",
+            "rollback_20261122T081000Z.txt",
+            "rollback_20261122T092302Z.txt",
+            "rollout_stage_25.txt",
             "rollout_stage_5.txt",
         ]
     );

@@ -2,6 +2,7 @@
 
 pub mod backtest;
 pub mod completion;
+pub mod doctor;
 pub mod evidence;
 pub mod history;
 pub mod list;
@@ -30,7 +31,9 @@ pub fn run(cli: Cli, output: &Output) -> Result<Exit, Error> {
     let file = cli.global.output.file();
     if let (Some(file), false) = (file, matches!(cli.command, Command::Report(_))) {
         let file = file.display();
-        return Err(Error::Usage(format!("-o takes text, json or yaml here, not {file}; only report writes to a file")));
+        return Err(Error::Usage(format!(
+            "-o takes text, json or yaml here, not {file}; only report writes to a file"
+        )));
     }
     match &cli.command {
         Command::Notes(what) => runtime()?.block_on(notes::run(what, &cli.global, output)),
@@ -57,6 +60,7 @@ async fn in_cluster(cli: Cli, output: &Output) -> Result<Exit, Error> {
         Command::List(what) => list::run(what, &cluster, output).await,
         Command::Status(what) => status::run(what, &cluster, output).await,
         Command::Watch(what) => watch::run(what, &cluster, output).await,
+        Command::Doctor(what) => doctor::run(what, &cluster, output).await,
         Command::History(what) => history::run(what, &cluster, output).await,
         Command::Wait(what) => wait::run(what, &cluster, output).await,
         Command::Abort(what) => order(Verb::Abort, what).await,
@@ -73,8 +77,6 @@ async fn in_cluster(cli: Cli, output: &Output) -> Result<Exit, Error> {
         | Command::Evidence(_)
         | Command::Sign(_)
         | Command::Verify(_)
-        | Command::Completion { .. } => {
-            Err(Error::Usage("this command asks no cluster".to_owned()))
-        }
+        | Command::Completion { .. } => Err(Error::Usage("this command asks no cluster".to_owned())),
     }
 }

@@ -28,8 +28,7 @@ pub async fn run(what: &args::Report, global: &Global, file: Option<&Path>, outp
     match file {
         None => output.write(&page)?,
         Some(file) => {
-            std::fs::write(file, page)
-                .map_err(|why| Error::Unwritable { file: file.display().to_string(), why })?;
+            std::fs::write(file, page).map_err(|why| Error::Unwritable { file: file.display().to_string(), why })?;
             say(&format!("wrote {}", file.display()));
         }
     }

@@ -51,7 +51,9 @@ pub fn sign(what: &args::Sign, output: &Output) -> Result<Exit, Error> {
     written.map_err(|why| Error::Unwritable { file: path.display().to_string(), why })?;
     let digest = format!("sha256:{}", sha256(sums));
     let answer = Answer { folder: place, digest: digest.clone(), signer: None, wrong };
-    output.answer(&answer, |paint| format!("{} {}\ndigest of the set: {digest}", paint.paint(Tone::Good, "wrote"), path.display()))?;
+    output.answer(&answer, |paint| {
+        format!("{} {}\ndigest of the set: {digest}", paint.paint(Tone::Good, "wrote"), path.display())
+    })?;
     Ok(Exit::Done)
 }
 
@@ -67,7 +69,12 @@ pub fn verify(what: &args::Verify, output: &Output) -> Result<Exit, Error> {
     let good = answer.wrong.is_empty();
     output.answer(&answer, |paint| match &answer.signer {
         Some(signer) if good => {
-            format!("{} {}, signed by {signer}\ndigest of the set: {}", paint.paint(Tone::Good, "unchanged"), answer.folder, answer.digest)
+            format!(
+                "{} {}, signed by {signer}\ndigest of the set: {}",
+                paint.paint(Tone::Good, "unchanged"),
+                answer.folder,
+                answer.digest
+            )
         }
         _ => format!("{} {}: {}", paint.paint(Tone::Bad, "not good"), answer.folder, answer.wrong.join("; ")),
     })?;
@@ -94,9 +101,12 @@ fn judged(folder: &Path, files: &BTreeMap<String, Vec<u8>>, signers: &str) -> An
 
 /// What of the folder is not as its list says.
 fn wrong(files: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
-    let Some(sums) = files.get(SUMS) else { return vec![format!("{SUMS} is missing; kubectl canary evidence writes it")] };
+    let Some(sums) = files.get(SUMS) else {
+        return vec![format!("{SUMS} is missing; kubectl canary evidence writes it")];
+    };
     let others = files.iter().filter(|(name, _)| *name != SUMS && *name != SIGNATURE);
-    let differences = differences(&String::from_utf8_lossy(sums), others.map(|(name, bytes)| (name.as_str(), bytes.as_slice())));
+    let differences =
+        differences(&String::from_utf8_lossy(sums), others.map(|(name, bytes)| (name.as_str(), bytes.as_slice())));
     differences.unwrap_or_else(|why| vec![why])
 }
 
