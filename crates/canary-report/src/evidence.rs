@@ -126,7 +126,11 @@ fn file(name: String, about: &str, text: Result<String, String>, of_rollback: bo
 
 fn of_deployment(record: &ReleaseRecord, status: &ReleaseRecordStatus, version: &str) -> Vec<File> {
     let linked = |what: &str| -> Result<String, String> {
-        Err(format!("the record holds no {what}; name where it is under spec.links"))
+        let named = record.spec.links.iter().find(|link| link.name.to_lowercase().contains(&what.to_lowercase()));
+        Err(match named {
+            Some(link) => format!("it is at {}", line(&link.to)),
+            None => format!("the record holds no {what}; name where it is under spec.links"),
+        })
     };
     let mut files = vec![
         file(

@@ -1,5 +1,6 @@
 //! Whatever people write into a record, or have written into it through a cluster, stays text: as Markdown, as HTML and
 //! on a terminal. Each page made of odd strings must have the very structure of the page made of plain words.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use canary_api::{Changes, ReleaseRecord};
 use canary_report::harmless::harmful;

@@ -1,4 +1,5 @@
 //! Notes of two releases, in both of the house's templates, and in one of one's own.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use canary_api::{Changes, ReleaseRecord};
 use canary_report::{Error, Style, notes};

@@ -1,4 +1,5 @@
 //! Reports of two releases.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use canary_api::{Changes, ReleaseRecord};
 use canary_report::report;
@@ -51,4 +52,14 @@ fn of_an_empty_record_nothing_is_invented() {
     for claim in ["SUCCESS", "PASS", "STABLE", "<svg"] {
         assert!(!page.contains(claim), "{claim}");
     }
+}
+
+#[test]
+fn the_policy_lets_through_the_style_that_is_there() {
+    use base64::Engine as _;
+    use sha2::Digest as _;
+    let page = page(&record("promoted"));
+    let style = page.split("<style>").nth(1).and_then(|rest| rest.split("</style>").next()).unwrap();
+    let digest = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(style.as_bytes()));
+    assert!(page.contains(&format!("style-src 'sha256-{digest}'")));
 }

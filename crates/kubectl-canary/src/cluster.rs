@@ -123,8 +123,7 @@ impl Cluster {
     pub async fn records(&self, label: Option<&str>) -> Result<Vec<Value>, Error> {
         let resource = ApiResource::erase::<ReleaseRecord>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
-        let mut wanted = ListParams::default();
-        wanted.label_selector = label.map(str::to_owned);
+        let wanted = ListParams { label_selector: label.map(str::to_owned), ..ListParams::default() };
         let doing = format!("list the ReleaseRecords of namespace {}", self.namespace);
         let found = within(&doing, api.list(&wanted)).await?;
         // Items of a list have no kind of their own.

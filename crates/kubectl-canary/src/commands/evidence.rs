@@ -91,11 +91,14 @@ fn free(folder: &Path) -> Result<(), Error> {
     }
 }
 
+/// Names and texts of files.
+type Texts = Vec<(String, String)>;
+
 /// The texts of the folder by name, and what is missing.
 ///
 /// # Errors
 /// Where they cannot be rendered.
-pub fn collect(record: &ReleaseRecord, changes: &Changes) -> Result<(Vec<(String, String)>, Vec<Missing>), Error> {
+pub fn collect(record: &ReleaseRecord, changes: &Changes) -> Result<(Texts, Vec<Missing>), Error> {
     let rendering = |error: canary_report::Error| Error::Rendering(error.to_string());
     let version = evidence::version_part(record);
     let own = |name: String, about: &str, text: String| File {
