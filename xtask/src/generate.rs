@@ -16,10 +16,12 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
     };
     let (releases, records) = (canary_api::crd(), canary_api::record_crd());
     let fields = fields::page(&serde_json::to_value(&releases).context("the CanaryRelease definition as JSON")?);
+    let of_record = fields::record_page(&serde_json::to_value(&records).context("the record's definition as JSON")?);
     Ok(vec![
         (root().join("crds/canaryreleases.yaml"), yaml(&releases)?),
         (root().join("crds/releaserecords.yaml"), yaml(&records)?),
         (root().join("docs/fields.md"), fields),
+        (root().join("docs/record-fields.md"), of_record),
     ])
 }
 

@@ -9,6 +9,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::Version;
 
+/// All texts of a spec together, so that the object stays small whatever each is allowed to be.
+const ALL_TEXTS: &str = concat!(
+    "size(bytes(self.summary)) + ",
+    "self.changes.breaking.map(t, size(bytes(t))).sum() + ",
+    "self.changes.documentation.map(t, size(bytes(t))).sum() + ",
+    "self.changes.features.map(t, size(bytes(t))).sum() + ",
+    "self.changes.fixes.map(t, size(bytes(t))).sum() + ",
+    "self.changes.improvements.map(t, size(bytes(t))).sum() + ",
+    "self.changes.infrastructure.map(t, size(bytes(t))).sum() + ",
+    "self.changes.knownIssues.map(t, size(bytes(t))).sum() + ",
+    "self.changes.migration.map(t, size(bytes(t))).sum() + ",
+    "self.changes.performance.map(t, size(bytes(t))).sum() + ",
+    "self.changes.security.map(t, size(bytes(t))).sum() + ",
+    "self.risks.map(o, size(bytes(o.title)) + size(bytes(o.description)) + size(bytes(o.owner)) + size(bytes(o.due)) + o.mitigation.map(t, size(bytes(t))).sum()).sum() + ",
+    "size(bytes(self.rollback.fix)) + ",
+    "size(bytes(self.rollback.rootCause)) + ",
+    "size(bytes(self.rollback.lsnBefore)) + ",
+    "size(bytes(self.rollback.lsnAfter)) + ",
+    "self.verification.engineers.map(o, size(bytes(o.command)) + size(bytes(o.expected)) + size(bytes(o.text))).sum() + ",
+    "self.verification.users.map(o, size(bytes(o.command)) + size(bytes(o.expected)) + size(bytes(o.text))).sum() + ",
+    "self.lessons.improve.map(t, size(bytes(t))).sum() + ",
+    "self.lessons.surprises.map(t, size(bytes(t))).sum() + ",
+    "self.lessons.wentWell.map(t, size(bytes(t))).sum() + ",
+    "self.contacts.issues.map(o, size(bytes(o.name)) + size(bytes(o.to))).sum() + ",
+    "self.contacts.rollback.map(o, size(bytes(o.name)) + size(bytes(o.to))).sum() + ",
+    "self.links.map(o, size(bytes(o.name)) + size(bytes(o.to))).sum() <= 9000",
+);
+
 /// The record of one release. Its status is the operator's and is frozen at the release's end; its spec is yours.
 #[allow(clippy::duplicated_attributes)] // each printcolumn has a type and a path of its own
 #[derive(CustomResource, JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -30,18 +58,22 @@ use crate::Version;
     selectable = ".status.release"
 )]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": ALL_TEXTS, "message": "the texts of a record come to at most 9000 bytes: put long lists of changes into a ConfigMap, see changes.configMap"}]))]
 pub struct ReleaseRecordSpec {
     /// The version, where it is not the image's tag.
+    #[schemars(length(max = 100))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Major, Minor or Patch, where it does not follow from the versions.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<ReleaseType>,
     /// What the release is for, in a few sentences.
+    #[schemars(length(max = 2000))]
     pub summary: String,
     /// What changed.
     pub changes: Changes,
     /// Risks that remain, and what is done about them.
+    #[schemars(length(max = 10))]
     pub risks: Vec<Risk>,
     /// Of a release that was rolled back: why, and what was done.
     pub rollback: RollbackText,
@@ -55,6 +87,7 @@ pub struct ReleaseRecordSpec {
     /// Whom to ask.
     pub contacts: Contacts,
     /// Where to read on: dashboard, runbook, pull requests, SBOM, provenance.
+    #[schemars(length(max = 20))]
     pub links: Vec<Link>,
     /// Who signs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,27 +113,38 @@ pub enum ReleaseType {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Changes {
     /// What no longer works as before.
+    #[schemars(length(max = 30), inner(length(max = 400)))]
     pub breaking: Vec<String>,
     /// A ConfigMap of this namespace whose key `changes` holds more, in the format of docs/record.md.
+    #[schemars(length(max = 253))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_map: Option<String>,
     /// Guides and manuals that were written or changed.
+    #[schemars(length(max = 30), inner(length(max = 400)))]
     pub documentation: Vec<String>,
     /// New features.
+    #[schemars(length(max = 30), inner(length(max = 400)))]
     pub features: Vec<String>,
     /// Mended faults.
+    #[schemars(length(max = 30), inner(length(max = 400)))]
     pub fixes: Vec<String>,
     /// Things that work better.
+    #[schemars(length(max = 30), inner(length(max = 400)))]
     pub improvements: Vec<String>,
     /// Changes of what it runs on.
+    #[schemars(length(max = 30), inner(length(max = 400)))]
     pub infrastructure: Vec<String>,
     /// Faults that are known and not mended.
+    #[schemars(length(max = 30), inner(length(max = 400)))]
     pub known_issues: Vec<String>,
     /// What users or operators must do.
+    #[schemars(length(max = 30), inner(length(max = 400)))]
     pub migration: Vec<String>,
     /// What is faster or smaller.
+    #[schemars(length(max = 30), inner(length(max = 400)))]
     pub performance: Vec<String>,
     /// What is safer.
+    #[schemars(length(max = 30), inner(length(max = 400)))]
     pub security: Vec<String>,
 }
 
@@ -109,8 +153,10 @@ pub struct Changes {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Risk {
     /// What may happen.
+    #[schemars(length(max = 1000))]
     pub description: String,
     /// By when it is dealt with, such as 2026-12-01.
+    #[schemars(length(max = 40))]
     pub due: String,
     /// How bad it would be.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,13 +165,16 @@ pub struct Risk {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub likelihood: Option<Level>,
     /// What is done about it, in order.
+    #[schemars(length(max = 10), inner(length(max = 400)))]
     pub mitigation: Vec<String>,
     /// Who deals with it.
+    #[schemars(length(max = 100))]
     pub owner: String,
     /// How far that is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Progress>,
     /// The risk in a few words.
+    #[schemars(length(max = 100))]
     pub title: String,
 }
 
@@ -156,15 +205,19 @@ pub enum Progress {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct RollbackText {
     /// How it was mended.
+    #[schemars(length(max = 2000))]
     pub fix: String,
     /// What was rolled back beside the traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,
     /// Position in the database's log before a restore, such as an LSN.
+    #[schemars(length(max = 100))]
     pub lsn_before: String,
     /// The same after it.
+    #[schemars(length(max = 100))]
     pub lsn_after: String,
     /// Why it happened.
+    #[schemars(length(max = 2000))]
     pub root_cause: String,
 }
 
@@ -186,12 +239,16 @@ pub enum Restored {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct GoNoGo {
     /// When, as RFC 3339.
+    #[schemars(length(max = 40))]
     pub at: String,
     /// By whom.
+    #[schemars(length(max = 100))]
     pub by: String,
     /// What was looked at.
+    #[schemars(length(max = 20))]
     pub checklist: Vec<Check>,
     /// Go or NoGo.
+    #[schemars(length(max = 20))]
     pub decision: String,
 }
 
@@ -202,6 +259,7 @@ pub struct Check {
     /// Whether it was met.
     pub done: bool,
     /// What.
+    #[schemars(length(max = 80))]
     pub text: String,
 }
 
@@ -210,8 +268,10 @@ pub struct Check {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Verification {
     /// For engineers.
+    #[schemars(length(max = 15))]
     pub engineers: Vec<Verify>,
     /// For users.
+    #[schemars(length(max = 15))]
     pub users: Vec<Verify>,
 }
 
@@ -220,10 +280,13 @@ pub struct Verification {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Verify {
     /// A command, where there is one.
+    #[schemars(length(max = 400))]
     pub command: String,
     /// What is to be seen.
+    #[schemars(length(max = 400))]
     pub expected: String,
     /// What is checked.
+    #[schemars(length(max = 400))]
     pub text: String,
 }
 
@@ -232,10 +295,13 @@ pub struct Verify {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Lessons {
     /// What could be better.
+    #[schemars(length(max = 15), inner(length(max = 400)))]
     pub improve: Vec<String>,
     /// What nobody expected.
+    #[schemars(length(max = 15), inner(length(max = 400)))]
     pub surprises: Vec<String>,
     /// What went well.
+    #[schemars(length(max = 15), inner(length(max = 400)))]
     pub went_well: Vec<String>,
 }
 
@@ -244,8 +310,10 @@ pub struct Lessons {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Contacts {
     /// When something is wrong.
+    #[schemars(length(max = 10))]
     pub issues: Vec<Link>,
     /// To roll back.
+    #[schemars(length(max = 10))]
     pub rollback: Vec<Link>,
 }
 
@@ -254,8 +322,10 @@ pub struct Contacts {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Link {
     /// The name.
+    #[schemars(length(max = 100))]
     pub name: String,
     /// A URL, an address, a number.
+    #[schemars(length(max = 400))]
     pub to: String,
 }
 
@@ -264,10 +334,13 @@ pub struct Link {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct SignOff {
     /// Who approved.
+    #[schemars(length(max = 10), inner(length(max = 60)))]
     pub approvers: Vec<String>,
     /// When, such as 2026-11-21.
+    #[schemars(length(max = 40))]
     pub date: String,
     /// The release manager.
+    #[schemars(length(max = 100))]
     pub manager: String,
     /// What they say of it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -290,8 +363,10 @@ pub enum Standing {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct NextRelease {
     /// When, as planned.
+    #[schemars(length(max = 40))]
     pub date: String,
     /// Its version.
+    #[schemars(length(max = 60))]
     pub version: String,
 }
 

@@ -27,8 +27,10 @@ pub struct Options {
 /// Writes of the operator, by what they are.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Writes {
-    /// All but Events and the lease.
+    /// All but Events, records and the lease.
     pub objects: usize,
+    /// Records of releases.
+    pub records: usize,
     /// Events.
     pub events: usize,
     /// The lease.
@@ -215,6 +217,7 @@ fn writes(world: &World, from: u64, namespace: Option<&str>) -> Result<Writes> {
             "leases" => writes.lease += 1,
             _ if namespace.is_some_and(|namespace| namespace != entry.namespace) => {}
             "events" => writes.events += 1,
+            "releaserecords" => writes.records += 1,
             _ => writes.objects += 1,
         }
     }
@@ -300,9 +303,16 @@ impl Figures {
         let objects = self.reverted.iter().map(|one| count(one.writes.objects));
         let _ = writeln!(
             page,
-            "| API writes, reverted release (without Events and lease) | {} | {} | 20 | 22, several hundred |",
+            "| API writes, reverted release (without Events, record and lease) | {} | {} | 20 | 22, several hundred |",
             median(objects.clone()),
             list(objects.map(|writes| writes.to_string()).collect())
+        );
+        let records = self.reverted.iter().map(|one| count(one.writes.records));
+        let _ = writeln!(
+            page,
+            "| writes of the record, reverted release | {} | {} | | |",
+            median(records.clone()),
+            list(records.map(|writes| writes.to_string()).collect())
         );
         let events = self.reverted.iter().map(|one| count(one.writes.events));
         let _ = writeln!(
@@ -314,9 +324,16 @@ impl Figures {
         let objects = self.promoted.iter().map(|one| count(one.objects));
         let _ = writeln!(
             page,
-            "| API writes, promoted release of 4 stages (without Events and lease) | {} | {} | | |",
+            "| API writes, promoted release of 4 stages (without Events, record and lease) | {} | {} | | |",
             median(objects.clone()),
             list(objects.map(|writes| writes.to_string()).collect())
+        );
+        let records = self.promoted.iter().map(|one| count(one.records));
+        let _ = writeln!(
+            page,
+            "| writes of the record, promoted release | {} | {} | | |",
+            median(records.clone()),
+            list(records.map(|writes| writes.to_string()).collect())
         );
         let events = self.promoted.iter().map(|one| count(one.events));
         let _ = writeln!(
@@ -341,8 +358,8 @@ impl Figures {
         );
         let _ = writeln!(
             page,
-            "| writes in {} idle seconds (without Events and lease) | {} | Events {}, lease {} | 0 | |",
-            self.idle_seconds, self.idle.objects, self.idle.events, self.idle.lease
+            "| writes in {} idle seconds (without Events and lease) | {} | Events {}, records {}, lease {} | 0 | |",
+            self.idle_seconds, self.idle.objects, self.idle.events, self.idle.records, self.idle.lease
         );
         page
     }

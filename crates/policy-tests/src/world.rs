@@ -29,8 +29,13 @@ pub(crate) const FLUX: &str = "system:serviceaccount:flux-system:kustomize-contr
 pub(crate) const ARGO: &str = "system:serviceaccount:argocd:argocd-application-controller";
 
 /// The policies of `deploy/`, in the order in which they are applied.
-pub(crate) const POLICIES: [&str; 4] =
-    ["20-policy-deployment.yaml", "21-policy-command.yaml", "22-policy-route.yaml", "23-policy-writer.yaml"];
+pub(crate) const POLICIES: [&str; 5] = [
+    "20-policy-deployment.yaml",
+    "21-policy-command.yaml",
+    "22-policy-route.yaml",
+    "23-policy-writer.yaml",
+    "24-policy-record.yaml",
+];
 const OTHERS: [&str; 2] = ["00-namespace.yaml", "10-rbac.yaml"];
 /// The oldest Gateway API whose HTTPRoute we speak.
 const GATEWAY_API: &str = "sigs.k8s.io/gateway-api@v1.4.0";
@@ -97,9 +102,14 @@ impl World {
     }
 
     pub(crate) fn install_crd(&self) -> Result<(), String> {
-        let file = repository("crds/canaryreleases.yaml");
-        self.admin(&["apply", "--server-side", "--force-conflicts", "-f", &file.to_string_lossy()], None).accepted()?;
-        for crd in ["canaryreleases.canaryrelease.dev", "httproutes.gateway.networking.k8s.io"] {
+        let folder = repository("crds");
+        self.admin(&["apply", "--server-side", "--force-conflicts", "-f", &folder.to_string_lossy()], None)
+            .accepted()?;
+        for crd in [
+            "canaryreleases.canaryrelease.dev",
+            "releaserecords.canaryrelease.dev",
+            "httproutes.gateway.networking.k8s.io",
+        ] {
             self.admin(&["wait", "--for=condition=Established", "--timeout=60s", "crd", crd], None).accepted()?;
         }
         Ok(())

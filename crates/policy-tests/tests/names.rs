@@ -22,6 +22,9 @@ fn policies_know_the_operator_by_the_name_it_is_installed_with() {
         assert!(exempt > 0, "{file} exempts nobody");
         assert_eq!(exempt, operator, "{file}");
     }
+    assert!(
+        deploy("24-policy-record.yaml").contains(&format!("request.userInfo.username == '{}'", names::OPERATOR_USER))
+    );
     let account = deploy("10-rbac.yaml");
     assert!(account.contains("name: canaryrelease-operator\n  namespace: canaryrelease-system"));
 }

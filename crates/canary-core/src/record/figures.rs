@@ -32,8 +32,8 @@ pub(super) fn take(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &Relea
     let passed = shown.iter().filter(|gate| gate.verdict == "Pass").count();
     stage.passed = format!("{passed}/{}", shown.len());
     stage.gates = shown;
-    let place = format!("stage {}, {}", stage.number, stage.weight);
-    compare(record, tick, is, &place);
+    let held = format!("stage {}, {}", stage.number, stage.weight);
+    compare(record, tick, is, &held);
 }
 
 fn baseline(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus) {
@@ -203,7 +203,7 @@ fn within(gate: &Gate, n: f64, k: f64, seconds: f64) -> bool {
 
 /// Both versions side by side: at the same time where the stage had a stable side, else against the baseline, which
 /// never takes the place of the former.
-fn compare(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus, place: &str) {
+fn compare(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus, stage: &str) {
     for gate in &tick.spec.gates {
         let side =
             |side: &str| is.counts.iter().find(|sums| sums.gate == gate.name && sums.side == side && sums.n > 0.0);
@@ -214,10 +214,10 @@ fn compare(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus
         let stable = side("stable").filter(|_| !without_stable(tick));
         let row = match (side("canary"), stable, baseline) {
             (Some(canary), Some(stable), _) => {
-                compared(gate, canary, stable, phi, &format!("at the same time, {place}"))
+                compared(gate, canary, stable, phi, &format!("at the same time, {stage}"))
             }
             (Some(canary), None, Some(before)) if known.is_none() => {
-                compared(gate, canary, before, phi, &format!("against the baseline, {place}"))
+                compared(gate, canary, before, phi, &format!("against the baseline, {stage}"))
             }
             _ if gate.value.is_some() => unmeasured(gate, tick),
             _ => continue,
@@ -227,6 +227,11 @@ fn compare(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus
             None => record.comparison.push(row),
         }
     }
+    let place = |row: &Compared| {
+        let gate = row.metric.split(": ").next().unwrap_or_default();
+        tick.spec.gates.iter().position(|one| one.name == gate)
+    };
+    record.comparison.sort_by_key(place);
 }
 
 /// A value gate looks at the candidate alone.
@@ -295,7 +300,8 @@ mod tests {
 
     #[test]
     fn a_change_has_an_interval_that_holds_it_and_says_where_there_is_none() {
-        assert_eq!(change(&counted(10.0, 1000.0), &counted(10.0, 1000.0), 1.0), "+0.0% (-62.8% to +169.1%)");
+        // The exact interval of 10 in 20 is 0.2720 to 0.7280.
+        assert_eq!(change(&counted(10.0, 1000.0), &counted(10.0, 1000.0), 1.0), "+0.0% (-62.6% to +167.7%)");
         assert_eq!(change(&counted(0.0, 1000.0), &counted(0.0, 9000.0), 1.0), "none on either side");
         assert!(
             change(&counted(5.0, 100.0), &counted(0.0, 900.0), 1.0).starts_with("not to be told in per cent: none")

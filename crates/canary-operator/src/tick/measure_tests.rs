@@ -132,6 +132,53 @@ async fn after_a_restart_a_store_that_keeps_the_past_gives_back_every_tick() {
     assert_eq!(Some(again), all);
 }
 
+/// The same reverted, all traffic back on stable in second 30.
+fn reverted(step: &str) -> CanaryRelease {
+    let mut release = release(step, "2026-01-01T01:00:10Z");
+    let current = release.status.as_mut().unwrap().current.as_mut().unwrap();
+    let sums = |side: &str| canary_api::Counted {
+        gate: "errors".into(),
+        side: side.into(),
+        n: 5000.0,
+        k: 500.0,
+        seconds: 20.0,
+        ..Default::default()
+    };
+    current.counts = vec![sums("canary"), sums("stable")];
+    let revert = json!({
+        "at": "2026-01-01T01:00:28Z", "by": "gate errors", "clearAt": "2026-01-01T01:00:30Z", "message": "m",
+        "outcome": "RolledBack", "reason": "GateBreached", "rejects": true, "stage": "1/1",
+    });
+    current.revert = Some(serde_json::from_value(revert).unwrap());
+    release
+}
+
+#[tokio::test]
+async fn after_a_revert_stable_is_counted_from_when_all_traffic_was_back() {
+    // With what was counted before, and by an operator that comes to it just then.
+    for begun in [true, false] {
+        let mut ledger = None;
+        if begun {
+            tick(&mut ledger, release("Bake", "2026-01-01T01:00:10Z"), 28).await;
+        }
+        let (_, stable) = tick(&mut ledger, reverted("RevertDrain"), 40).await;
+        assert_eq!(stable, Measure::Counted { n: 100.0, k: 0.0, seconds: 10.0 }, "begun {begun}");
+    }
+}
+
+#[tokio::test]
+async fn while_traffic_goes_back_nothing_is_asked() {
+    let mut ledger = None;
+    tick(&mut ledger, release("Bake", "2026-01-01T01:00:10Z"), 28).await;
+    for step in ["Revert", "RevertTarget"] {
+        let mut observed = observed(reverted(step));
+        let source = FakeSource::new();
+        source.set_counter("requests_total", Ok(vec![series("s", 10.0, 29)]));
+        gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(29)).await;
+        assert_eq!((observed.readings.len(), ledger.is_some()), (0, step == "Revert"), "{step}");
+    }
+}
+
 /// The same with a warm-up, a stable pod that has long served, and a canary that gets its first request in second 4.
 fn warming(step: &str, window: &str, warm_up: &str) -> CanaryRelease {
     let mut release = release(step, window);

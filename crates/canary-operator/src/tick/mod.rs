@@ -183,7 +183,7 @@ impl ReleaseTicker {
         let next = self.carry_out(key, &raw, memory, &decision, &mut carried).await;
         // Last of all: whatever a record needs, the release has had its writes.
         let Some(done) = carried_out(&observed, decision, &carried) else { return next };
-        let again = memory.journal.keep(&self.desk(), &observed, &done, now).await;
+        let again = memory.journal.keep(&self.desk(), &observed, &done, carried.status, now).await;
         if next == Next::Idle { again.map_or(next, Next::WakeAfter) } else { next }
     }
 

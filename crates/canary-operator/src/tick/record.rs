@@ -18,8 +18,9 @@ use tokio::time::{Instant, timeout};
 use super::api::{self, CallError};
 use crate::{config::Retention, metrics::Metrics};
 
-/// Longest time for one call about records: they may not hold a tick up.
+/// Longest time for one call about records, and for all of one tick: they may not hold it up.
 const DEADLINE: Duration = Duration::from_secs(2);
+const DEADLINE_OF_ALL: Duration = Duration::from_secs(3);
 /// After the first failure in a row; doubles with each.
 const FIRST_DELAY: Duration = Duration::from_secs(5);
 /// Longest delay after failures while a release is under way, and at rest.
@@ -27,7 +28,7 @@ const LONGEST_DELAY: (Duration, Duration) = (Duration::from_secs(60), Duration::
 /// Failures in a row after which a release that is over is left without the end of its record.
 const GIVE_UP: u32 = 16;
 /// Old records deleted at once.
-const MOST_DELETED: usize = 25;
+const MOST_DELETED: usize = 5;
 
 /// What it takes to write records.
 pub(super) struct Desk<'a> {
@@ -59,31 +60,36 @@ struct Page {
     metadata: Option<Value>,
     /// Whether it is known what became of earlier attempts at the same template.
     knows_earlier: bool,
+    /// Whether old records are to be looked for.
+    untidy: bool,
 }
 
 impl Journal {
-    /// Folds what was carried out of a tick into the records and writes what is due. When to look again, where nothing
-    /// else would and something is still to be written.
+    /// Folds what was carried out of a tick into the records and, in a `calm` one, writes what is due. When to look
+    /// again, where nothing else would and something is still to be written.
     pub(super) async fn keep(
         &mut self,
         desk: &Desk<'_>,
         seen: &Observed,
         done: &Decision,
+        calm: bool,
         now: Timestamp,
     ) -> Option<Duration> {
         let current = done.status.current.as_ref().filter(|current| !current.id.is_empty())?;
-        let may_call = !record::waits(current) && self.quiet_until.is_none_or(|until| until <= Instant::now());
+        let quiet = self.quiet_until.is_some_and(|until| until > Instant::now());
+        let may_call = calm && !quiet && !record::waits(current);
         if !self.knows(&current.id) {
             self.open(desk, seen, current, may_call, now).await;
         }
         for page in &mut self.pages {
             page.record = record::next(&page.record, seen, done, now);
         }
-        if may_call {
-            self.write(desk, current.step == Step::Done).await;
+        let at_rest = current.step == Step::Done;
+        if may_call && timeout(DEADLINE_OF_ALL, self.write(desk, at_rest)).await.is_err() {
+            self.failed(desk, &current.id, "no answers in time", at_rest);
         }
         self.settle(&current.id);
-        let unwritten = current.step == Step::Done && !self.pages.is_empty();
+        let unwritten = at_rest && !self.pages.is_empty();
         let wait = || self.quiet_until.map_or(Duration::ZERO, |until| until.duration_since(Instant::now()));
         unwritten.then(|| wait().max(Duration::from_secs(1)))
     }
@@ -204,7 +210,8 @@ impl Journal {
 impl Page {
     fn new(name: String, namespace: String) -> Self {
         let record = ReleaseRecordStatus::default();
-        Self { name, namespace, record, written: None, at: Instant::now(), metadata: None, knows_earlier: false }
+        let at = Instant::now();
+        Self { name, namespace, record, written: None, at, metadata: None, knows_earlier: false, untidy: false }
     }
 
     fn read(name: String, namespace: String, found: &Value, now: Timestamp) -> Self {
@@ -241,6 +248,10 @@ impl Page {
             Err(error @ CallError::Gone { .. }) => {
                 self.metadata = None;
                 Err(error)
+            }
+            Ok(()) if std::mem::take(&mut self.untidy) => {
+                self.tidy(desk).await;
+                Ok(())
             }
             other => other,
         }
@@ -304,7 +315,7 @@ impl Page {
         match bounded(call).await.unwrap_or_else(|| Err(unanswered(&self.name))) {
             Ok(created) => {
                 self.metadata = created.get("metadata").cloned();
-                self.tidy(desk).await;
+                self.untidy = true;
                 Ok(())
             }
             // It was created and the answer was lost, or by an operator before us.

@@ -107,6 +107,7 @@ pub(super) fn rows() -> Vec<Row> {
                     "validatingadmissionpolicy/canaryrelease-command-check",
                     "validatingadmissionpolicy/canaryrelease-writer",
                     "validatingadmissionpolicy/canaryrelease-route-warning",
+                    "validatingadmissionpolicy/canaryrelease-record",
                 ];
                 without(case, &all, || {
                     eventually(|| {

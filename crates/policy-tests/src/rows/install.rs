@@ -5,9 +5,13 @@ use crate::case::{at, expect};
 use crate::world::{OPERATOR, POLICIES, repository};
 
 /// What the operator may do in any namespace.
-const MAY: [&str; 12] = [
+const MAY: [&str; 16] = [
     "update canaryreleases.canaryrelease.dev/status",
     "patch canaryreleases.canaryrelease.dev",
+    "create releaserecords.canaryrelease.dev",
+    "list releaserecords.canaryrelease.dev",
+    "delete releaserecords.canaryrelease.dev",
+    "update releaserecords.canaryrelease.dev/status",
     "create deployments.apps",
     "patch deployments.apps",
     "delete deployments.apps",
@@ -20,13 +24,15 @@ const MAY: [&str; 12] = [
     "watch mutatingadmissionpolicies.admissionregistration.k8s.io",
 ];
 /// What it may not, although others of its kind can.
-const MAY_NOT: [&str; 10] = [
+const MAY_NOT: [&str; 12] = [
     "get secrets",
     "get configmaps",
     "create pods",
     "create pods/exec",
     "delete pods",
     "delete canaryreleases.canaryrelease.dev",
+    "update releaserecords.canaryrelease.dev",
+    "patch releaserecords.canaryrelease.dev",
     "delete httproutes.gateway.networking.k8s.io",
     "patch mutatingadmissionpolicies.admissionregistration.k8s.io",
     "create roles.rbac.authorization.k8s.io",
@@ -39,12 +45,12 @@ pub(super) fn rows() -> Vec<Row> {
             promise: "every policy is found by its label",
             who: "the operator",
             what: "list of policies and bindings of part-of=canaryrelease",
-            expected: "four mutating and four validating policies, each with its binding",
+            expected: "four mutating and five validating policies, each with its binding",
             check: |case| {
                 for (kind, names) in [
                     (
                         "mutatingadmissionpolicy",
-                        [
+                        vec![
                             "canaryrelease-command",
                             "canaryrelease-hold",
                             "canaryrelease-override",
@@ -53,9 +59,10 @@ pub(super) fn rows() -> Vec<Row> {
                     ),
                     (
                         "validatingadmissionpolicy",
-                        [
+                        vec![
                             "canaryrelease-command-check",
                             "canaryrelease-guard",
+                            "canaryrelease-record",
                             "canaryrelease-route-warning",
                             "canaryrelease-writer",
                         ],
@@ -71,7 +78,7 @@ pub(super) fn rows() -> Vec<Row> {
                             .filter_map(|item| at(item, "/metadata/name").as_str())
                             .collect();
                         seen.sort_unstable();
-                        expect(&kind, seen, names.to_vec())?;
+                        expect(&kind, seen, names.clone())?;
                     }
                 }
                 Ok(())

@@ -5,6 +5,7 @@ mod command;
 mod gone;
 mod hold;
 mod install;
+mod record;
 mod rolling;
 mod route;
 mod writer;
@@ -12,7 +13,7 @@ mod writer;
 use serde_json::json;
 
 use crate::case::{Case, Check, Target, held_for, note};
-use crate::world::{ANNA, JOE, NORA};
+use crate::world::{ANNA, ARGO, JOE, NORA};
 
 /// One fact about the policies.
 pub(crate) struct Row {
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Row> {
         command::rows(),
         route::rows(),
         writer::rows(),
+        record::rows(),
         install::rows(),
     ]
     .into_iter()
@@ -47,7 +49,7 @@ pub(crate) fn disruptive() -> Vec<Row> {
 type Probe = (&'static str, fn(&Case<'_>) -> Check);
 
 /// One dry run or refusal for each policy that only it can bring about.
-pub(crate) const PROBES: [Probe; 7] = [
+pub(crate) const PROBES: [Probe; 8] = [
     ("canaryrelease-hold", |case| {
         present(case, "deployment", |case| case.target(Target::Armed))?;
         let dry = ["--dry-run=server"];
@@ -96,6 +98,11 @@ pub(crate) const PROBES: [Probe; 7] = [
     ("canaryrelease-writer", |case| {
         case.kubectl_with(NORA, &["create", "--dry-run=server", "-f", "-"], Some(&case.canary_release().to_string()))
             .refused(&["may not write CanaryRelease"])
+    }),
+    ("canaryrelease-record", |case| {
+        present(case, "releaserecord", record::make)?;
+        record::state(case, ARGO, &json!({"message": "mine"}), &["--dry-run=server"])
+            .refused(&["by the operator alone"])
     }),
 ];
 
