@@ -76,10 +76,16 @@ async function look(file, screen, scheme) {
 }
 
 async function print(file) {
-  const { page } = await open(file, screens[0], "dark");
+  // As wide as a page of A4 between its margins.
+  const { page, place } = await open(file, { name: "print", width: 700, height: 1000 }, "dark");
   await page.emulateMediaType("print");
+  const [wide, room] = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+  if (wide > room) {
+    tell(place, `the page is ${wide} pixels wide and the paper ${room}`);
+  }
   if (pictures) {
-    await page.pdf({ path: join(pictures, `${basename(file, ".html")}.pdf`), format: "A4", margin: { top: "15mm", bottom: "15mm", left: "12mm", right: "12mm" } });
+    const margin = { top: "15mm", bottom: "15mm", left: "12mm", right: "12mm" };
+    await page.pdf({ path: join(pictures, `${basename(file, ".html")}.pdf`), format: "A4", margin });
   }
   await page.close();
 }

@@ -53,7 +53,7 @@ fn list<'a>(changes: &'a mut Changes, heading: &str) -> Option<&'a mut Vec<Strin
     })
 }
 
-/// Reads the text format: `## <heading>` lines, below each `- <entry>` lines. An entry goes on in lines that are
+/// Reads the text format: `## <heading>` or `<heading>:` lines, below each `- <entry>` lines. An entry goes on in lines that are
 /// indented. Empty lines, and a title that begins with a single `#`, are passed over; anything else is refused.
 ///
 /// # Errors
@@ -72,7 +72,7 @@ pub fn parse(text: &str) -> Result<Changes, ParseError> {
         let trimmed = line.trim_end();
         if trimmed.is_empty() {
             open = false;
-        } else if let Some(name) = trimmed.strip_prefix("## ") {
+        } else if let Some(name) = headline(trimmed) {
             heading = Some((headed(name.trim(), number, &mut seen)?, number));
             open = false;
         } else if trimmed.starts_with("# ") {
@@ -108,6 +108,12 @@ pub fn parse(text: &str) -> Result<Changes, ParseError> {
         }
     }
     Ok(changes)
+}
+
+/// The name in a line that is a heading: `## Features`, or `features:`.
+fn headline(line: &str) -> Option<&str> {
+    let plain = || line.strip_suffix(':').filter(|name| name.starts_with(char::is_alphabetic));
+    line.strip_prefix("## ").or_else(plain)
 }
 
 /// A heading that is known and stands for the first time.
@@ -173,6 +179,8 @@ mod tests {
         assert_eq!(read.features, ["cart: gifts in any paper", "wishes"]);
         assert_eq!(read.fixes, ["none twice"]);
         assert!(read.known_issues.is_empty());
+        let plain = parse("features:\n- a\nknown issues:\n- b: c\n").unwrap();
+        assert_eq!((plain.features, plain.known_issues), (vec!["a".to_owned()], vec!["b: c".to_owned()]));
         let all = HEADINGS.map(|(name, _)| format!("## {name}\n- {name}\n")).concat();
         let read = parse(&all.replace('\n', "\r\n")).unwrap();
         assert_eq!(
@@ -186,6 +194,7 @@ mod tests {
     fn what_is_not_in_the_format_is_refused_with_its_line() {
         for (text, line, says) in [
             ("- early", 1, "before any heading"),
+            ("features:\n- a\nothers:\n", 3, "\"others\" is no heading"),
             ("## Features\n- a\n\n## Feature\n", 4, "\"Feature\" is no heading"),
             ("## Features\n- a\n## Fixes\n- b\n## New features\n- c", 5, "line 1"),
             ("## Features\n-\u{20}\n", 2, "neither"),
