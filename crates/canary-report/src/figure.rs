@@ -3,6 +3,9 @@
 
 use canary_api::GateRecord;
 
+/// How a limit ends that is for all of the traffic, where the value is the canary's part alone.
+const AT_SHARE: &str = " at the canary's share";
+
 /// A gate's value beside its limits, all in one unit.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Figure {
@@ -20,9 +23,10 @@ pub struct Figure {
     pub stable: Option<f64>,
 }
 
-/// The figures of a gate at one moment; none where its value or its limit is no number.
+/// The figures of a gate at one moment; none where its value or its limit is no number. `share` is the canary's part of the
+/// traffic, 0 to 1: some limits hold for all of the traffic, and for the canary's part a part of them.
 #[must_use]
-pub fn figure(gate: &GateRecord) -> Option<Figure> {
+pub fn figure(gate: &GateRecord, share: f64) -> Option<Figure> {
     let (value, rest) = number(&gate.value)?;
     let interval = gate.interval.split_once(" to ").and_then(|(low, high)| Some((number(low)?.0, number(high)?.0)));
     // `4.1 against 3.9 per 1000 requests`: the other side is a part of the value.
@@ -39,7 +43,10 @@ pub fn figure(gate: &GateRecord) -> Option<Figure> {
             stable: Some(other),
         });
     }
-    let (least, most) = limits(&gate.limit, rest)?;
+    let (least, mut most) = limits(&gate.limit, rest)?;
+    if gate.limit.ends_with(AT_SHARE) {
+        most = most.map(|most| most * share.clamp(0.0, 1.0));
+    }
     let stable = number(&gate.stable).filter(|(_, unit)| *unit == rest).map(|(stable, _)| stable);
     Some(Figure { value, unit: rest.to_owned(), interval, most, least, stable })
 }
@@ -115,25 +122,28 @@ mod tests {
             stable: "0.1%".to_owned(),
             ..record("0.12%", &limit(json!({"errorRate": {"bad": "b", "total": "t", "limit": "1%"}})))
         };
-        let read = figure(&errors).unwrap();
+        let read = figure(&errors, 0.05).unwrap();
         assert_eq!(
             (read.value, read.most, read.interval, read.stable),
             (0.12, Some(1.0), Some((0.02, 0.4)), Some(0.1))
         );
         let latency = limit(json!({"latency": {"histogram": "h", "quantile": "95%", "limit": "200ms"}}));
-        assert_eq!(figure(&record("1%", &latency)).unwrap().most, Some(5.0));
+        assert_eq!(figure(&record("1%", &latency), 0.05).unwrap().most, Some(5.0));
         assert_eq!(said(&record("1%", &latency)), "1% slower than 200ms");
         let rate = limit(json!({"eventRate": {"counter": "c", "limit": "0.5/min", "scope": "Total"}}));
-        let read = figure(&record("0.33/min", &rate)).unwrap();
+        let read = figure(&record("0.33/min", &rate), 0.05).unwrap();
         assert_eq!((read.value, read.most, read.unit.as_str()), (0.33, Some(0.5), "/min"));
+        let rate = limit(json!({"eventRate": {"counter": "c", "limit": "0.5/min"}}));
+        let at = |share: f64| figure(&record("0.02/min", &rate), share).unwrap().most.unwrap();
+        assert!((at(0.05) - 0.025).abs() < 1e-9 && (at(1.0) - 0.5).abs() < 1e-9);
         let value = limit(json!({"value": {"query": "q", "max": 30.0, "min": 2.0, "unit": "s"}}));
-        let read = figure(&record("12s", &value)).unwrap();
+        let read = figure(&record("12s", &value), 0.05).unwrap();
         assert_eq!((read.least, read.most, read.unit.as_str()), (Some(2.0), Some(30.0), "s"));
         for rule in [
             json!({"relative": {"counter": "c", "margin": "10%"}}),
             json!({"relative": {"counter": "c", "margin": "10%", "to": "Baseline"}}),
         ] {
-            let read = figure(&record("4.1 against 4 per 1000 requests", &limit(rule))).unwrap();
+            let read = figure(&record("4.1 against 4 per 1000 requests", &limit(rule)), 0.05).unwrap();
             assert!((read.most.unwrap() - 4.4).abs() < 1e-9 && read.stable == Some(4.0));
             assert_eq!(read.unit, " per 1000 requests");
         }
@@ -153,7 +163,7 @@ mod tests {
             ("-", "<= 1"),
             ("1%", "P < 2ms"),
         ] {
-            assert_eq!(figure(&record(value, limit)), None, "{value} {limit}");
+            assert_eq!(figure(&record(value, limit), 0.05), None, "{value} {limit}");
         }
         assert_eq!(said(&record("none", "<= 1%")), "no value");
     }
@@ -162,7 +172,7 @@ mod tests {
         #[test]
         fn no_words_make_it_panic(value in ".{0,30}", limit in ".{0,30}", interval in ".{0,20}") {
             let gate = GateRecord { interval, ..record(&value, &limit) };
-            prop_assert!(figure(&gate).is_none_or(|figure| figure.value.is_finite()));
+            prop_assert!(figure(&gate, 0.5).is_none_or(|figure| figure.value.is_finite()));
             prop_assert!(!said(&gate).is_empty() || value.is_empty());
         }
     }

@@ -29,15 +29,16 @@ Colours are used on a terminal only; NO_COLOR switches them off.";
 #[command(
     name = "kubectl-canary",
     version,
-    about = "What a release can know, where it stands, and the commands to it",
-    long_about = "Releases of CanaryReleases: what a spec can find out before it runs, where a release stands, and the \
-                  commands to it.",
+    about = "What a release can know, where it stands, the commands to it, and its notes",
+    long_about = "Releases of CanaryReleases: what a spec can find out before it runs, where a release stands, the \
+                  commands to it, and what is left of it: notes, report, evidence.",
     after_help = "Examples:
   kubectl canary plan orders.yaml --rps 100      # what each stage can know
   kubectl canary simulate orders.yaml --rps 100 --fault errors=5%@stage2
   kubectl canary status orders -n shop           # one screen
   kubectl canary abort orders -n shop            # all traffic back to stable
-  kubectl canary wait orders -n shop             # in a pipeline, after kubectl apply",
+  kubectl canary wait orders -n shop             # in a pipeline, after kubectl apply
+  kubectl canary notes orders -n shop            # Markdown, from the record of the newest release",
     after_long_help = long_help_end(),
     arg_required_else_help = true,
     subcommand_required = true
@@ -78,6 +79,7 @@ fn long_help_end() -> String {
   kubectl canary status orders -n shop           # one screen
   kubectl canary abort orders -n shop            # all traffic back to stable
   kubectl canary wait orders -n shop             # in a pipeline, after kubectl apply
+  kubectl canary notes orders -n shop            # Markdown, from the record of the newest release
 
 {EXIT_CODES}"
     )

@@ -42,6 +42,8 @@ pub enum Look {
     There(Value),
     /// It is not there.
     Missing,
+    /// The cluster knows no objects of this kind.
+    NoKind(String),
     /// It could not be read; why.
     Unknown(String),
 }
@@ -158,11 +160,16 @@ impl Cluster {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         };
-        let looked = within(&format!("read {kind} {name}"), api.get_opt(name)).await;
-        match looked.and_then(|found| found.map(untyped).transpose()) {
-            Ok(Some(object)) => Look::There(object),
-            Ok(None) => Look::Missing,
-            Err(error) => Look::Unknown(error.to_string()),
+        let object = clean::text(&format!("{kind} {name}"));
+        match tokio::time::timeout(DEADLINE, api.get_opt(name)).await {
+            Ok(Ok(Some(found))) => untyped(found).map_or_else(|error| Look::Unknown(error.to_string()), Look::There),
+            Ok(Ok(None)) => Look::Missing,
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+                Look::Unknown(format!("you may not read {object}"))
+            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Look::NoKind(kind.to_owned()),
+            Ok(Err(error)) => Look::Unknown(format!("cannot read {object}: {}", explain(&error))),
+            Err(_) => Look::Unknown(format!("cannot read {object}: no answer within 30 s")),
         }
     }
 

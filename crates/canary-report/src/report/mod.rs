@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Error;
 use crate::facts::{Facts, GateFacts, clock, facts, gate};
-use crate::figure::figure;
+use crate::figure::{figure, per_cent};
 use crate::harmless::{html, line};
 
 const PAGE: &str = include_str!("../../templates/report.html");
@@ -106,18 +106,25 @@ fn sections(status: &ReleaseRecordStatus) -> Vec<(GateSection, Option<String>)> 
 }
 
 fn section(status: &ReleaseRecordStatus, index: usize, name: &str) -> (GateSection, Option<String>) {
-    let before = status.baseline.iter().map(|gate| ("before, stable".to_owned(), gate));
+    let before = status.baseline.iter().map(|gate| ("before, stable".to_owned(), 1.0, gate));
     let stages = status.stages.iter().flat_map(|stage| {
         let when = format!("stage {}, {}", stage.number, line(&stage.weight));
-        stage.gates.iter().map(move |gate| (when.clone(), gate))
+        let share = per_cent(&stage.weight).unwrap_or(100.0) / 100.0;
+        stage.gates.iter().map(move |gate| (when.clone(), share, gate))
     });
-    let found: Vec<(String, &GateRecord)> = before.chain(stages).filter(|(_, gate)| gate.gate == name).collect();
+    let found: Vec<(String, f64, &GateRecord)> =
+        before.chain(stages).filter(|(_, _, gate)| gate.gate == name).collect();
     let id = format!("gate-{index}");
     let drawn: Vec<plots::Row> = found
         .iter()
-        .filter_map(|(when, record)| {
+        .filter_map(|(when, share, record)| {
             let shown = gate(record);
-            Some(plots::Row { name: when.clone(), value: shown.value, verdict: shown.verdict, figure: figure(record)? })
+            Some(plots::Row {
+                name: when.clone(),
+                value: shown.value,
+                verdict: shown.verdict,
+                figure: figure(record, *share)?,
+            })
         })
         .collect();
     let same_unit = drawn.windows(2).all(|pair| matches!(pair, [a, b] if a.figure.unit == b.figure.unit));
@@ -128,7 +135,7 @@ fn section(status: &ReleaseRecordStatus, index: usize, name: &str) -> (GateSecti
         name: line(name),
         kind: plan.map(|plan| line(&plan.kind)),
         limit: plan.map(|plan| line(&plan.limit)),
-        rows: found.into_iter().map(|(when, record)| GateRow { when, gate: gate(record) }).collect(),
+        rows: found.into_iter().map(|(when, _, record)| GateRow { when, gate: gate(record) }).collect(),
     };
     (section, picture)
 }

@@ -167,11 +167,17 @@ pub fn gate(id: &str, name: &str, rows: &[Row]) -> Option<String> {
     let height = rows.len() as f64 * ROW + 22.0;
     let about: Vec<String> = rows.iter().map(in_words).collect();
     let mut svg = Svg::new(id, height, &format!("{name} against its limit"), &about.join(" "));
+    let alike = rows.windows(2).all(|pair| match pair {
+        [one, other] => one.figure.most == other.figure.most && one.figure.least == other.figure.least,
+        _ => true,
+    });
     for (index, row) in rows.iter().enumerate() {
         let top = index as f64 * ROW;
         let track = top + 30.0;
         let figure = &row.figure;
-        svg.anchored("label", (0.0, top + 14.0), "start", &format!("{}: {}, {}", row.name, row.value, row.verdict));
+        let limit = if alike { String::new() } else { own_limit(figure) };
+        let label = format!("{}: {}, {}{limit}", row.name, row.value, row.verdict);
+        svg.anchored("label", (0.0, top + 14.0), "start", &label);
         svg.line("grid", (0.0, track), (100.0, track));
         if let Some((from, to)) = figure.interval {
             svg.area("interval", (across(from), track - 5.0), (across(to) - across(from)).max(0.4), 10.0);
@@ -186,7 +192,7 @@ pub fn gate(id: &str, name: &str, rows: &[Row]) -> Option<String> {
     }
     let unit = rows.first().map_or("", |row| row.figure.unit.as_str());
     let bottom = height - 6.0;
-    let limits = rows.last().map(|row| [row.figure.least, row.figure.most]).unwrap_or_default();
+    let limits = rows.last().filter(|_| alike).map(|row| [row.figure.least, row.figure.most]).unwrap_or_default();
     let limits: Vec<f64> = limits.into_iter().flatten().collect();
     // The axis' beginning gives way to a limit that is near it.
     if !limits.iter().any(|limit| across(*limit) < 15.0) {
@@ -198,8 +204,15 @@ pub fn gate(id: &str, name: &str, rows: &[Row]) -> Option<String> {
     Some(svg.end())
 }
 
+/// Of a row whose limit is not that of the others.
+fn own_limit(figure: &Figure) -> String {
+    let limits: Vec<String> =
+        [figure.least, figure.most].into_iter().flatten().map(|limit| with_unit(limit, &figure.unit)).collect();
+    if limits.is_empty() { String::new() } else { format!(", limit {}", limits.join(" and ")) }
+}
+
 fn with_unit(number: f64, unit: &str) -> String {
-    let number = (number * 100.0).round() / 100.0;
+    let number = (number * 1000.0).round() / 1000.0;
     format!("{number}{}", if unit.starts_with(' ') { "" } else { unit })
 }
 
@@ -221,7 +234,7 @@ fn in_words(row: &Row) -> String {
         let _ = write!(text, ", between {low}{unit} and {high}{unit}");
     }
     if let Some(most) = figure.most {
-        let _ = write!(text, ", at most {}{unit} allowed", (most * 100.0).round() / 100.0);
+        let _ = write!(text, ", at most {}{unit} allowed", (most * 1000.0).round() / 1000.0);
     }
     if let Some(least) = figure.least {
         let _ = write!(text, ", at least {least}{unit} asked for");

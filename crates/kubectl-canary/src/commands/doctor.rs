@@ -94,6 +94,12 @@ fn looked(check: &str, look: Look, missing: &str, mend: &str, judge: impl FnOnce
     match look {
         Look::There(object) => judge(&object),
         Look::Missing => Finding::new(check, State::Bad, missing, mend),
+        Look::NoKind(kind) => Finding::new(
+            check,
+            State::Bad,
+            format!("the cluster knows no {kind}"),
+            "install the definition of that resource",
+        ),
         Look::Unknown(why) => Finding::new(check, State::Unknown, why, ""),
     }
 }
@@ -136,7 +142,7 @@ async fn policies(cluster: &Cluster) -> Finding {
         for name in names {
             match cluster.look(ADMISSION, kind, None, name).await {
                 Look::There(_) => {}
-                Look::Missing => missing.push(format!("{kind} {name}")),
+                Look::Missing | Look::NoKind(_) => missing.push(format!("{kind} {name}")),
                 Look::Unknown(why) => {
                     let mend = "ask who may read admission policies, or give doctor NAME: the CanaryRelease says whether it holds";
                     return Finding::new("policies", State::Unknown, why, mend);
@@ -327,7 +333,7 @@ async fn provider(cluster: &Cluster, namespace: &str, wanted: &str) -> Finding {
     }
     match cluster.look("v1", "ConfigMap", Some(namespace), OPERATOR).await {
         Look::There(object) => configured(&object, namespace, name),
-        Look::Missing => {
+        Look::Missing | Look::NoKind(_) => {
             let what = format!("the operator's ConfigMap is not in {namespace}");
             Finding::new("provider", State::Unknown, what, "say where it is by --operator-namespace")
         }

@@ -17,6 +17,7 @@ fn what_may_not_be_read_is_unknown_and_what_is_missing_is_bad() {
     assert_eq!(looked("x", Look::There(json!({})), "gone", "make it", judge).state, State::Good);
     let missing = looked("x", Look::Missing, "gone", "make it", judge);
     assert_eq!((missing.state, missing.mend.as_str()), (State::Bad, "make it"));
+    assert!(looked("x", Look::NoKind("HTTPRoute".to_owned()), "gone", "", judge).what.contains("no HTTPRoute"));
     assert_eq!(looked("x", Look::Unknown("forbidden".to_owned()), "gone", "", judge).state, State::Unknown);
 }
 
