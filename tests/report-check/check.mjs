@@ -59,6 +59,11 @@ async function look(file, screen, scheme) {
   if (wide > room) {
     tell(place, `the page is ${wide} pixels wide and the screen ${room}`);
   }
+  const cut = await page.evaluate(() => {
+    const out = ({ left, right }) => left < 0 || right > window.innerWidth;
+    return [...document.querySelectorAll("svg text")].filter((text) => out(text.getBoundingClientRect())).map((text) => text.textContent);
+  });
+  cut.forEach((text) => tell(place, `a picture's text is cut: ${text}`));
   // Whatever is folded away is looked at too.
   await page.evaluate(() => document.querySelectorAll("details").forEach((part) => (part.open = true)));
   await page.evaluate(axe.source);

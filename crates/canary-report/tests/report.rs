@@ -63,3 +63,11 @@ fn the_policy_lets_through_the_style_that_is_there() {
     let digest = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(style.as_bytes()));
     assert!(page.contains(&format!("style-src 'sha256-{digest}'")));
 }
+
+#[test]
+fn a_limit_at_the_canarys_share_is_drawn_as_it_applied_in_each_stage() {
+    let page = page(&record("promoted"));
+    for limit in [">limit 0.025/min<", ">limit 0.125/min<", ">limit 0.5/min<", ">limit 4.4/1000<", ">limit 30s<"] {
+        assert!(page.contains(limit), "{limit}");
+    }
+}

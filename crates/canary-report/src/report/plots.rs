@@ -46,7 +46,7 @@ impl Svg {
 
     /// Text that ends at `x` where it would else run over the right edge.
     fn text(&mut self, class: &str, (x, y): (f64, f64), text: &str) {
-        let anchor = if x > 75.0 { "end" } else { "start" };
+        let anchor = if x > 60.0 { "end" } else { "start" };
         self.anchored(class, (x, y), anchor, text);
     }
 
@@ -148,72 +148,92 @@ pub struct Row {
     pub figure: Figure,
 }
 
-/// A gate's figures against its limit, a row for each. None without rows.
+/// From numbers to per cent of the width.
+struct Scale {
+    low: f64,
+    wide: f64,
+}
+
+impl Scale {
+    /// One that all numbers of the rows fit on, and zero; none where they are all zero.
+    fn of(rows: &[Row]) -> Option<Self> {
+        let numbers = rows.iter().flat_map(|row| {
+            let figure = &row.figure;
+            let interval = figure.interval.map_or([None, None], |(low, high)| [Some(low), Some(high)]);
+            [Some(figure.value), figure.most, figure.least, figure.stable].into_iter().chain(interval).flatten()
+        });
+        let (low, high) = numbers.fold((0.0_f64, 0.0_f64), |(low, high), number| (low.min(number), high.max(number)));
+        // Room on the right of the largest, so that its mark is whole.
+        (high > low).then_some(Self { low, wide: (high - low) * 1.08 })
+    }
+
+    fn across(&self, number: f64) -> f64 {
+        ((number - self.low) / self.wide * 100.0).clamp(0.0, 100.0)
+    }
+}
+
+/// A gate's figures against its limit, a row for each. None without rows, and where all numbers are zero.
 #[must_use]
 pub fn gate(id: &str, name: &str, rows: &[Row]) -> Option<String> {
-    let numbers = rows.iter().flat_map(|row| {
-        let figure = &row.figure;
-        let interval = figure.interval.map_or([None, None], |(low, high)| [Some(low), Some(high)]);
-        [Some(figure.value), figure.most, figure.least, figure.stable].into_iter().chain(interval).flatten()
-    });
-    let (low, high) =
-        numbers.fold((0.0_f64, f64::NEG_INFINITY), |(low, high), number| (low.min(number), high.max(number)));
-    if rows.is_empty() || high <= low {
-        return None;
-    }
-    // Room on the right of the largest, so that its mark is whole.
-    let wide = (high - low) * 1.08;
-    let across = |number: f64| ((number - low) / wide * 100.0).clamp(0.0, 100.0);
-    let height = rows.len() as f64 * ROW + 22.0;
-    let about: Vec<String> = rows.iter().map(in_words).collect();
-    let mut svg = Svg::new(id, height, &format!("{name} against its limit"), &about.join(" "));
+    let scale = Scale::of(rows)?;
     let alike = rows.windows(2).all(|pair| match pair {
         [one, other] => one.figure.most == other.figure.most && one.figure.least == other.figure.least,
         _ => true,
     });
+    // A limit of its own stands below each row, a common one below all of them.
+    let (tall, foot) = if alike { (ROW, 22.0) } else { (ROW + 14.0, 4.0) };
+    let height = rows.len() as f64 * tall + foot;
+    let about: Vec<String> = rows.iter().map(in_words).collect();
+    let mut svg = Svg::new(id, height, &format!("{name} against its limit"), &about.join(" "));
     for (index, row) in rows.iter().enumerate() {
-        let top = index as f64 * ROW;
-        let track = top + 30.0;
-        let figure = &row.figure;
-        let limit = if alike { String::new() } else { own_limit(figure) };
-        let label = format!("{}: {}, {}{limit}", row.name, row.value, row.verdict);
-        svg.anchored("label", (0.0, top + 14.0), "start", &label);
-        svg.line("grid", (0.0, track), (100.0, track));
-        if let Some((from, to)) = figure.interval {
-            svg.area("interval", (across(from), track - 5.0), (across(to) - across(from)).max(0.4), 10.0);
-        }
-        for limit in [figure.least, figure.most].into_iter().flatten() {
-            svg.line("limit", (across(limit), track - 11.0), (across(limit), track + 11.0));
-        }
-        if let Some(stable) = figure.stable {
-            svg.line("stable", (across(stable), track - 8.0), (across(stable), track + 8.0));
-        }
-        svg.circle(shape(&row.verdict), (across(figure.value), track));
+        track(&mut svg, row, index as f64 * tall, &scale, !alike);
     }
-    let unit = rows.first().map_or("", |row| row.figure.unit.as_str());
-    let bottom = height - 6.0;
-    let limits = rows.last().filter(|_| alike).map(|row| [row.figure.least, row.figure.most]).unwrap_or_default();
-    let limits: Vec<f64> = limits.into_iter().flatten().collect();
-    // The axis' beginning gives way to a limit that is near it.
-    if !limits.iter().any(|limit| across(*limit) < 15.0) {
-        svg.anchored("small", (0.0, bottom), "start", &with_unit(low, unit));
-    }
-    for limit in limits {
-        svg.text("small", (across(limit), bottom), &format!("limit {}", with_unit(limit, unit)));
+    if alike {
+        axis(&mut svg, rows, height - 6.0, &scale);
     }
     Some(svg.end())
 }
 
-/// Of a row whose limit is not that of the others.
-fn own_limit(figure: &Figure) -> String {
-    let limits: Vec<String> =
-        [figure.least, figure.most].into_iter().flatten().map(|limit| with_unit(limit, &figure.unit)).collect();
-    if limits.is_empty() { String::new() } else { format!(", limit {}", limits.join(" and ")) }
+fn track(svg: &mut Svg, row: &Row, top: f64, scale: &Scale, own_limit: bool) {
+    let (figure, y) = (&row.figure, top + 30.0);
+    let value = with_unit(figure.value, &figure.unit);
+    svg.anchored("label", (0.0, top + 14.0), "start", &format!("{}: {value}, {}", row.name, row.verdict));
+    svg.line("grid", (0.0, y), (100.0, y));
+    if let Some((low, high)) = figure.interval {
+        let (from, to) = (scale.across(low), scale.across(high));
+        svg.area("interval", (from, y - 5.0), (to - from).max(0.4), 10.0);
+    }
+    for limit in [figure.least, figure.most].into_iter().flatten() {
+        let x = scale.across(limit);
+        svg.line("limit", (x, y - 11.0), (x, y + 11.0));
+        if own_limit {
+            svg.text("small", (x, y + 24.0), &format!("limit {}", with_unit(limit, &figure.unit)));
+        }
+    }
+    if let Some(stable) = figure.stable {
+        let x = scale.across(stable);
+        svg.line("stable", (x, y - 8.0), (x, y + 8.0));
+    }
+    svg.circle(shape(&row.verdict), (scale.across(figure.value), y));
+}
+
+/// The least number and the limits, below all rows.
+fn axis(svg: &mut Svg, rows: &[Row], y: f64, scale: &Scale) {
+    let Some(figure) = rows.last().map(|row| &row.figure) else { return };
+    let limits: Vec<f64> = [figure.least, figure.most].into_iter().flatten().collect();
+    // The axis' beginning gives way to a limit that is near it.
+    if !limits.iter().any(|limit| scale.across(*limit) < 15.0) {
+        svg.anchored("small", (0.0, y), "start", &with_unit(scale.low, &figure.unit));
+    }
+    for limit in limits {
+        svg.text("small", (scale.across(limit), y), &format!("limit {}", with_unit(limit, &figure.unit)));
+    }
 }
 
 fn with_unit(number: f64, unit: &str) -> String {
     let number = (number * 1000.0).round() / 1000.0;
-    format!("{number}{}", if unit.starts_with(' ') { "" } else { unit })
+    // What is counted per 1000 requests is said in full beside the picture; a phone has no room for it here.
+    format!("{number}{}", if unit.starts_with(" per 1000") { "/1000" } else { unit })
 }
 
 /// Filled, hollow or crossed out with a thick edge: told apart without colour.
