@@ -1,4 +1,5 @@
 //! The fold by itself: hostile sizes, ticks that come twice or never, and texts of others.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use canary_api::{CanaryRelease, CanaryReleaseStatus, Counted, GateStatus, ReleaseStatus, RevertStatus, Version};
 use proptest::prelude::*;
