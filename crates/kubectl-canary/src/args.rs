@@ -660,6 +660,18 @@ mod tests {
     }
 
     #[test]
+    fn a_report_goes_to_a_file_and_every_other_answer_to_standard_output() {
+        let output = |value: &str| Cli::try_parse_from(["k", "report", "orders", "-o", value]).unwrap().global.output;
+        assert_eq!(output("report.html"), Target::To("report.html".into()));
+        assert_eq!(output("json"), Target::As(Format::Json));
+        assert_eq!(Target::default().format(), Format::Text);
+        assert!(Cli::try_parse_from(["k", "report", "orders", "-o", ""]).is_err());
+        let elsewhere = Cli::try_parse_from(["k", "notes", "-f", "x.yaml", "-o", "notes.md"]).unwrap();
+        let error = crate::run(elsewhere).unwrap_err();
+        assert!(matches!(&error, crate::Error::Usage(why) if why.contains("notes.md")), "{error}");
+    }
+
+    #[test]
     fn numbers_that_make_no_sense_are_refused_with_an_example() {
         for rps in ["0", "-1", "NaN", "inf", "many"] {
             let error = Cli::try_parse_from(["k", "plan", "f", &format!("--rps={rps}")]).unwrap_err();

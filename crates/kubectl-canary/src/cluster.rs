@@ -137,6 +137,9 @@ impl Cluster {
     /// # Errors
     /// Where it cannot be read.
     pub async fn config_map(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
+        if !is_name(name) {
+            return Ok(None);
+        }
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let doing = format!("read ConfigMap {}/{name}", self.namespace);
         let found = within(&clean::text(&doing), api.get_opt(name)).await?;
@@ -160,6 +163,9 @@ impl Cluster {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         };
+        if !is_name(name) {
+            return Look::Missing;
+        }
         let object = clean::text(&format!("{kind} {name}"));
         match tokio::time::timeout(DEADLINE, api.get_opt(name)).await {
             Ok(Ok(Some(found))) => untyped(found).map_or_else(|error| Look::Unknown(error.to_string()), Look::There),
@@ -223,6 +229,12 @@ impl Cluster {
             Err(_) => Err(kube::Error::Service("no answer within 30 s".into())),
         }
     }
+}
+
+/// Whether a text from an object may be an object's name. Anything else could lead a request to another path.
+fn is_name(text: &str) -> bool {
+    let sound = |sign: char| sign.is_ascii_lowercase() || sign.is_ascii_digit() || matches!(sign, '-' | '.');
+    !text.is_empty() && text.len() <= 253 && text.chars().all(sound) && !text.starts_with('.') && !text.contains("..")
 }
 
 fn watch(
@@ -297,6 +309,14 @@ fn untyped(object: DynamicObject) -> Result<Value, Error> {
 mod tests {
     use super::*;
     use kube::core::Status;
+
+    #[test]
+    fn only_names_are_asked_for() {
+        assert!(is_name("orders-2.1") && is_name("a"));
+        for text in ["", "..", ".", "../secrets/x", "a/b", "a%2fb", "a?b", "A", "a b", "a..b"] {
+            assert!(!is_name(text), "{text}");
+        }
+    }
 
     #[test]
     fn refusals_say_what_to_do() {
