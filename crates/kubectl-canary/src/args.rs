@@ -425,7 +425,7 @@ pub struct List {
   kubectl canary status orders -n shop           # one screen
   kubectl canary watch orders -n shop            # the same, at every change; end it with Ctrl-C
   kubectl canary watch orders -n shop -o json    # a line of JSON at every change
-  kubectl canary history orders -n shop          # how the last ten releases ended")]
+  kubectl canary history orders -n shop          # how the last releases ended")]
 pub struct Named {
     /// The CanaryRelease
     pub name: String,

@@ -37,7 +37,9 @@ pub async fn find(which: &OfRecord, global: &Global) -> Result<(ReleaseRecord, C
     Ok((record, changes))
 }
 
-fn label(name: &str) -> String {
+/// Selects the records of a CanaryRelease.
+#[must_use]
+pub fn label(name: &str) -> String {
     format!("{LABEL_RECORD_OF}={}", label_value(name))
 }
 
