@@ -1,11 +1,12 @@
 //! The command line: names, flags, and help that teaches by example.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use canary_api::{Duration, Percent};
 use canary_sim::level::{Fault, Healthy};
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::builder::TypedValueParser;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum as _};
 use clap_complete::Shell;
 
 use crate::output::Format;
@@ -13,9 +14,10 @@ use crate::output::Format;
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done; wait: the template is live
-  1   wait: rolled back; commands: refused, by a policy, the operator or your answer
+  1   wait: rolled back; commands: refused, by a policy, the operator or your answer;
+      verify: not signed, or changed
   2   wait: aborted, superseded, or gone past the stages; plan, simulate, backtest: the
-      spec is wrong
+      spec is wrong; doctor: something is
   3   not within --timeout
   4   it could not be done: no cluster, no such object, no right, no such file
   64  wrong usage
@@ -27,15 +29,16 @@ Colours are used on a terminal only; NO_COLOR switches them off.";
 #[command(
     name = "kubectl-canary",
     version,
-    about = "What a release can know, where it stands, and the commands to it",
-    long_about = "Releases of CanaryReleases: what a spec can find out before it runs, where a release stands, and the \
-                  commands to it.",
+    about = "What a release can know, where it stands, the commands to it, and its notes",
+    long_about = "Releases of CanaryReleases: what a spec can find out before it runs, where a release stands, the \
+                  commands to it, and what is left of it: notes, report, evidence.",
     after_help = "Examples:
   kubectl canary plan orders.yaml --rps 100      # what each stage can know
   kubectl canary simulate orders.yaml --rps 100 --fault errors=5%@stage2
   kubectl canary status orders -n shop           # one screen
   kubectl canary abort orders -n shop            # all traffic back to stable
-  kubectl canary wait orders -n shop             # in a pipeline, after kubectl apply",
+  kubectl canary wait orders -n shop             # in a pipeline, after kubectl apply
+  kubectl canary notes orders -n shop            # Markdown, from the record of the newest release",
     after_long_help = long_help_end(),
     arg_required_else_help = true,
     subcommand_required = true
@@ -76,6 +79,7 @@ fn long_help_end() -> String {
   kubectl canary status orders -n shop           # one screen
   kubectl canary abort orders -n shop            # all traffic back to stable
   kubectl canary wait orders -n shop             # in a pipeline, after kubectl apply
+  kubectl canary notes orders -n shop            # Markdown, from the record of the newest release
 
 {EXIT_CODES}"
     )
@@ -94,8 +98,68 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
     pub kubeconfig: Option<PathBuf>,
     /// How the answer is written
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
-    pub output: Format,
+    #[arg(short, long, global = true, default_value = "text", value_parser = TargetParser, value_name = "FORMAT")]
+    pub output: Target,
+}
+
+/// What `-o` says: a format, or, for `report`, a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// To standard output, in this format.
+    As(Format),
+    /// Into this file.
+    To(PathBuf),
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self::As(Format::Text)
+    }
+}
+
+impl Target {
+    /// The format of an answer.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        match self {
+            Self::As(format) => *format,
+            Self::To(_) => Format::Text,
+        }
+    }
+
+    /// The file, where it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::As(_) => None,
+            Self::To(file) => Some(file),
+        }
+    }
+}
+
+/// Knows the formats by name; anything else is a file.
+#[derive(Debug, Clone)]
+struct TargetParser;
+
+impl TypedValueParser for TargetParser {
+    type Value = Target;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<Target, clap::Error> {
+        if value.is_empty() {
+            return Err(clap::Error::new(clap::error::ErrorKind::InvalidValue).with_cmd(command));
+        }
+        let format = value.to_str().and_then(|name| Format::from_str(name, false).ok());
+        Ok(format.map_or_else(|| Target::To(value.into()), Target::As))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = clap::builder::PossibleValue> + '_>> {
+        Some(Box::new(Format::value_variants().iter().filter_map(Format::to_possible_value)))
+    }
 }
 
 /// The commands.
@@ -115,6 +179,16 @@ pub enum Command {
     Watch(Named),
     /// Show how the last releases ended
     History(Named),
+    /// Write the notes of a release as Markdown, from its record
+    Notes(Notes),
+    /// Write a release as one HTML file, from its record
+    Report(Report),
+    /// Write the evidence of a release into a folder, from its record
+    Evidence(Evidence),
+    /// Sign an evidence folder with an SSH key
+    Sign(Sign),
+    /// Check that an evidence folder is signed and unchanged
+    Verify(Verify),
     /// Wait until the Deployment's template is live, or is not going to be
     Wait(Wait),
     /// End a release: all traffic back to stable, the candidate rejected
@@ -142,6 +216,8 @@ pub enum Command {
     #[command(after_help = "Examples:
   kubectl canary retry orders -n shop")]
     Retry(Order),
+    /// Look whether what releases need is there, and say how to mend what is not
+    Doctor(Doctor),
     /// Print completions for a shell
     #[command(after_help = "Examples:
   source <(kubectl-canary completion bash)
@@ -349,10 +425,154 @@ pub struct List {
   kubectl canary status orders -n shop           # one screen
   kubectl canary watch orders -n shop            # the same, at every change; end it with Ctrl-C
   kubectl canary watch orders -n shop -o json    # a line of JSON at every change
-  kubectl canary history orders -n shop          # how the last ten releases ended")]
+  kubectl canary history orders -n shop          # how the last releases ended")]
 pub struct Named {
     /// The CanaryRelease
     pub name: String,
+}
+
+/// Which record.
+#[derive(Debug, Clone, Default, Args)]
+pub struct OfRecord {
+    /// The CanaryRelease; the newest of its records is meant
+    pub name: Option<String>,
+    /// Another record, by its name or by the release's id, such as orders-3
+    #[arg(long, value_name = "ID")]
+    pub record: Option<String>,
+    /// Read records from a file of YAML or JSON instead of the cluster; - for standard input
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub file: Option<String>,
+}
+
+/// Changes from elsewhere.
+#[derive(Debug, Clone, Default, Args)]
+pub struct MoreChanges {
+    /// Also list the changes of this file; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub changes: Option<String>,
+    /// Also list the Conventional Commits between two tags of the repository here
+    #[arg(long, value_name = "OLD..NEW")]
+    pub git: Option<String>,
+}
+
+/// `notes`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What people write, summary, changes, risks, root cause and so on, stands in the record's spec: kubectl
+edit crec NAME. What is not known says so. -o json shows what a template of your own can use.
+
+Examples:
+  kubectl canary notes orders -n shop > notes.md
+  kubectl canary notes orders -n shop --template guide --git v2.0.3..v2.1.0
+  kubectl canary notes --record orders-3 -n shop --template ours.md --changes changes.md
+  kubectl canary notes -f record.yaml              # without a cluster")]
+pub struct Notes {
+    /// The record.
+    #[command(flatten)]
+    pub of: OfRecord,
+    /// The page of canary releases (canary), the notes of the release guide (guide), or a file of yours
+    #[arg(long, value_name = "canary|guide|FILE", default_value = "canary")]
+    pub template: String,
+    /// More changes.
+    #[command(flatten)]
+    pub changes: MoreChanges,
+}
+
+/// `report`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The file needs nothing else: it opens from a disk, runs no script and loads nothing. Without -o FILE it
+goes to standard output, where that is no terminal.
+
+Examples:
+  kubectl canary report orders -n shop -o report.html
+  kubectl canary report --record orders-3 -n shop -o orders-3.html
+  kubectl canary report -f record.yaml -o report.html    # without a cluster")]
+pub struct Report {
+    /// The record.
+    #[command(flatten)]
+    pub of: OfRecord,
+    /// More changes.
+    #[command(flatten)]
+    pub changes: MoreChanges,
+}
+
+/// `evidence`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+MANIFEST.txt lists what is there, and why something is not. SHA256SUMS holds the digest of each file, as
+sha256sum -c reads them; its own digest is that of the set.
+
+Examples:
+  kubectl canary evidence orders -n shop -d evidence
+  kubectl canary evidence --record orders-3 -n shop -d orders-3
+  kubectl canary evidence -f record.yaml -d evidence     # without a cluster")]
+pub struct Evidence {
+    /// The record.
+    #[command(flatten)]
+    pub of: OfRecord,
+    /// The folder; it must be new or empty
+    #[arg(short = 'd', long = "directory", value_name = "FOLDER")]
+    pub folder: String,
+    /// More changes.
+    #[command(flatten)]
+    pub changes: MoreChanges,
+}
+
+/// `sign`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is signed is SHA256SUMS, and so every file of the folder. The signature is the one of ssh-keygen, in
+SHA256SUMS.sig. The key is of type ed25519 or ECDSA P-256 and has no passphrase; with any other, or with
+an agent, ssh-keygen writes the same file:
+  ssh-keygen -Y sign -n canaryrelease.dev/evidence -f KEY evidence/SHA256SUMS
+
+Examples:
+  kubectl canary sign -d evidence --key ~/.ssh/id_release")]
+pub struct Sign {
+    /// The folder that evidence wrote
+    #[arg(short = 'd', long = "directory", value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Private key, as ssh-keygen writes it
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It exits with 1 where the signature is missing or is nobody's that --signers names, and where a file was
+changed, added or taken away. The file of --signers is one of ssh-keygen: lines of a name and a public
+key. ssh-keygen can check the signature too:
+  ssh-keygen -Y verify -n canaryrelease.dev/evidence -f SIGNERS -I NAME -s evidence/SHA256SUMS.sig < evidence/SHA256SUMS
+
+Examples:
+  echo \"jane@example.com $(cat id_release.pub)\" > signers
+  kubectl canary verify -d evidence --signers signers")]
+pub struct Verify {
+    /// The folder
+    #[arg(short = 'd', long = "directory", value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Who may sign
+    #[arg(long, value_name = "FILE")]
+    pub signers: PathBuf,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It reads the installation and asks what you may do; with a CanaryRelease also its hold, target, Service,
+routes, provider and gates. It changes nothing. Exit code 2: something is wrong.
+
+Examples:
+  kubectl canary doctor -n shop
+  kubectl canary doctor orders -n shop")]
+pub struct Doctor {
+    /// A CanaryRelease to look at too
+    pub name: Option<String>,
+    /// Where the operator is
+    #[arg(long, value_name = "NAME", default_value = "canaryrelease-system")]
+    pub operator_namespace: String,
 }
 
 /// `wait`.
@@ -435,8 +655,20 @@ mod tests {
             let cli = Cli::try_parse_from(line).unwrap();
             assert_eq!(cli.global.namespace.as_deref(), Some("shop"));
             assert_eq!(cli.global.context.as_deref(), Some("c"));
-            assert_eq!(cli.global.output, Format::Yaml);
+            assert_eq!(cli.global.output, Target::As(Format::Yaml));
         }
+    }
+
+    #[test]
+    fn a_report_goes_to_a_file_and_every_other_answer_to_standard_output() {
+        let output = |value: &str| Cli::try_parse_from(["k", "report", "orders", "-o", value]).unwrap().global.output;
+        assert_eq!(output("report.html"), Target::To("report.html".into()));
+        assert_eq!(output("json"), Target::As(Format::Json));
+        assert_eq!(Target::default().format(), Format::Text);
+        assert!(Cli::try_parse_from(["k", "report", "orders", "-o", ""]).is_err());
+        let elsewhere = Cli::try_parse_from(["k", "notes", "-f", "x.yaml", "-o", "notes.md"]).unwrap();
+        let error = crate::run(elsewhere).unwrap_err();
+        assert!(matches!(&error, crate::Error::Usage(why) if why.contains("notes.md")), "{error}");
     }
 
     #[test]

@@ -1,15 +1,8 @@
 //! Text from outside, made harmless for a terminal: no control character, no change of writing direction. It never
 //! changes what is sent to a cluster.
 
+use canary_report::harmless::harmful;
 use serde_json::Value;
-
-/// Whether a character may move the cursor, colour, hide or reorder text.
-fn harmful(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{feff}'
-            | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
 
 /// One line of harmless text; a line break or tab becomes a space, anything else harmful a mark.
 #[must_use]

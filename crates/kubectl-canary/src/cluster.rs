@@ -1,15 +1,19 @@
 //! The cluster: the client, and the few reads, watches and writes that commands make of it. Every call has a deadline;
 //! it never repeats a write and never polls.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use canary_api::CanaryRelease;
+use canary_api::names::GROUP;
+use canary_api::{CanaryRelease, ReleaseRecord};
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{ListParams, Patch, PatchParams};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::{ApiResource, DynamicObject};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Config};
 use serde_json::Value;
@@ -29,6 +33,19 @@ pub struct Cluster {
     client: Client,
     /// The namespace of the command line, or of the context.
     pub namespace: String,
+}
+
+/// What came of a look at an object.
+#[derive(Debug, Clone)]
+pub enum Look {
+    /// It is there.
+    There(Value),
+    /// It is not there.
+    Missing,
+    /// The cluster knows no objects of this kind.
+    NoKind(String),
+    /// It could not be read; why.
+    Unknown(String),
 }
 
 /// What a watch saw.
@@ -101,6 +118,90 @@ impl Cluster {
         found.items.into_iter().map(|item| Ok(Release::read(untyped(item)?))).collect()
     }
 
+    /// Records of releases in the namespace, as the API server has them; of those with this label, where one is given.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub async fn records(&self, label: Option<&str>) -> Result<Vec<Value>, Error> {
+        let resource = ApiResource::erase::<ReleaseRecord>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let wanted = ListParams { label_selector: label.map(str::to_owned), ..ListParams::default() };
+        let doing = format!("list the ReleaseRecords of namespace {}", self.namespace);
+        let found = within(&doing, api.list(&wanted)).await?;
+        // Items of a list have no kind of their own.
+        found.items.into_iter().map(untyped).collect()
+    }
+
+    /// The data of a ConfigMap; none where it is not there.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn config_map(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
+        if !is_name(name) {
+            return Ok(None);
+        }
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let doing = format!("read ConfigMap {}/{name}", self.namespace);
+        let found = within(&clean::text(&doing), api.get_opt(name)).await?;
+        Ok(found.map(|found| found.data.unwrap_or_default()))
+    }
+
+    /// Major and minor version of the API server.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn server_version(&self) -> Result<(String, String), Error> {
+        let version = within("read the server's version", self.client.apiserver_version()).await?;
+        Ok((version.major, version.minor))
+    }
+
+    /// An object of any kind, such as `apps/v1` `Deployment`.
+    pub async fn look(&self, version: &str, kind: &str, namespace: Option<&str>, name: &str) -> Look {
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        if !is_name(name) {
+            return Look::Missing;
+        }
+        let object = clean::text(&format!("{kind} {name}"));
+        match tokio::time::timeout(DEADLINE, api.get_opt(name)).await {
+            Ok(Ok(Some(found))) => untyped(found).map_or_else(|error| Look::Unknown(error.to_string()), Look::There),
+            Ok(Ok(None)) => Look::Missing,
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+                Look::Unknown(format!("you may not read {object}"))
+            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Look::NoKind(kind.to_owned()),
+            Ok(Err(error)) => Look::Unknown(format!("cannot read {object}: {}", explain(&error))),
+            Err(_) => Look::Unknown(format!("cannot read {object}: no answer within 30 s")),
+        }
+    }
+
+    /// Whether the caller may do this to resources of ours in the namespace.
+    ///
+    /// # Errors
+    /// Why it could not be asked.
+    pub async fn may(&self, verb: &str, resource: &str) -> Result<bool, String> {
+        let asked = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    group: Some(GROUP.to_owned()),
+                    namespace: Some(self.namespace.clone()),
+                    resource: Some(resource.to_owned()),
+                    verb: Some(verb.to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let answer = within("ask what you may do", api.create(&PostParams::default(), &asked)).await;
+        answer.map(|answer| answer.status.is_some_and(|status| status.allowed)).map_err(|error| error.to_string())
+    }
+
     /// A CanaryRelease at every change.
     pub fn watch_release(&self, name: &str) -> impl Stream<Item = Result<Seen, Error>> + Unpin + use<> {
         watch(self.releases(), format!("CanaryRelease {}/{name}", self.namespace), name)
@@ -128,6 +229,12 @@ impl Cluster {
             Err(_) => Err(kube::Error::Service("no answer within 30 s".into())),
         }
     }
+}
+
+/// Whether a text from an object may be an object's name. Anything else could lead a request to another path.
+fn is_name(text: &str) -> bool {
+    let sound = |sign: char| sign.is_ascii_lowercase() || sign.is_ascii_digit() || matches!(sign, '-' | '.');
+    !text.is_empty() && text.len() <= 253 && text.chars().all(sound) && !text.starts_with('.') && !text.contains("..")
 }
 
 fn watch(
@@ -185,7 +292,7 @@ pub fn explain(error: &kube::Error) -> String {
     let said = clean::text(&status.message);
     match status.code {
         401 => format!("{said}; log in to the cluster again"),
-        403 if said.contains("canaryreleases") => {
+        403 if said.contains("canaryreleases") || said.contains("releaserecords") => {
             format!("{said}; ask for ClusterRole canaryrelease-viewer in this namespace")
         }
         403 => format!("{said}; ask for ClusterRole view in this namespace"),
@@ -202,6 +309,14 @@ fn untyped(object: DynamicObject) -> Result<Value, Error> {
 mod tests {
     use super::*;
     use kube::core::Status;
+
+    #[test]
+    fn only_names_are_asked_for() {
+        assert!(is_name("orders-2.1") && is_name("a"));
+        for text in ["", "..", ".", "../secrets/x", "a/b", "a%2fb", "a?b", "A", "a b", "a..b"] {
+            assert!(!is_name(text), "{text}");
+        }
+    }
 
     #[test]
     fn refusals_say_what_to_do() {

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 pub enum Exit {
     /// It is done; `wait`: the template is live.
     Done,
-    /// `wait`: rolled back. Commands: refused, by a policy, by the operator or by the answer at the prompt.
+    /// `wait`: rolled back. Commands: refused, by a policy, by the operator or by the answer at the prompt. `verify`: not
+    /// signed, or changed.
     Refused,
     /// `wait`: aborted, superseded, or gone past the stages. `plan`, `simulate`, `backtest`: the spec is
-    /// wrong.
+    /// wrong. `doctor`: something is.
     Wrong,
     /// Not within `--timeout`.
     Timeout,
@@ -92,6 +93,59 @@ pub enum Error {
         /// What could not be read.
         why: String,
     },
+    /// A ReleaseRecord that this build does not understand.
+    #[error(
+        "ReleaseRecord {object} cannot be read by this version of the plugin: {why}; use the plugin of the operator's version"
+    )]
+    UndecodableRecord {
+        /// Namespace and name.
+        object: String,
+        /// What could not be read.
+        why: String,
+    },
+    /// A file or folder that cannot be read.
+    #[error("cannot read {file}: {why}")]
+    Unreadable {
+        /// The path.
+        file: String,
+        /// What the system said.
+        why: std::io::Error,
+    },
+    /// A file or folder that cannot be written.
+    #[error("cannot write {file}: {why}; give a path that may be written")]
+    Unwritable {
+        /// The path.
+        file: String,
+        /// What the system said.
+        why: std::io::Error,
+    },
+    /// Changes that are not in the format.
+    #[error("changes in {place}: {why}; docs/notes.md has the format")]
+    Changes {
+        /// The file or ConfigMap.
+        place: String,
+        /// What is wrong, with its line.
+        why: String,
+    },
+    /// Commits that cannot be read.
+    #[error("cannot read the commits {range}: {why}; run it inside the repository, with both tags fetched")]
+    Git {
+        /// The range.
+        range: String,
+        /// What git said.
+        why: String,
+    },
+    /// Notes or a report that could not be written from a record.
+    #[error("{0}")]
+    Rendering(String),
+    /// A key or signature that cannot be used.
+    #[error("{file}: {why}")]
+    Key {
+        /// The path.
+        file: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// A metrics store that does not answer, or not what was asked.
     #[error("cannot read the metrics: {0}")]
     Metrics(String),
@@ -135,6 +189,13 @@ impl Error {
             Self::Api { .. } => "api",
             Self::NotFound { .. } => "not_found",
             Self::Undecodable { .. } => "undecodable",
+            Self::UndecodableRecord { .. } => "undecodable_record",
+            Self::Unreadable { .. } => "unreadable",
+            Self::Unwritable { .. } => "unwritable",
+            Self::Changes { .. } => "changes",
+            Self::Git { .. } => "git",
+            Self::Rendering(_) => "rendering",
+            Self::Key { .. } => "key",
             Self::Metrics(_) => "metrics",
             Self::Simulation(_) => "simulation",
             Self::Picture { .. } => "picture",

@@ -1,4 +1,5 @@
-//! `kubectl canary`: what a release can know before it runs, where it stands, and the commands to it.
+//! `kubectl canary`: what a release can know before it runs, where it stands, the commands to it, and
+//! what is left of it: notes, report, evidence.
 //!
 //! One file per command under [`commands`]; each has a part that computes and renders, without I/O, and a part that
 //! reads the cluster. It decides nothing about a release: commands are annotations, and the operator answers them.
@@ -11,7 +12,9 @@ pub mod commands;
 pub mod error;
 pub mod manifest;
 pub mod output;
+pub mod records;
 pub mod release;
+pub mod signature;
 pub mod store;
 pub mod table;
 
@@ -23,6 +26,6 @@ pub use error::{Error, Exit};
 /// # Errors
 /// Where it could not be done; the error says why and what to do.
 pub fn run(cli: Cli) -> Result<Exit, Error> {
-    let output = output::Output::new(cli.global.output);
+    let output = output::Output::new(cli.global.output.format());
     commands::run(cli, &output)
 }

@@ -2,10 +2,15 @@
 
 pub mod backtest;
 pub mod completion;
+pub mod doctor;
+pub mod evidence;
 pub mod history;
 pub mod list;
+pub mod notes;
 pub mod order;
 pub mod plan;
+pub mod report;
+pub mod sign;
 pub mod simulate;
 pub mod status;
 pub mod wait;
@@ -23,7 +28,19 @@ use crate::{Error, Exit};
 /// # Errors
 /// Where it could not be done.
 pub fn run(cli: Cli, output: &Output) -> Result<Exit, Error> {
+    let file = cli.global.output.file();
+    if let (Some(file), false) = (file, matches!(cli.command, Command::Report(_))) {
+        let file = file.display();
+        return Err(Error::Usage(format!(
+            "-o takes text, json or yaml here, not {file}; only report writes to a file"
+        )));
+    }
     match &cli.command {
+        Command::Notes(what) => runtime()?.block_on(notes::run(what, &cli.global, output)),
+        Command::Report(what) => runtime()?.block_on(report::run(what, &cli.global, file, output)),
+        Command::Evidence(what) => runtime()?.block_on(evidence::run(what, &cli.global, output)),
+        Command::Sign(what) => sign::sign(what, output),
+        Command::Verify(what) => sign::verify(what, output),
         Command::Plan(what) => plan::run(what, cli.global.namespace.as_deref(), output),
         Command::Simulate(what) => simulate::run(what, cli.global.namespace.as_deref(), output),
         Command::Completion { shell } => output.write(&completion::script(*shell)).map(|()| Exit::Done),
@@ -43,6 +60,7 @@ async fn in_cluster(cli: Cli, output: &Output) -> Result<Exit, Error> {
         Command::List(what) => list::run(what, &cluster, output).await,
         Command::Status(what) => status::run(what, &cluster, output).await,
         Command::Watch(what) => watch::run(what, &cluster, output).await,
+        Command::Doctor(what) => doctor::run(what, &cluster, output).await,
         Command::History(what) => history::run(what, &cluster, output).await,
         Command::Wait(what) => wait::run(what, &cluster, output).await,
         Command::Abort(what) => order(Verb::Abort, what).await,
@@ -51,8 +69,14 @@ async fn in_cluster(cli: Cli, output: &Output) -> Result<Exit, Error> {
         Command::Approve(what) => order(Verb::Approve, what).await,
         Command::Promote(what) => order(Verb::Promote, what).await,
         Command::Retry(what) => order(Verb::Retry, what).await,
-        Command::Plan(_) | Command::Simulate(_) | Command::Backtest(_) | Command::Completion { .. } => {
-            Err(Error::Usage("this command asks no cluster".to_owned()))
-        }
+        Command::Plan(_)
+        | Command::Simulate(_)
+        | Command::Backtest(_)
+        | Command::Notes(_)
+        | Command::Report(_)
+        | Command::Evidence(_)
+        | Command::Sign(_)
+        | Command::Verify(_)
+        | Command::Completion { .. } => Err(Error::Usage("this command asks no cluster".to_owned())),
     }
 }
