@@ -44,6 +44,7 @@ fn observed(stages: usize, gates: usize, status: CanaryReleaseStatus) -> Observe
         canary_pods: Fetched::Missing,
         service: Fetched::Missing,
         canary_service: Fetched::Missing,
+        baseline: crate::observed::BaselineSide::none(),
         routes: Vec::new(),
         autoscalers: Fetched::Missing,
         budgets: Fetched::Missing,
