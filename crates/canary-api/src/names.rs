@@ -19,7 +19,8 @@ pub const ANNOTATION_CHANGED_BY: &str = "canaryrelease.dev/changed-by";
 pub const ANNOTATION_OVERRIDE: &str = "canaryrelease.dev/override";
 /// Annotation stamped by admission beside [`ANNOTATION_OVERRIDE`]: who used it.
 pub const ANNOTATION_OVERRIDE_BY: &str = "canaryrelease.dev/override-by";
-/// Annotation on a split route: `<stable service>/<canary service>`.
+/// Annotation on a split route: `<stable service>/<canary service>`, and where baseline pods have an entry of their
+/// own `<stable service>/<canary service>/<baseline service>`.
 pub const ANNOTATION_SPLIT: &str = "canaryrelease.dev/split";
 /// Annotation on a split route: the weights its stable entries had before, in order of the rules.
 pub const ANNOTATION_WEIGHTS: &str = "canaryrelease.dev/weights-before";
@@ -32,11 +33,12 @@ pub const ANNOTATION_COMMAND: &str = "canaryrelease.dev/command";
 pub const ANNOTATION_COMMAND_BY: &str = "canaryrelease.dev/command-by";
 /// Annotation on a ReplicaSet of the canary whose template was rejected: `<release id>: <reason>`.
 pub const ANNOTATION_REJECTED: &str = "canaryrelease.dev/rejected";
-/// Annotation on the canary Deployment and its ReplicaSets: the labels laid over the template, as JSON.
+/// Annotation on the Deployments of canary and baseline pods and on their ReplicaSets: the labels laid over the
+/// template, as JSON.
 pub const ANNOTATION_OVERLAY: &str = "canaryrelease.dev/overlay";
 /// Annotation on a HorizontalPodAutoscaler whose scale-down is frozen: its `spec.behavior` before, as JSON.
 pub const ANNOTATION_BEHAVIOR: &str = "canaryrelease.dev/behavior-before";
-/// Annotation on the canary Deployment: the id of the release its template was made for.
+/// Annotation on the Deployments of canary and baseline pods: the id of the release their template was made for.
 pub const ANNOTATION_MADE_FOR: &str = "canaryrelease.dev/made-for";
 /// `kubectl rollout restart` writes this into the template; a change of it alone is no release.
 pub const ANNOTATION_RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
@@ -80,6 +82,12 @@ pub fn label_value(name: &str) -> String {
 #[must_use]
 pub fn canary(name: &str) -> String {
     derived(name, "-canary")
+}
+
+/// The name of the Deployment or Service of the baseline pods.
+#[must_use]
+pub fn baseline(name: &str) -> String {
+    derived(name, "-baseline")
 }
 
 /// The name of a release's record: `<release id>-<five characters of the hash of the CanaryRelease's uid>`, so that a
@@ -128,6 +136,7 @@ mod tests {
     #[test]
     fn short_names_stay_as_they_are() {
         assert_eq!(canary("web"), "web-canary");
+        assert_eq!(baseline("web"), "web-baseline");
         assert_eq!(label_value("web"), "web");
     }
 
@@ -137,6 +146,8 @@ mod tests {
         let b = format!("{}b", "a".repeat(62));
         assert_eq!(canary(&a).len(), 63);
         assert_ne!(canary(&a), canary(&b));
+        assert_eq!(baseline(&a).len(), 63);
+        assert_ne!(baseline(&a), baseline(&b));
         assert!(label_value(&"x".repeat(253)).len() <= 63);
     }
 

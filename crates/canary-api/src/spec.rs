@@ -31,6 +31,7 @@ use crate::{CanaryReleaseStatus, Duration, Percent, Rate};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = ("self.gates.all(g, !has(g.relative) || g.relative.to != 'Baseline' || duration(self.baseline.duration) > duration('0s'))", "a gate relative to the Baseline needs baseline.duration above 0s"))]
+#[x_kube(validation = ("!has(self.baseline.pods) || !self.baseline.pods || self.gates.exists(g, has(g.relative) && g.relative.to == 'Stable')", "baseline.pods needs a gate relative to Stable: nothing else is compared with them"))]
 #[x_kube(validation = ("!has(self.traffic.requests.by) || self.traffic.requests.by != 'Service' || self.gates.all(g, !has(g.warmUp) || !(has(g.eventRate) || has(g.relative)))", "warmUp of an eventRate or relative gate begins with a pod's first request: traffic.requests must be by Pod"))]
 pub struct CanaryReleaseSpec {
     /// The Deployment, in this namespace, whose changes are released in stages.
@@ -62,7 +63,8 @@ pub struct CanaryReleaseSpec {
     /// `prometheus.io/port` and `prometheus.io/path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_metrics: Option<PodMetrics>,
-    /// What is measured on the stable version before any traffic moves.
+    /// What the candidate is compared with: the stable version before any traffic moves, and pods of it beside the
+    /// canary's.
     #[serde(default)]
     pub baseline: Baseline,
     /// How long a side that lost its weight keeps its pods, for requests under way.
@@ -198,19 +200,26 @@ pub struct PodMetrics {
     pub path: Option<String>,
 }
 
-/// What is measured on the stable version before any traffic moves.
+/// What the candidate is compared with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Baseline {
-    /// For how long. 0s: not at all; then no gate may compare with the Baseline.
+    /// How long the stable version is measured before any traffic moves. 0s: not at all; then no gate may compare with
+    /// the Baseline.
     #[serde(default = "defaults::baseline")]
     #[x_kube(validation = ("duration(self) <= duration('24h')", "baseline.duration must be at most 24h"))]
     pub duration: Duration,
+    /// Run pods of the serving version beside the canary's, as many and as old, with as much traffic, and let gates
+    /// relative to Stable compare with those: like with like. In stages below 50%, where there is traffic enough for
+    /// both; a release then runs twice the canary's pods. Set during a release, it is for the next one; taken away, it
+    /// acts at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pods: bool,
 }
 
 impl Default for Baseline {
     fn default() -> Self {
-        Self { duration: defaults::baseline() }
+        Self { duration: defaults::baseline(), pods: false }
     }
 }
 
@@ -361,9 +370,9 @@ pub struct Relative {
     /// Counter selector of the events.
     #[schemars(length(min = 1, max = 500))]
     pub counter: String,
-    /// What is compared with. Stable: the stable pods during the same time; at 100% there are none with
-    /// traffic and the gate is left out, so another gate is needed. Baseline: the stable pods before the
-    /// release.
+    /// What is compared with. Stable: the stable pods during the same time, with `baseline.pods` those beside the
+    /// canary; at 100% there are none with traffic and the gate is left out, so another gate is needed. Baseline: the
+    /// stable pods before the release.
     #[serde(default)]
     pub to: To,
     /// How much more than the other side the canary may have, such as 10%.

@@ -165,6 +165,9 @@ pub struct ReleaseStatus {
     /// Counts of the stable side before the release, per gate.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub baseline: Vec<Counted>,
+    /// The pods of the serving version beside the canary's, where the release has such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline_pods: Option<BaselinePods>,
     /// Stages that get too little traffic for some gate to judge, as reckoned from the traffic before the release.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub blind: Vec<String>,
@@ -225,6 +228,28 @@ pub struct ReleaseStatus {
     /// Since when the gates count: the stage's weight was asked for then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window_since: Option<Time>,
+}
+
+/// Pods of the serving version that run beside the canary's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BaselinePods {
+    /// Since when nothing but these pods is waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub awaited_since: Option<Time>,
+    /// Ready pods below which their weight is taken away.
+    #[serde(skip_serializing_if = "no_pods")]
+    pub carried_by: i32,
+    /// Labels laid over the serving version's template, as chosen when the release began.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Why the stage goes on without them.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub left_out: String,
+    /// How many there should be.
+    pub pods: i32,
+    /// Their share of the traffic that is asked for, such as `5%`.
+    pub weight: String,
 }
 
 /// A version of the target.
@@ -304,7 +329,8 @@ pub struct Counted {
     pub n: f64,
     /// Time they were counted over, in seconds.
     pub seconds: f64,
-    /// `canary`, `stable`, or `proof`: the canary, counted so that it may prove the limit to be kept.
+    /// `canary`, `stable`, `baseline` (the pods of the serving version beside the canary's), or `proof`: the canary,
+    /// counted so that it may prove the limit to be kept.
     pub side: String,
     /// Ticks in a row outside the limits (value gates).
     #[serde(skip_serializing_if = "is_zero")]
@@ -313,6 +339,10 @@ pub struct Counted {
 
 fn is_zero(value: &u32) -> bool {
     *value == 0
+}
+
+fn no_pods(pods: &i32) -> bool {
+    *pods == 0
 }
 
 /// A gate as a reader wants it.

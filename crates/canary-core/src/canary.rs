@@ -1,6 +1,6 @@
-//! The canary's own objects: which label keeps its pods apart from the target's, and what its
-//! Deployment, Service and PodDisruptionBudget are. They carry no owner reference: a foreground
-//! deletion of the CanaryRelease would kill pods that still have traffic.
+//! Our own objects, the canary's and those of the baseline pods beside it: which labels keep their pods apart from the
+//! target's and from each other's, and what Deployment, Service and PodDisruptionBudget are. They carry no owner
+//! reference: a foreground deletion of the CanaryRelease would kill pods that still have traffic.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +32,26 @@ pub struct Owner<'a> {
     pub name: &'a str,
     /// Its uid.
     pub uid: &'a str,
+}
+
+/// Whose objects: each side has a Deployment and a Service of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The candidate's pods.
+    Canary,
+    /// Pods of the serving version beside them.
+    Baseline,
+}
+
+impl Side {
+    /// The name of this side's object beside the user's.
+    #[must_use]
+    pub fn name_of(self, base: &str) -> String {
+        match self {
+            Self::Canary => names::canary(base),
+            Self::Baseline => names::baseline(base),
+        }
+    }
 }
 
 /// The labels laid over the candidate's template.
@@ -82,13 +102,48 @@ fn chosen(target: &Value, service: &BTreeMap<String, String>) -> Result<(String,
     Ok(((*key).clone(), names::canary(value)))
 }
 
+/// The labels laid over the serving version's template for baseline pods, from the canary's: the same keys with values
+/// that neither the target, nor the stable Service, nor the canary has.
+///
+/// # Errors
+/// Says whose selector would select them all the same.
+pub fn beside(
+    target: &Value,
+    service: &Value,
+    canary: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, String> {
+    let value = |value: &String| match value.strip_suffix("canary") {
+        Some("") => "baseline".to_owned(),
+        Some(base) if base.ends_with('-') => names::baseline(base.trim_end_matches('-')),
+        _ => names::baseline(value),
+    };
+    let overlay: BTreeMap<String, String> = canary.iter().map(|(key, own)| (key.clone(), value(own))).collect();
+    let mut pods = object::strings(target, "/spec/template/metadata/labels");
+    pods.extend(overlay.clone());
+    let selected_by =
+        |selector: &BTreeMap<String, String>| selector.iter().all(|(key, own)| pods.get(key) == Some(own));
+    let by = if object::selects(target.pointer("/spec/selector").unwrap_or(&Value::Null), &pods) {
+        format!("Deployment {}", object::name(target))
+    } else if selected_by(&object::strings(service, "/spec/selector")) {
+        format!("Service {}", object::name(service))
+    } else if selected_by(canary) {
+        "the canary".to_owned()
+    } else {
+        return Ok(overlay);
+    };
+    Err(format!(
+        "with {} the baseline pods would match the selector of {by}: choose other spec.canary.labels, which theirs are made of",
+        show(&overlay)
+    ))
+}
+
 /// `key=value, key=value`.
 #[must_use]
 pub fn show(labels: &BTreeMap<String, String>) -> String {
     labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
 }
 
-/// The candidate's template as the canary runs it: the overlay's labels, no tracking metadata.
+/// A version's template as canary or baseline pods run it: the overlay's labels, no tracking metadata.
 #[must_use]
 pub fn template(candidate: &Value, overlay: &BTreeMap<String, String>) -> Value {
     let mut template = template::version_of(candidate);
@@ -133,10 +188,24 @@ fn metadata(owner: Owner<'_>, of: &Value, name: &str, overlay: &BTreeMap<String,
 /// The canary Deployment with so many pods.
 #[must_use]
 pub fn deployment(owner: Owner<'_>, target: &Value, overlay: &BTreeMap<String, String>, replicas: i32) -> Value {
-    let template = template(target.pointer("/spec/template").unwrap_or(&Value::Null), overlay);
+    let candidate = target.pointer("/spec/template").unwrap_or(&Value::Null);
+    deployment_of(Side::Canary, owner, target, candidate, overlay, replicas)
+}
+
+/// A side's Deployment beside the target, with so many pods of this version's template.
+#[must_use]
+pub fn deployment_of(
+    side: Side,
+    owner: Owner<'_>,
+    target: &Value,
+    version: &Value,
+    overlay: &BTreeMap<String, String>,
+    replicas: i32,
+) -> Value {
+    let template = template(version, overlay);
     let mut selector = object::strings(target, "/spec/selector/matchLabels");
     selector.extend(overlay.clone());
-    let mut metadata = metadata(owner, target, &names::canary(object::name(target)), overlay);
+    let mut metadata = metadata(owner, target, &side.name_of(object::name(target)), overlay);
     if let Some(annotations) = metadata.pointer_mut("/annotations").and_then(Value::as_object_mut) {
         annotations.insert(ANNOTATION_OVERLAY.to_owned(), json!(json!(overlay).to_string()));
     }
@@ -157,6 +226,12 @@ pub fn deployment(owner: Owner<'_>, target: &Value, overlay: &BTreeMap<String, S
 /// The canary Service: the stable one's ports and behaviour, its selector with the overlay.
 #[must_use]
 pub fn service(owner: Owner<'_>, stable: &Value, overlay: &BTreeMap<String, String>) -> Value {
+    service_of(Side::Canary, owner, stable, overlay)
+}
+
+/// As [`service`], of a side.
+#[must_use]
+pub fn service_of(side: Side, owner: Owner<'_>, stable: &Value, overlay: &BTreeMap<String, String>) -> Value {
     let mut selector = object::strings(stable, "/spec/selector");
     selector.extend(overlay.clone());
     let ports: Vec<Value> = object::items(stable, "/spec/ports")
@@ -187,7 +262,7 @@ pub fn service(owner: Owner<'_>, stable: &Value, overlay: &BTreeMap<String, Stri
     {
         fields.insert("clusterIP".to_owned(), json!("None"));
     }
-    json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata(owner, stable, &names::canary(object::name(stable)), overlay), "spec": spec})
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata(owner, stable, &side.name_of(object::name(stable)), overlay), "spec": spec})
 }
 
 /// The canary's PodDisruptionBudget, like the one that guards the target's pods, if one does.
@@ -269,6 +344,38 @@ mod tests {
         assert_eq!(service["spec"]["selector"], json!({"app": "web-canary"}));
         assert_eq!(service["spec"]["ports"], json!([{"name": "http", "port": 80, "targetPort": 8080}]));
         assert!(service["spec"].get("clusterIP").is_none());
+    }
+
+    #[test]
+    fn baseline_pods_match_no_selector_but_their_own() {
+        let canary = overlay(&target(), &stable_service(), &BTreeMap::new()).unwrap();
+        let own = beside(&target(), &stable_service(), &canary).unwrap();
+        assert_eq!(show(&own), "app=web-baseline");
+        let owner = Owner { name: "web", uid: "u" };
+        let mut serving = target()["spec"]["template"].clone();
+        serving["spec"]["containers"][0]["image"] = json!("web:1");
+        let made = deployment_of(Side::Baseline, owner, &target(), &serving, &own, 2);
+        assert_eq!(made["metadata"]["name"], "web-baseline");
+        assert_eq!(made["spec"]["template"]["spec"]["containers"][0]["image"], "web:1");
+        assert_eq!(made["spec"]["template"]["metadata"]["labels"], json!({"app": "web-baseline", "team": "a"}));
+        assert_eq!(made["spec"]["selector"]["matchLabels"], json!({"app": "web-baseline"}));
+        let service = service_of(Side::Baseline, owner, &stable_service(), &own);
+        assert_eq!(service["metadata"]["name"], "web-baseline");
+        assert_eq!(service["spec"]["selector"], json!({"app": "web-baseline"}));
+    }
+
+    #[test]
+    fn baseline_labels_are_made_of_the_canarys_and_never_equal_others() {
+        let made = |given: &[(&str, &str)]| {
+            let given = given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            beside(&target(), &stable_service(), &given)
+        };
+        assert_eq!(show(&made(&[("app", "canary"), ("track", "new")]).unwrap()), "app=baseline, track=new-baseline");
+        let mut odd = target();
+        odd["spec"]["selector"]["matchLabels"]["app"] = json!("x-baseline");
+        odd["spec"]["template"]["metadata"]["labels"]["app"] = json!("x-baseline");
+        let given = [("app".to_owned(), "x".to_owned())].into();
+        assert!(beside(&odd, &stable_service(), &given).unwrap_err().contains("Deployment web"));
     }
 
     #[test]

@@ -8,11 +8,11 @@ use serde_json::Value;
 pub enum Kind {
     /// `canaryrelease.dev` CanaryRelease: finalizer and command annotations.
     CanaryRelease,
-    /// The target, or the canary.
+    /// The target, the canary, or the baseline pods'.
     Deployment,
     /// A ReplicaSet of the canary, to remember a rejection.
     ReplicaSet,
-    /// The canary's Service.
+    /// The canary's Service, or the baseline pods'.
     Service,
     /// The canary's budget.
     PodDisruptionBudget,
@@ -80,7 +80,16 @@ pub enum Effect {
 /// Why a route is written when it is to give traffic back: see [`Effect::gives_traffic_back`].
 pub const TRAFFIC_BACK: &str = "give traffic back to stable";
 
+/// Why baseline pods are written: see [`Effect::may_fail`].
+pub const BESIDE: &str = "run pods of the serving version beside the canary's";
+
 impl Effect {
+    /// Whether the tick goes on whatever becomes of this write: a release does without baseline pods.
+    #[must_use]
+    pub fn may_fail(&self) -> bool {
+        self.why() == BESIDE
+    }
+
     /// Whether the write takes weight from the candidate: safe and idempotent, it is done even where
     /// the status can't be written.
     #[must_use]

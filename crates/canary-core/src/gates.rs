@@ -58,6 +58,8 @@ pub struct Reading {
     pub stable: Measure,
     /// The canary, counted so that it may prove the limit to be kept, where that differs.
     pub proof: Option<Measure>,
+    /// The pods of the serving version beside the canary's, where a gate relative to Stable compares with those.
+    pub baseline_pods: Option<Measure>,
     /// The stable side before the release, for gates relative to the Baseline.
     pub baseline: Option<Measure>,
     /// What the counts prove; nothing for gates that read a number, and where nothing can be tested.
@@ -232,7 +234,8 @@ fn counted(gate: &Gate, reading: &Reading, share: f64, shown: &mut GateStatus) -
     }
     let other = match &gate.relative {
         Some(rule) if rule.to == To::Baseline => reading.baseline.as_ref(),
-        _ => Some(&reading.stable),
+        Some(_) => Some(reading.baseline_pods.as_ref().unwrap_or(&reading.stable)),
+        None => Some(&reading.stable),
     };
     let alone = share >= 1.0 && total_scope(gate);
     if (gate.relative.is_some() || total_scope(gate))

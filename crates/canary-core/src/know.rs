@@ -317,8 +317,12 @@ fn ratio(gate: &Gate, rule: &Relative, alpha: Alpha, at: &At<'_>) -> Result<Know
     };
     let (share, margin) = (at.stage.weight.fraction(), rule.margin.fraction());
     let (detects80, detects95) = if rule.to == To::Stable {
-        let stable = events * at.minutes() * (1.0 - share);
-        let detects = |power| know::detectable_ratio(margin, share, stable, alpha, power);
+        // Baseline pods have the canary's share, where stable keeps something beside both.
+        let beside = at.spec.baseline.pods && share < 0.5;
+        let compared = if beside { share } else { 1.0 - share };
+        let stable = events * at.minutes() * compared;
+        let of_both = if beside { 0.5 } else { share };
+        let detects = |power| know::detectable_ratio(margin, of_both, stable, alpha, power);
         (detects(OFTEN)?, detects(NEARLY_ALWAYS)?)
     } else {
         let minutes = at.spec.baseline.duration.secs_f64() / 60.0;

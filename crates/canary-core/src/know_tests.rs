@@ -140,6 +140,24 @@ fn a_relative_gate_asks_for_the_events_it_compares_with() {
 }
 
 #[test]
+fn with_baseline_pods_a_comparison_rests_on_what_those_get() {
+    let gate = json!({"name": "csp", "relative": {"counter": "c", "to": "Stable", "margin": "10%"}});
+    let mut spec = spec(&five(), json!([gate, errors("1%")]));
+    spec.baseline.pods = true;
+    let mut traffic = Traffic::of(100.0);
+    traffic.events_per_minute.insert("csp".to_owned(), 80.0);
+    let known = stages_of(&spec, &traffic);
+    let alpha = Alpha::RELEASE.split(2, 5).unwrap();
+    let detects = |stage: usize| match known[stage].gates[0].knows {
+        Knows::Ratio { detects80, .. } => detects80,
+        _ => panic!("no ratio"),
+    };
+    // 25 % for the canary and 25 % for them; at 50 % there is nothing for them, and all of stable is compared with.
+    assert_eq!(detects(2), know::detectable_ratio(0.1, 0.5, 100.0, alpha, 0.8).unwrap());
+    assert_eq!(detects(3), know::detectable_ratio(0.1, 0.5, 200.0, alpha, 0.8).unwrap());
+}
+
+#[test]
 fn a_gate_against_the_baseline_is_weaker_than_one_that_takes_it_as_exact() {
     let gate = json!({"name": "csp", "relative": {"counter": "c", "to": "Baseline", "margin": "10%"}});
     let spec = spec(&five(), json!([gate]));

@@ -66,6 +66,26 @@ pub struct Rival {
     pub created: String,
 }
 
+/// What was seen of the pods of the serving version that run beside the canary's. A release goes on without them, so
+/// nothing waits for these reads but them and what takes them away.
+#[derive(Debug, Clone)]
+pub struct BaselineSide {
+    /// Their Deployment.
+    pub deployment: Fetched<Value>,
+    /// The pods.
+    pub pods: Fetched<Vec<Value>>,
+    /// Their Service.
+    pub service: Fetched<Value>,
+}
+
+impl BaselineSide {
+    /// None of it is there.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { deployment: Fetched::Missing, pods: Fetched::Known(Vec::new()), service: Fetched::Missing }
+    }
+}
+
 /// Everything a tick decides on, read live.
 #[derive(Debug, Clone)]
 pub struct Observed {
@@ -87,6 +107,8 @@ pub struct Observed {
     pub service: Fetched<Value>,
     /// The canary Service.
     pub canary_service: Fetched<Value>,
+    /// The pods of the serving version beside the canary's.
+    pub baseline: BaselineSide,
     /// The routes, in the order of `spec.traffic.routes`.
     pub routes: Vec<(String, Fetched<Value>)>,
     /// The namespace's autoscalers.

@@ -1,7 +1,7 @@
 //! What a spec asks for, checked: the API server's rules stated once more, and what CEL can't say.
 //! It never looks at live objects.
 
-use canary_api::{CanaryReleaseSpec, Gate, Percent, Scope};
+use canary_api::{CanaryReleaseSpec, Gate, Percent, Scope, To};
 use canary_counters::{LabelNames, Selector, check_query};
 
 /// Everything that is wrong with a spec in this namespace, each with the field it is in. `names_pods` is whether the
@@ -16,6 +16,12 @@ pub fn faults(spec: &CanaryReleaseSpec, namespace: &str, names_pods: bool) -> Ve
     }
     if !spec.gates.is_empty() && !spec.gates.iter().any(|gate| crate::gates::applies(gate, 1.0)) {
         faults.push("spec.gates: at 100% there is no stable side to compare with, so at least one gate must not be relative to Stable".to_owned());
+    }
+    let compares = |gate: &Gate| gate.relative.as_ref().is_some_and(|rule| rule.to == To::Stable);
+    if spec.baseline.pods && !spec.gates.iter().any(compares) {
+        faults.push(
+            "spec.baseline.pods: a gate relative to Stable is needed: nothing else is compared with them".to_owned(),
+        );
     }
     for gate in &spec.gates {
         let field = |name: &str| format!("spec.gates[{}].{name}", gate.name);

@@ -1,9 +1,10 @@
-//! The split on a route: what it says now, and the edits that set it, keep it and undo it. Only our
-//! entry, the stable entries' weights, our label and annotations are ever touched.
+//! The split on a route: what it says now, and the edits that set it, keep it and undo it. Only our entries (the
+//! canary's, and the baseline pods' where they have weight), the stable entries' weights, our label and annotations are
+//! ever touched.
 
 use canary_api::names::{
     ANNOTATION_BREACHED, ANNOTATION_OVERRIDE, ANNOTATION_OVERRIDE_BY, ANNOTATION_SPLIT, ANNOTATION_UID,
-    ANNOTATION_WEIGHTS, LABEL_RELEASE, label_value,
+    ANNOTATION_WEIGHTS, LABEL_RELEASE, baseline, label_value,
 };
 use serde_json::{Value, json};
 
@@ -23,6 +24,36 @@ pub struct Pair<'a> {
     pub stable: &'a str,
     /// The canary Service.
     pub canary: &'a str,
+    /// Whether the release has baseline pods, so that an entry of their Service is ours. Else it is only where the
+    /// route's mark names it.
+    pub beside: bool,
+}
+
+/// Shares of a split in thousandths; stable has the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// The canary's.
+    pub canary: u32,
+    /// The baseline pods'.
+    pub baseline: u32,
+}
+
+impl From<u32> for Shares {
+    fn from(canary: u32) -> Self {
+        Self { canary, baseline: 0 }
+    }
+}
+
+impl Shares {
+    /// The same, not more than the whole.
+    fn bounded(self) -> Self {
+        let canary = self.canary.min(WHOLE);
+        Self { canary, baseline: self.baseline.min(WHOLE.saturating_sub(canary)) }
+    }
+
+    fn stable(self) -> u32 {
+        WHOLE.saturating_sub(self.canary).saturating_sub(self.baseline)
+    }
 }
 
 /// What a route says of a pair.
@@ -34,19 +65,71 @@ pub enum Split {
     Plain,
     /// A rule names the stable Service beside others that are not ours.
     Foreign(String),
-    /// Every rule that names the stable Service splits it with the canary; the canary's thousandths.
+    /// Every rule that names the stable Service splits it with the canary, and the baseline pods have no weight; the
+    /// canary's thousandths.
     Even(u32),
+    /// Every rule that names the stable Service splits it with the canary and the baseline pods.
+    Beside(Shares),
     /// Some rules split otherwise than others, or not at all; the largest share of the canary.
     Uneven(u32),
 }
 
-/// The rules that name the stable Service: index of the rule and of its stable and canary entries.
-fn places<'a>(route: &'a Value, pair: &Pair<'_>) -> Vec<(usize, &'a [Value], usize, Option<usize>)> {
+/// A rule that names the stable Service, and where its entries stand.
+struct Place<'a> {
+    /// Index of the rule.
+    rule: usize,
+    entries: &'a [Value],
+    stable: usize,
+    canary: Option<usize>,
+    baseline: Option<usize>,
+}
+
+impl Place<'_> {
+    fn weight(&self, index: usize) -> u64 {
+        self.entries.get(index).map_or(0, |entry| entry.get("weight").and_then(Value::as_u64).unwrap_or(1))
+    }
+
+    /// The weight of an entry that may not be there.
+    fn weight_of(&self, index: Option<usize>) -> u64 {
+        index.map_or(0, |index| self.weight(index))
+    }
+
+    /// An entry that is not ours.
+    fn foreign(&self) -> Option<&Value> {
+        let ours = [Some(self.stable), self.canary, self.baseline];
+        self.entries.iter().enumerate().find(|(index, _)| !ours.contains(&Some(*index))).map(|(_, entry)| entry)
+    }
+
+    /// The rule's shares in thousandths, rounded up.
+    fn shares(&self) -> Shares {
+        let (canary, baseline) = (self.weight_of(self.canary), self.weight_of(self.baseline));
+        let all = self.weight(self.stable).saturating_add(canary).saturating_add(baseline).max(1);
+        let part = |own: u64| u32::try_from(own.saturating_mul(u64::from(WHOLE)).div_ceil(all)).unwrap_or(WHOLE);
+        Shares { canary: part(canary), baseline: part(baseline) }
+    }
+
+    fn path(&self, index: usize) -> String {
+        format!("/spec/rules/{}/backendRefs/{index}", self.rule)
+    }
+}
+
+/// The mark of a route whose rules have an entry of the baseline pods.
+fn mark(pair: &Pair<'_>, beside: bool) -> String {
+    let two = format!("{}/{}", pair.stable, pair.canary);
+    if beside { format!("{two}/{}", baseline(pair.stable)) } else { two }
+}
+
+/// The rules that name the stable Service.
+fn places<'a>(route: &'a Value, pair: &Pair<'_>) -> Vec<Place<'a>> {
     let rules = route.pointer("/spec/rules").and_then(Value::as_array).map_or(&[] as &[Value], Vec::as_slice);
-    let of_rule = |(index, rule): (usize, &'a Value)| {
-        let entries = rule.get("backendRefs").and_then(Value::as_array)?.as_slice();
+    let beside = pair.beside || object::annotation(route, ANNOTATION_SPLIT) == Some(&mark(pair, true));
+    let third = Some(baseline(pair.stable)).filter(|_| beside);
+    let of_rule = |(rule, value): (usize, &'a Value)| {
+        let entries = value.get("backendRefs").and_then(Value::as_array)?.as_slice();
         let stable = entries.iter().position(|entry| is(entry, pair.stable))?;
-        Some((index, entries, stable, entries.iter().position(|entry| is(entry, pair.canary))))
+        let canary = entries.iter().position(|entry| is(entry, pair.canary));
+        let baseline = third.as_deref().and_then(|third| entries.iter().position(|entry| is(entry, third)));
+        Some(Place { rule, entries, stable, canary, baseline })
     };
     rules.iter().enumerate().filter_map(of_rule).collect()
 }
@@ -60,10 +143,6 @@ fn is(entry: &Value, service: &str) -> bool {
         && entry.get("namespace").is_none()
 }
 
-fn weight(entries: &[Value], index: usize) -> u64 {
-    entries.get(index).map_or(0, |entry| entry.get("weight").and_then(Value::as_u64).unwrap_or(1))
-}
-
 /// What the route says of the pair now.
 #[must_use]
 pub fn split(route: &Value, pair: &Pair<'_>) -> Split {
@@ -71,103 +150,119 @@ pub fn split(route: &Value, pair: &Pair<'_>) -> Split {
     if places.is_empty() {
         return Split::Absent;
     }
-    let mut shares = Vec::new();
-    for (index, entries, stable, canary) in &places {
-        let ours = |position: usize| position == *stable || Some(position) == *canary;
-        if let Some(other) = entries.iter().enumerate().find(|(position, _)| !ours(*position)) {
-            return Split::Foreign(format!("rule {index} also sends traffic to {}", object::text(other.1, "/name")));
-        }
-        let (s, c) = (weight(entries, *stable), canary.map_or(0, |position| weight(entries, position)));
-        let all = s.saturating_add(c).max(1);
-        shares
-            .push((canary.is_some(), u32::try_from(c.saturating_mul(u64::from(WHOLE)).div_ceil(all)).unwrap_or(WHOLE)));
+    if let Some((place, other)) = places.iter().find_map(|place| Some((place, place.foreign()?))) {
+        return Split::Foreign(format!("rule {} also sends traffic to {}", place.rule, object::text(other, "/name")));
     }
     let marked = object::annotation(route, ANNOTATION_SPLIT).is_some();
-    let most = shares.iter().map(|(_, share)| *share).max().unwrap_or(0);
-    if shares.iter().all(|(present, _)| !present) && !marked {
-        Split::Plain
-    } else if shares.iter().all(|(present, share)| *present && *share == most) {
-        Split::Even(most)
-    } else {
+    if places.iter().all(|place| place.canary.is_none() && place.baseline.is_none()) && !marked {
+        return Split::Plain;
+    }
+    let shares: Vec<Shares> = places.iter().map(Place::shares).collect();
+    let most = shares.iter().map(|shares| shares.canary).max().unwrap_or(0);
+    let first = shares.first().copied().unwrap_or(Shares::from(0));
+    if places.iter().any(|place| place.canary.is_none()) || shares.iter().any(|shares| *shares != first) {
         Split::Uneven(most)
+    } else if first.baseline > 0 {
+        Split::Beside(first)
+    } else {
+        Split::Even(most)
     }
 }
 
-/// Whether no rule gives the canary any weight.
+/// Whether no rule gives our pods any weight, the canary's or those beside it.
 #[must_use]
-pub fn none_for_canary(route: &Value, pair: &Pair<'_>) -> bool {
-    places(route, pair)
-        .iter()
-        .all(|(_, entries, _, canary)| canary.is_none_or(|position| weight(entries, position) == 0))
+pub fn none_for_ours(route: &Value, pair: &Pair<'_>) -> bool {
+    places(route, pair).iter().all(|place| place.weight_of(place.canary) == 0 && place.weight_of(place.baseline) == 0)
 }
 
-/// The edit that gives the canary so many thousandths in every rule that names the stable Service, or
-/// `None` where it has them.
+/// The edit that gives the canary, and the baseline pods, so many thousandths in every rule that names the stable
+/// Service, or `None` where they have them.
 #[must_use]
-pub fn set(route: &Value, pair: &Pair<'_>, canary_share: u32) -> Option<Value> {
-    set_marked(route, pair, canary_share, None)
+pub fn set(route: &Value, pair: &Pair<'_>, shares: impl Into<Shares>) -> Option<Value> {
+    set_marked(route, pair, shares, None)
 }
 
 /// As [`set`], with a breach that is remembered on the route.
 #[must_use]
-pub fn set_marked(route: &Value, pair: &Pair<'_>, canary_share: u32, breached: Option<&str>) -> Option<Value> {
+pub fn set_marked(route: &Value, pair: &Pair<'_>, shares: impl Into<Shares>, breached: Option<&str>) -> Option<Value> {
     // A route that another CanaryRelease split is left alone.
     if object::annotation(route, ANNOTATION_UID).is_some_and(|uid| uid != pair.uid) {
         return None;
     }
-    let canary_share = canary_share.min(WHOLE);
-    let stable_share = WHOLE.saturating_sub(canary_share);
+    let shares = shares.into().bounded();
     let places = places(route, pair);
     let mut patch = Patch::guarded(route);
-    let before: Vec<String> = places.iter().map(|(_, entries, stable, _)| written(entries, *stable)).collect();
-    let mark = format!("{}/{}", pair.stable, pair.canary);
+    let before: Vec<String> = places.iter().map(|place| written(place.entries, place.stable)).collect();
+    // An entry stays, without weight, until the split is undone: a gateway may end the requests of one that goes.
+    let beside = shares.baseline > 0 || places.iter().any(|place| place.baseline.is_some());
     patch.set_entries(route, "labels", &[(LABEL_RELEASE, &label_value(pair.release))]);
-    patch.set_entries(route, "annotations", &[(ANNOTATION_UID, pair.uid), (ANNOTATION_SPLIT, &mark)]);
+    let marks = [(ANNOTATION_UID, pair.uid), (ANNOTATION_SPLIT, &mark(pair, beside))];
+    patch.set_entries(route, "annotations", &marks);
     if object::annotation(route, ANNOTATION_WEIGHTS).is_none() {
         patch.set_entries(route, "annotations", &[(ANNOTATION_WEIGHTS, &before.join(","))]);
     }
     if let Some(breached) = breached {
         patch.set_entries(route, "annotations", &[(ANNOTATION_BREACHED, breached)]);
     }
-    for (rule, entries, stable, canary) in places {
-        let base = format!("/spec/rules/{rule}/backendRefs");
+    for place in &places {
         // Others came into the rule meanwhile: their shares are not ours to change. Ours may go to zero.
-        if entries.len() > usize::from(canary.is_some()).saturating_add(1) {
-            if let Some(position) = canary.filter(|position| canary_share == 0 && weight(entries, *position) != 0) {
-                patch.test(&format!("{base}/{position}/name"), pair.canary);
-                patch.set(&format!("{base}/{position}/weight"), 0);
-            }
-            continue;
-        }
-        let mut guarded = false;
-        let mut guard = |patch: &mut Patch| {
-            if !std::mem::replace(&mut guarded, true) {
-                patch.test(&format!("{base}/{stable}/name"), pair.stable);
-            }
-        };
-        if weight(entries, stable) != u64::from(stable_share) {
-            guard(&mut patch);
-            patch.set(&format!("{base}/{stable}/weight"), stable_share);
-        }
-        match canary {
-            Some(position) if weight(entries, position) != u64::from(canary_share) => {
-                guard(&mut patch);
-                patch.test(&format!("{base}/{position}/name"), pair.canary);
-                patch.set(&format!("{base}/{position}/weight"), canary_share);
-            }
-            Some(_) => {}
-            None => {
-                guard(&mut patch);
-                let mut entry = entries.get(stable).cloned().unwrap_or_else(|| json!({}));
-                if let Some(fields) = entry.as_object_mut() {
-                    fields.insert("name".to_owned(), json!(pair.canary));
-                    fields.insert("weight".to_owned(), json!(canary_share));
-                }
-                patch.set(&format!("{base}/-"), entry);
-            }
+        if place.foreign().is_some() {
+            take_away(&mut patch, place, pair, shares);
+        } else {
+            share_out(&mut patch, place, pair, shares);
         }
     }
     (!patch.is_empty()).then(|| patch.into_value())
+}
+
+/// Our entries of a rule, with what they are to have.
+fn wanted(place: &Place<'_>, pair: &Pair<'_>, shares: Shares) -> [(Option<usize>, String, u32); 2] {
+    [(place.canary, pair.canary.to_owned(), shares.canary), (place.baseline, baseline(pair.stable), shares.baseline)]
+}
+
+/// Takes the weight of those of our entries that are to have none, and changes nothing else.
+fn take_away(patch: &mut Patch, place: &Place<'_>, pair: &Pair<'_>, shares: Shares) {
+    for (position, name, share) in wanted(place, pair, shares) {
+        if let Some(position) = position.filter(|position| share == 0 && place.weight(*position) != 0) {
+            patch.test(&format!("{}/name", place.path(position)), name);
+            patch.set(&format!("{}/weight", place.path(position)), 0);
+        }
+    }
+}
+
+/// Gives the entries of a rule their weights; an entry that is missing is a copy of stable's.
+fn share_out(patch: &mut Patch, place: &Place<'_>, pair: &Pair<'_>, shares: Shares) {
+    let mut guarded = false;
+    let mut guard = |patch: &mut Patch| {
+        if !std::mem::replace(&mut guarded, true) {
+            patch.test(&format!("{}/name", place.path(place.stable)), pair.stable);
+        }
+    };
+    if place.weight(place.stable) != u64::from(shares.stable()) {
+        guard(patch);
+        patch.set(&format!("{}/weight", place.path(place.stable)), shares.stable());
+    }
+    for (position, name, share) in wanted(place, pair, shares) {
+        match position {
+            Some(position) if place.weight(position) != u64::from(share) => {
+                guard(patch);
+                patch.test(&format!("{}/name", place.path(position)), name);
+                patch.set(&format!("{}/weight", place.path(position)), share);
+            }
+            Some(_) => {}
+            // Baseline pods have an entry only once they have weight.
+            None if share == 0 && name != pair.canary => {}
+            None => {
+                guard(patch);
+                let mut entry = place.entries.get(place.stable).cloned().unwrap_or_else(|| json!({}));
+                if let Some(fields) = entry.as_object_mut() {
+                    fields.insert("name".to_owned(), json!(name));
+                    fields.insert("weight".to_owned(), json!(share));
+                }
+                patch.set(&format!("/spec/rules/{}/backendRefs/-", place.rule), entry);
+            }
+        }
+    }
 }
 
 /// How the entry's weight was written: a number, or `-` where it was not.
@@ -175,7 +270,7 @@ fn written(entries: &[Value], index: usize) -> String {
     entries.get(index).and_then(|entry| entry.get("weight")).map_or_else(|| "-".to_owned(), Value::to_string)
 }
 
-/// The edit that takes our entry, label and annotations away and writes the stable weights as they
+/// The edit that takes our entries, label and annotations away and writes the stable weights as they
 /// were, or `None` where nothing of ours is left. Edits that others made meanwhile stay.
 #[must_use]
 pub fn undo(route: &Value, pair: &Pair<'_>) -> Option<Value> {
@@ -188,19 +283,25 @@ pub fn undo(route: &Value, pair: &Pair<'_>) -> Option<Value> {
     let recorded: Vec<&str> = recorded.split(',').collect();
     let places = places(route, pair);
     let known = recorded.len() == places.len();
-    for (nth, (rule, entries, stable, canary)) in places.into_iter().enumerate() {
-        let base = format!("/spec/rules/{rule}/backendRefs");
+    for (nth, place) in places.iter().enumerate() {
         let before = recorded.get(nth).copied().filter(|_| known).unwrap_or("1");
-        if written(entries, stable) != before {
-            patch.test(&format!("{base}/{stable}/name"), pair.stable);
+        let stable = place.path(place.stable);
+        if written(place.entries, place.stable) != before {
+            patch.test(&format!("{stable}/name"), pair.stable);
             match before.parse::<u32>() {
-                Ok(weight) => patch.set(&format!("{base}/{stable}/weight"), weight),
-                Err(_) => patch.remove(&format!("{base}/{stable}/weight")),
+                Ok(weight) => patch.set(&format!("{stable}/weight"), weight),
+                Err(_) => patch.remove(&format!("{stable}/weight")),
             };
         }
-        if let Some(position) = canary {
-            patch.test(&format!("{base}/{position}/name"), pair.canary);
-            patch.remove(&format!("{base}/{position}"));
+        let mut ours: Vec<(usize, String)> = wanted(place, pair, Shares::from(0))
+            .into_iter()
+            .filter_map(|(position, name, _)| Some((position?, name)))
+            .collect();
+        // The last first: what is taken away moves what comes after it.
+        ours.sort_by(|a, b| b.cmp(a));
+        for (position, name) in ours {
+            patch.test(&format!("{}/name", place.path(position)), name);
+            patch.remove(&place.path(position));
         }
     }
     patch.remove_entries(route, "labels", &[LABEL_RELEASE]);
@@ -261,7 +362,8 @@ pub fn accepted(route: &Value) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    const PAIR: Pair<'_> = Pair { release: "web", uid: "u1", stable: "web", canary: "web-canary" };
+    const PAIR: Pair<'_> = Pair { release: "web", uid: "u1", stable: "web", canary: "web-canary", beside: false };
+    const WITH_BASELINE: Pair<'_> = Pair { beside: true, ..PAIR };
 
     fn plain() -> Value {
         json!({
@@ -338,6 +440,74 @@ mod tests {
             .push(json!({"name": "legacy", "port": 80, "weight": 3}));
         assert!(matches!(split(&route, &PAIR), Split::Foreign(why) if why.contains("legacy")));
         assert_eq!(split(&json!({"spec": {"rules": []}}), &PAIR), Split::Absent);
+    }
+
+    fn thirds(canary: u32, baseline: u32) -> Shares {
+        Shares { canary, baseline }
+    }
+
+    fn weights_of(route: &Value, rule: usize) -> Vec<(String, u64)> {
+        object::items(&route["spec"]["rules"][rule], "/backendRefs")
+            .map(|entry| (object::text(entry, "/name").to_owned(), entry["weight"].as_u64().unwrap_or(1)))
+            .collect()
+    }
+
+    #[test]
+    fn three_weights_are_set_in_one_edit_and_undone_to_the_byte() {
+        let route = plain();
+        let three = apply(&route, &set(&route, &WITH_BASELINE, thirds(200, 200)).unwrap());
+        for rule in [0, 2] {
+            let expected = [("web", 600), ("web-canary", 200), ("web-baseline", 200)];
+            let expected: Vec<_> = expected.into_iter().map(|(name, weight)| (name.to_owned(), weight)).collect();
+            assert_eq!(weights_of(&three, rule), expected);
+        }
+        assert_eq!(three["metadata"]["annotations"][ANNOTATION_SPLIT], "web/web-canary/web-baseline");
+        assert_eq!(split(&three, &WITH_BASELINE), Split::Beside(thirds(200, 200)));
+        assert_eq!(set(&three, &WITH_BASELINE, thirds(200, 200)), None);
+        // One write takes the traffic from both; the entry stays for the requests under way.
+        let back = apply(&three, &set(&three, &WITH_BASELINE, 0).unwrap());
+        assert_eq!((split(&back, &WITH_BASELINE), none_for_ours(&back, &WITH_BASELINE)), (Split::Even(0), true));
+        assert_eq!(weights_of(&back, 0).iter().map(|(_, weight)| *weight).collect::<Vec<_>>(), [1000, 0, 0]);
+        for last in [three, back] {
+            // At rest the mark alone says whose the third entry is.
+            let undone = apply(&last, &undo(&last, &PAIR).unwrap());
+            let mut expected = route.clone();
+            expected["metadata"]["annotations"] = json!({});
+            assert_eq!(undone, expected);
+        }
+    }
+
+    #[test]
+    fn baseline_pods_that_leave_give_their_share_to_stable_in_one_edit() {
+        let three = apply(&plain(), &set(&plain(), &WITH_BASELINE, thirds(50, 50)).unwrap());
+        let two = apply(&three, &set(&three, &WITH_BASELINE, 50).unwrap());
+        assert_eq!(split(&two, &WITH_BASELINE), Split::Even(50));
+        assert_eq!(weights_of(&two, 2).iter().map(|(_, weight)| *weight).collect::<Vec<_>>(), [950, 50, 0]);
+        let mut uneven = three;
+        uneven["spec"]["rules"][2]["backendRefs"][2]["weight"] = json!(0);
+        assert_eq!(split(&uneven, &WITH_BASELINE), Split::Uneven(53));
+    }
+
+    #[test]
+    fn an_entry_that_bears_the_baselines_name_without_the_mark_is_anothers() {
+        let mut route = apply(&plain(), &set(&plain(), &PAIR, 50).unwrap());
+        let entry = json!({"name": "web-baseline", "port": 80, "weight": 7});
+        route["spec"]["rules"][0]["backendRefs"].as_array_mut().unwrap().push(entry);
+        assert!(matches!(split(&route, &PAIR), Split::Foreign(why) if why.contains("web-baseline")));
+        let undone = apply(&route, &undo(&route, &PAIR).unwrap());
+        assert!(weights_of(&undone, 0).contains(&("web-baseline".to_owned(), 7)));
+        route["metadata"]["annotations"][ANNOTATION_SPLIT] = json!("web/web-canary/web-baseline");
+        assert_eq!(split(&route, &PAIR), Split::Uneven(50));
+    }
+
+    #[test]
+    fn others_in_a_rule_keep_their_shares_while_ours_go_to_zero() {
+        let mut route = apply(&plain(), &set(&plain(), &WITH_BASELINE, thirds(100, 100)).unwrap());
+        let other = json!({"name": "legacy", "port": 80, "weight": 500});
+        route["spec"]["rules"][0]["backendRefs"].as_array_mut().unwrap().push(other);
+        let back = apply(&route, &set(&route, &WITH_BASELINE, 0).unwrap());
+        assert_eq!(weights_of(&back, 0).iter().map(|(_, weight)| *weight).collect::<Vec<_>>(), [800, 0, 0, 500]);
+        assert!(none_for_ours(&back, &WITH_BASELINE));
     }
 
     #[test]

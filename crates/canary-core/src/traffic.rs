@@ -20,7 +20,7 @@ const ALPHA: f64 = 0.001;
 pub struct Requests {
     /// The canary's.
     pub canary: f64,
-    /// The stable side's.
+    /// The stable side's, its baseline pods included.
     pub stable: f64,
     /// The earliest of the canary pods' newest samples: all of them are known up to then. Milliseconds.
     pub known_to: i64,
@@ -59,6 +59,14 @@ pub fn weight(current: &ReleaseStatus) -> f64 {
         return 1.0;
     }
     current.weight.parse::<Percent>().map_or(0.0, Percent::fraction)
+}
+
+/// The weight of baseline pods that a status asks for, 0 to 1.
+#[must_use]
+pub fn beside(current: &ReleaseStatus) -> f64 {
+    let own = matches!(current.step, Step::Scale | Step::Shift | Step::Bake) && weight(current) > 0.0;
+    let beside = current.baseline_pods.as_ref().filter(|_| own);
+    beside.and_then(|beside| beside.weight.parse::<Percent>().ok()).map_or(0.0, Percent::fraction)
 }
 
 impl Traffic {

@@ -5,6 +5,8 @@
 
 mod world;
 
+#[path = "scenarios/beside.rs"]
+mod beside;
 #[path = "scenarios/breaches.rs"]
 mod breaches;
 #[path = "scenarios/changes.rs"]

@@ -8,7 +8,7 @@ use canary_api::{
 };
 use canary_core::{
     Effect, Fetched, Kind, Observed, decide, object,
-    observed::Hold,
+    observed::{BaselineSide, Hold},
     route::{self, Pair, Split},
     template,
 };
@@ -63,6 +63,8 @@ impl Cluster {
     fn new(mut spec: CanaryReleaseSpec, at: Timestamp) -> Self {
         // The labels are of objects that are not here.
         spec.canary = canary_api::spec::Canary::default();
+        // Traffic goes to two sides here: a comparison is with all stable pods.
+        spec.baseline.pods = false;
         let mut release = CanaryRelease::new("sim", spec);
         release.metadata.namespace = Some(NAMESPACE.to_owned());
         release.metadata.uid = Some("uid-0".to_owned());
@@ -104,6 +106,7 @@ impl Cluster {
                 "spec": {"selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
             })),
             canary_service: Fetched::Missing,
+            baseline: BaselineSide::none(),
             routes: (3..).zip(&spec.traffic.routes).map(route).collect(),
             autoscalers: Fetched::Known(Vec::new()),
             budgets: Fetched::Known(Vec::new()),
@@ -135,6 +138,7 @@ impl Cluster {
             uid: uid.unwrap_or_default(),
             stable: &release.spec.traffic.service,
             canary: &canary,
+            beside: false,
         };
         let route = self.observed.routes.first().and_then(|(_, route)| route.known());
         match route.map(|route| route::split(route, &pair)) {

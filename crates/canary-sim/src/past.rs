@@ -2,8 +2,8 @@
 //! counted in each tick. It keeps counts of pods and ticks, no samples; it judges nothing.
 //!
 //! The differences are [`canary_counters::Meter`]'s: restarts, new pods and late series are seen as the operator sees
-//! them. Only what is counted by pod can be taken apart, so that is all that is asked for; a value gate has no counts
-//! and is left out.
+//! them. Only what is counted by pod can be taken apart, so that is all that is asked for; a value gate has no counts,
+//! a gateway's are of all pods together, and both are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,13 +32,18 @@ pub struct Question {
     pub selector: Selector,
 }
 
-/// A spec without what no past can be counted for, and the gates that are left out.
+/// A spec without what no past can be counted for, and the gates that are left out, each with the reason.
 #[must_use]
 pub fn countable(spec: &CanaryReleaseSpec) -> (CanaryReleaseSpec, Vec<String>) {
+    let why = |gate: &Gate| match (gate.value.is_some(), gate.by.is_pod()) {
+        (true, _) => Some("it reads a value"),
+        (false, false) => Some("it is counted by Service"),
+        (false, true) => None,
+    };
     let mut kept = spec.clone();
-    let left_out = |gate: &Gate| gate.value.is_some();
-    kept.gates.retain(|gate| !left_out(gate));
-    (kept, spec.gates.iter().filter(|gate| left_out(gate)).map(|gate| gate.name.clone()).collect())
+    kept.gates.retain(|gate| why(gate).is_none());
+    let left_out = spec.gates.iter().filter_map(|gate| Some(format!("{} ({})", gate.name, why(gate)?)));
+    (kept, left_out.collect())
 }
 
 /// What has to be asked, each question once.

@@ -14,6 +14,7 @@ fn spec() -> CanaryReleaseSpec {
                  {name: p95, latency: {histogram: seconds, quantile: 95%, limit: 150ms}},
                  {name: slow, latency: {histogram: seconds, quantile: 99%, limit: 150ms, failed: failures_total}},
                  {name: restarts, eventRate: {counter: restarts_total, limit: 6/min}},
+                 {name: edge, by: Service, errorRate: {bad: edge_failures_total, total: edge_total, limit: 1%}},
                  {name: depth, value: {query: 'max(depth{pod=~\"$pods\"})', max: 3}}]}",
     )
     .unwrap()
@@ -28,7 +29,7 @@ fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> Series {
 
 fn counted(chunks: &[(i64, Vec<(&str, Series)>)]) -> Past {
     let (countable, left_out) = countable(&spec());
-    assert_eq!(left_out, ["depth"]);
+    assert_eq!(left_out, ["edge (it is counted by Service)", "depth (it reads a value)"]);
     let mut counting = Counting::new(&countable, 0, "pod", Some(TICK));
     for (to, series) in chunks {
         let mut answers: BTreeMap<String, Vec<Series>> =

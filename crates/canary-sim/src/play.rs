@@ -309,6 +309,7 @@ impl Ledger {
                 canary: says(canary),
                 stable: says(stable),
                 proof: None,
+                baseline_pods: None,
                 paired: Some(Paired {
                     canary_events: canary.k,
                     stable_events: stable.k,

@@ -209,7 +209,7 @@ fn what_has_no_counts_is_left_out_and_said() {
     let with_value = spec(", {name: depth, value: {query: 'max(depth{pod=~\"$pods\"})', max: 3}}");
     let past_of = past(&with_value, 2, pods(), &[], NO_GAP);
     let summary = backtest(&with_value, &past_of, &options()).unwrap();
-    assert_eq!((summary.not_replayed, summary.ends.promoted), (vec!["depth".to_owned()], 2));
+    assert_eq!((summary.not_replayed, summary.ends.promoted), (vec!["depth (it reads a value)".to_owned()], 2));
     let mut only = with_value.clone();
     only.gates.remove(0);
     assert!(matches!(backtest(&only, &past_of, &options()), Err(SimError::Past(_))));

@@ -349,6 +349,33 @@ impl Scene {
         Ok((weight(0).unwrap_or(0), weight(1)))
     }
 
+    /// The Services of the route's first rule, with their weights.
+    ///
+    /// # Errors
+    /// If there is no route.
+    pub async fn split(&self) -> Result<Vec<(String, i64)>> {
+        let (namespace, name) = (&self.namespace, self.name());
+        let route = self.world.cluster.get(Kind::HttpRoute, namespace, &name).await?.context("there is no route")?;
+        let entries = route.pointer("/spec/rules/0/backendRefs").and_then(Value::as_array).cloned().unwrap_or_default();
+        let weight = |entry: &Value| entry.pointer("/weight").and_then(Value::as_i64).unwrap_or(1);
+        Ok(entries.iter().map(|entry| (text(entry, "/name").to_owned(), weight(entry))).collect())
+    }
+
+    /// Requests that the running pods of a Deployment have answered.
+    ///
+    /// # Errors
+    /// If one of them does not tell.
+    pub async fn requests_of(&self, deployment: &str) -> Result<f64> {
+        let mut all = 0.0;
+        for pod in self.pods_of(deployment).await? {
+            let address = format!("{}:8080", text(&pod, "/status/podIP"));
+            let (_, body) = http_get(&address, "pod", "/metrics").await?;
+            let counted = body.lines().filter(|line| line.starts_with("http_requests_total{"));
+            all += counted.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>();
+        }
+        Ok(all)
+    }
+
     // What must happen.
 
     /// The latest status.
@@ -480,7 +507,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Waits until nothing of a release is left: the route plain, no canary pod.
+    /// Waits until nothing of a release is left: the route plain, no canary or baseline pod.
     ///
     /// # Errors
     /// After the deadline.
@@ -497,18 +524,13 @@ impl Scene {
                 })
             })
             .await?;
-        cluster
-            .until(
-                (Kind::Deployment, &namespace, &canary_api::names::canary(&self.target())),
-                SOON,
-                "without pods",
-                |found| {
-                    found.is_none_or(|canary| {
-                        number(canary, "/spec/replicas") == 0 && number(canary, "/status/replicas") == 0
-                    })
-                },
-            )
-            .await?;
+        for own in [canary_api::names::canary(&self.target()), canary_api::names::baseline(&self.target())] {
+            cluster
+                .until((Kind::Deployment, &namespace, &own), SOON, "without pods", |found| {
+                    found.is_none_or(|own| number(own, "/spec/replicas") == 0 && number(own, "/status/replicas") == 0)
+                })
+                .await?;
+        }
         Ok(())
     }
 

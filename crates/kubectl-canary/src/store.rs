@@ -58,10 +58,12 @@ pub async fn read(
     let mut counting = Counting::new(&countable, span.from_ms, &source.labels().pod, scrape_ms);
     let whole_ticks = |millis: i64| millis.checked_div(span.tick_ms).unwrap_or(1).max(1).saturating_mul(span.tick_ms);
     let (mut at, mut chunk) = (span.from_ms, whole_ticks(CHUNK_MS));
+    let mut silent: Vec<&Question> = questions.iter().collect();
     while at < span.to_ms {
         let to = at.saturating_add(chunk).min(span.to_ms);
         match ask(source, &questions, &scope, at, to).await {
             Ok(answers) => {
+                silent.retain(|question| answers.get(&question.key).is_none_or(Vec::is_empty));
                 counting.absorb(&answers, to).map_err(|error| Error::Simulation(error.to_string()))?;
                 at = to;
                 let done = at.saturating_sub(span.from_ms).saturating_mul(100);
@@ -71,7 +73,15 @@ pub async fn read(
             Err(error) => return Err(Error::Metrics(error.to_string())),
         }
     }
-    Ok(counting.finish())
+    // Without requests there is nothing to say of buckets.
+    let served = !silent.iter().any(|question| question.key == spec.traffic.requests.counter);
+    match silent.iter().find(|question| served && question.selector.metric().ends_with("_bucket")) {
+        Some(question) => Err(Error::Metrics(format!(
+            "{} has no series in this past: correct the gate's histogram, or leave the gate out of the file where it is a native histogram, which a backtest does not read",
+            question.selector
+        ))),
+        None => Ok(counting.finish()),
+    }
 }
 
 /// All samples after one time, up to and with another, of every question.

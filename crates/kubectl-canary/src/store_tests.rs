@@ -131,3 +131,12 @@ async fn what_is_too_much_at_once_is_asked_for_in_parts() {
     let error = read(&store, &spec(), "shop", &span(2), |_| ()).await.unwrap_err();
     assert!(error.to_string().contains("cannot read the metrics"), "{error}");
 }
+
+#[tokio::test]
+async fn a_histogram_without_buckets_in_the_past_is_an_error() {
+    let mut spec = spec();
+    let slow = r#"{"name": "p95", "latency": {"histogram": "latency_seconds", "quantile": "95%", "limit": "200ms"}}"#;
+    spec.gates.push(serde_json::from_str(slow).unwrap());
+    let error = read(&Synthetic::default(), &spec, "shop", &span(2), |_| ()).await.unwrap_err();
+    assert!(error.to_string().contains("latency_seconds_bucket has no series in this past"), "{error}");
+}

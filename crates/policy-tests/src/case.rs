@@ -247,6 +247,18 @@ impl<'a> Case<'a> {
         self.patch_by(OPERATOR, "canaryrelease-operator", "httproute", "json", &patch, &[]).object()
     }
 
+    /// As [`Case::split_route`], with baseline pods: their Service has as much as the canary's.
+    pub(crate) fn split_in_three(&self, stable: u32, each: u32) -> Result<Value, String> {
+        self.split_route(stable.saturating_add(each), each)?;
+        let patch = json!([
+            {"op": "test", "path": "/spec/rules/0/backendRefs/0/name", "value": "web"},
+            {"op": "add", "path": "/metadata/annotations/canaryrelease.dev~1split", "value": "web/web-canary/web-baseline"},
+            {"op": "add", "path": "/spec/rules/0/backendRefs/0/weight", "value": stable},
+            {"op": "add", "path": "/spec/rules/0/backendRefs/-",
+                "value": {"group": "", "kind": "Service", "name": "web-baseline", "port": 80, "weight": each}}]);
+        self.patch_by(OPERATOR, "canaryrelease-operator", "httproute", "json", &patch, &[]).object()
+    }
+
     // ---- CanaryReleases
 
     /// The manifest of a CanaryRelease.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::time::Duration;
 
-use super::tick::Tick;
+use super::{beside, tick::Tick};
 use crate::{
     canary,
     gates::{self, Judged, Measure, Verdict},
@@ -168,6 +168,12 @@ fn splittable(tick: &mut Tick<'_>, target: &Value) -> bool {
             return false;
         }
     }
+    if tick.spec.baseline.pods
+        && let Err(why) = canary::beside(target, service, &tick.overlay)
+    {
+        tick.obstacle("BaselineNotApart", why, true);
+        return false;
+    }
     routes_fit(tick) && names_are_free(tick) && policies_reach_the_canary(tick, target)
 }
 
@@ -206,7 +212,7 @@ fn routes_fit(tick: &mut Tick<'_>) -> bool {
                     ),
                     true,
                 )),
-                Split::Plain | Split::Even(_) | Split::Uneven(_) => None,
+                Split::Plain | Split::Even(_) | Split::Beside(_) | Split::Uneven(_) => None,
             },
         };
         if let Some((reason, message, stalled)) = problem {
@@ -220,12 +226,17 @@ fn routes_fit(tick: &mut Tick<'_>) -> bool {
 /// An object of a name that we would use and that is not ours is refused, never adopted.
 fn names_are_free(tick: &mut Tick<'_>) -> bool {
     let uid = tick.uid();
-    for (kind, fetched) in [("Deployment", &tick.seen.canary), ("Service", &tick.seen.canary_service)] {
+    let seen = tick.seen;
+    let beside = [&seen.baseline.deployment, &seen.baseline.service].map(|object| (object, "BaselineNameTaken"));
+    let canary = [&seen.canary, &seen.canary_service].map(|object| (object, "CanaryNameTaken"));
+    let beside = beside.into_iter().filter(|_| tick.spec.baseline.pods);
+    let kinds = ["Deployment", "Service", "Deployment", "Service"];
+    for (kind, (fetched, reason)) in kinds.into_iter().zip(canary.into_iter().chain(beside)) {
         if let Some(object) = fetched.known()
             && object::annotation(object, names::ANNOTATION_UID) != Some(uid)
         {
             tick.obstacle(
-                "CanaryNameTaken",
+                reason,
                 format!("{kind} {} exists and is not this CanaryRelease's: delete or rename it", object::name(object)),
                 true,
             );
@@ -237,17 +248,24 @@ fn names_are_free(tick: &mut Tick<'_>) -> bool {
 
 fn policies_reach_the_canary(tick: &mut Tick<'_>, target: &Value) -> bool {
     let Fetched::Known(policies) = &tick.seen.network_policies else { return true };
-    let missed = canary::not_selected(policies, target, &tick.overlay);
-    if missed.is_empty() || tick.spec.canary.allow_unselected {
+    if tick.spec.canary.allow_unselected {
         return true;
     }
-    let message = format!(
-        "{} would not reach the canary's pods ({}): give spec.canary.labels that it selects, or set spec.canary.allowUnselected",
-        missed.join(", "),
-        canary::show(&tick.overlay)
-    );
-    tick.obstacle("CanaryNotSelected", message, true);
-    false
+    let beside = tick.baseline_overlay().map(|overlay| (overlay, "baseline", "BaselineNotSelected"));
+    let all = [(tick.overlay.clone(), "canary's", "CanaryNotSelected")].into_iter().chain(beside);
+    for (overlay, whose, reason) in all {
+        let missed = canary::not_selected(policies, target, &overlay);
+        if !missed.is_empty() {
+            let message = format!(
+                "{} would not reach the {whose} pods ({}): give spec.canary.labels that it selects, or set spec.canary.allowUnselected",
+                missed.join(", "),
+                canary::show(&overlay)
+            );
+            tick.obstacle(reason, message, true);
+            return false;
+        }
+    }
+    true
 }
 
 /// Finds out which version serves, before anything else is done.
@@ -567,6 +585,7 @@ pub(super) fn start(tick: &mut Tick<'_>, target: &Value, wanted: &Value) {
         started: Some(tick.time()),
         target_pods: pods,
         canary_labels: tick.overlay.clone(),
+        baseline_pods: beside::at_start(tick),
         weight: Percent::ZERO.to_string(),
         window_since: Some(tick.time()),
         ..ReleaseStatus::default()
@@ -598,11 +617,13 @@ pub(super) fn judge(tick: &mut Tick<'_>) {
     if let Some(why) = &tick.seen.misrouted {
         misrouted(&mut tick.judged, why);
     }
+    beside::say_compared_with(tick);
     tick.status.gates = tick.judged.iter().map(|judged| judged.shown.clone()).collect();
     let counts = tick.seen.readings.iter().flat_map(|reading| {
         let side = |side: &str, measure: &Measure| counted(&reading.gate, side, measure);
         let proof = reading.proof.as_ref().and_then(|proof| side("proof", proof));
-        [side("canary", &reading.canary), side("stable", &reading.stable), proof]
+        let beside = reading.baseline_pods.as_ref().and_then(|measure| side("baseline", measure));
+        [side("canary", &reading.canary), side("stable", &reading.stable), beside, proof]
     });
     let mut counts: Vec<Counted> = counts.flatten().collect();
     // A tick without data says nothing of what was counted before.

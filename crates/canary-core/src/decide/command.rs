@@ -5,7 +5,7 @@ use canary_api::{CommandStatus, Paused, Step, names};
 use serde_json::json;
 use std::time::Duration;
 
-use super::{arm, revert, tick::Tick};
+use super::{arm, beside, revert, tick::Tick};
 use crate::{
     Kind,
     object::{self, Patch},
@@ -140,6 +140,7 @@ fn resume(tick: &mut Tick<'_>, by: &str) -> Result<String, String> {
         current.counts.clear();
         current.window_since = Some(now);
         let baseline = current.step == Step::Baseline;
+        beside::next_stage(tick);
         tick.enter(if baseline { Step::Baseline } else { Step::Scale });
         return Ok("the release starts again at stage 1".to_owned());
     }
@@ -179,6 +180,7 @@ fn promote(tick: &mut Tick<'_>, by: &str) -> Result<String, String> {
     current.partial = true;
     current.stage_index = last;
     current.flaps = 0;
+    beside::next_stage(tick);
     tick.enter(Step::Scale);
     tick.note(
         "PromoteCommanded",

@@ -2,13 +2,16 @@
 //! from a side before its pods, pods before traffic onto them. What a failed read would have to
 //! decide is left alone.
 
+use std::collections::BTreeMap;
+
 use canary_api::{Step, names};
 use serde_json::{Value, json};
 
-use super::{arm, release, revert, tick::Tick};
+use super::{arm, beside, release, revert, tick::Tick};
 use crate::{
-    Effect, Kind, canary,
-    effect::TRAFFIC_BACK,
+    Effect, Kind,
+    canary::{self, Side},
+    effect::{BESIDE, TRAFFIC_BACK},
     hpa,
     object::{self, Patch},
     observed::Fetched,
@@ -36,13 +39,21 @@ fn of_release(tick: &mut Tick<'_>) {
             canary_up(tick);
             freeze(tick);
             budget(tick);
+            baseline_up(tick);
         }
         Step::Shift | Step::Bake if tick.weight() == 0 => weights_down(tick),
-        // Capacity before weight.
         Step::Shift | Step::Bake => {
-            canary_up(tick);
-            weights(tick);
+            if baseline_loses_weight(tick) {
+                // No pod is waited for by traffic that has to leave one.
+                weights(tick);
+                canary_up(tick);
+            } else {
+                // Capacity before weight.
+                canary_up(tick);
+                weights(tick);
+            }
             budget(tick);
+            baseline_up(tick);
         }
         Step::Roll => {
             weights(tick);
@@ -85,37 +96,43 @@ fn of_release(tick: &mut Tick<'_>) {
     }
 }
 
-/// Whether nothing of a release is left but the canary at zero: to be asked before it is called over.
+/// Whether nothing of a release is left but canary and baseline at zero: to be asked before it is called over.
 pub(super) fn tidy(tick: &Tick<'_>) -> bool {
     let routes = tick.seen.routes.iter().all(|(_, fetched)| match fetched {
         Fetched::Known(route) => tick.with_pair(|pair| route::undo(route, pair)).is_none(),
         Fetched::Missing => true,
         Fetched::Failed(_) => false,
     });
-    let canary = match &tick.seen.canary {
-        Fetched::Known(_) => tick.canary().is_none_or(|canary| object::integer(canary, "/spec/replicas", 0) == 0),
+    let none = |fetched: &Fetched<Value>, ours: Option<&Value>| match fetched {
+        Fetched::Known(_) => ours.is_none_or(|own| object::integer(own, "/spec/replicas", 0) == 0),
         Fetched::Missing => true,
         Fetched::Failed(_) => false,
     };
+    let canary = none(&tick.seen.canary, tick.canary());
+    let baseline = none(&tick.seen.baseline.deployment, tick.baseline());
     let scaler = match &tick.seen.autoscalers {
         Fetched::Known(all) => all.iter().all(|hpa| hpa::thaw(hpa, tick.uid()).is_none()),
         Fetched::Missing => true,
         Fetched::Failed(_) => false,
     };
-    routes && canary && scaler
+    routes && canary && baseline && scaler
 }
 
-/// Routes without our entry, canary at zero, autoscaler as it was.
+/// Routes without our entries, canary and baseline at zero, autoscaler as it was.
 pub(super) fn clear_away(tick: &mut Tick<'_>) {
+    let (canary, baseline) = (tick.canary(), tick.baseline());
     undo_routes(tick);
-    if let Some(canary) = tick.canary()
-        && object::integer(canary, "/spec/replicas", 0) != 0
-    {
-        let mut patch = Patch::guarded(canary);
-        patch.set("/spec/replicas", 0);
-        tick.patch(Kind::Deployment, canary, patch, "take the canary's pods away");
-    }
+    to_zero(tick, canary, "take the canary's pods away");
     thaw(tick);
+    to_zero(tick, baseline, "take the baseline pods away");
+}
+
+fn to_zero(tick: &mut Tick<'_>, own: Option<&Value>, why: &'static str) {
+    if let Some(own) = own.filter(|own| object::integer(own, "/spec/replicas", 0) != 0) {
+        let mut patch = Patch::guarded(own);
+        patch.set("/spec/replicas", 0);
+        tick.patch(Kind::Deployment, own, patch, why);
+    }
 }
 
 pub(super) fn undo_routes(tick: &mut Tick<'_>) {
@@ -157,32 +174,44 @@ fn freeze(tick: &mut Tick<'_>) {
     }
 }
 
-/// Gives every route the weight that the status asks for.
+/// Whether this tick takes weight from baseline pods, and changes the canary's not.
+fn baseline_loses_weight(tick: &Tick<'_>) -> bool {
+    let (before, now) = (Tick::shares_of(&tick.before), tick.shares());
+    before.canary == now.canary && now.baseline < before.baseline
+}
+
+/// Gives every route the weights that the status asks for.
 fn weights(tick: &mut Tick<'_>) {
-    let weight = tick.weight();
+    let shares = tick.shares();
     // What drifted was right in the tick before: the steps that change the weight are not drift.
     let steady = matches!(tick.step(), Step::Bake | Step::Scale | Step::Roll)
+        && Tick::shares_of(&tick.before) == shares
         && tick.before.current.as_ref().is_some_and(|before| {
             tick.status.current.as_ref().is_some_and(|now| now.weight == before.weight && now.step == before.step)
         });
+    // The canary's weight is on record: what only leaves pods that can't carry it needs no other.
+    let why = if baseline_loses_weight(tick) { TRAFFIC_BACK } else { "set the weight" };
     for (name, fetched) in &tick.seen.routes {
         let Fetched::Known(route) = fetched else { continue };
-        let Some(patch) = tick.with_pair(|pair| route::set(route, pair, weight)) else { continue };
+        let Some(patch) = tick.with_pair(|pair| route::set(route, pair, shares)) else { continue };
         if steady {
             let found = match tick.with_pair(|pair| route::split(route, pair)) {
                 Split::Even(share) | Split::Uneven(share) => format!("{}%", f64::from(share) / 10.0),
+                Split::Beside(found) => {
+                    format!("{}% and {}%", f64::from(found.canary) / 10.0, f64::from(found.baseline) / 10.0)
+                }
                 _ => "no split".to_owned(),
             };
             let wanted = tick.status.current.as_ref().map_or_else(String::new, |current| current.weight.clone());
             tick.warn("RouteDrifted", format!("someone changed HTTPRoute {name} ({found} where {wanted} is asked for): put back; to end the release give the command abort"));
         }
-        tick.effects.push(Effect::Patch { kind: Kind::HttpRoute, name: name.clone(), patch, why: "set the weight" });
+        tick.effects.push(Effect::Patch { kind: Kind::HttpRoute, name: name.clone(), patch, why });
     }
 }
 
 /// As [`weights`], but a route that was never split stays as it is.
 fn weights_down(tick: &mut Tick<'_>) {
-    let weight = tick.weight();
+    let shares = tick.shares();
     let breached = revert::breach_to_remember(tick);
     for (name, fetched) in &tick.seen.routes {
         let Fetched::Known(route) = fetched else { continue };
@@ -194,7 +223,7 @@ fn weights_down(tick: &mut Tick<'_>) {
             Split::Absent => continue,
             _ => {}
         }
-        if let Some(patch) = tick.with_pair(|pair| route::set_marked(route, pair, weight, breached.as_deref())) {
+        if let Some(patch) = tick.with_pair(|pair| route::set_marked(route, pair, shares, breached.as_deref())) {
             tick.effects.push(Effect::Patch { kind: Kind::HttpRoute, name: name.clone(), patch, why: TRAFFIC_BACK });
         }
     }
@@ -204,8 +233,50 @@ fn weights_down(tick: &mut Tick<'_>) {
 fn canary_up(tick: &mut Tick<'_>) {
     let replicas = tick.status.current.as_ref().map_or(0, |current| current.canary_pods);
     canary_deployment(tick, replicas);
-    canary_service(tick);
+    let (seen, overlay) = (tick.seen, tick.overlay.clone());
+    keep_service(tick, &CANARY, &seen.canary_service, &overlay);
 }
+
+/// The Deployment and Service of the baseline pods, where the stage is to have them. The last writes of a tick, and
+/// none that anything waits for.
+fn baseline_up(tick: &mut Tick<'_>) {
+    let Some(beside) = tick.status.current.as_ref().and_then(|current| current.baseline_pods.clone()) else { return };
+    if beside.pods == 0 {
+        return;
+    }
+    let seen = tick.seen;
+    if beside::wanted(tick)
+        && let (Some(target), Some(serving)) = (tick.target(), tick.serving_template())
+    {
+        let (side, labels) = (BASELINE.side, &beside.labels);
+        let wanted = canary::deployment_of(side, tick.owner(), target, &serving, labels, beside.pods);
+        keep_deployment(tick, &BASELINE, &seen.baseline.deployment, wanted, beside.pods);
+    }
+    // A route may name it still.
+    keep_service(tick, &BASELINE, &seen.baseline.service, &beside.labels);
+}
+
+/// Why the objects of a side are written.
+struct Whys {
+    side: Side,
+    start: &'static str,
+    raise: &'static str,
+    again: &'static str,
+    name: &'static str,
+    select: &'static str,
+}
+
+const CANARY: Whys = Whys {
+    side: Side::Canary,
+    start: "start the canary",
+    raise: "give the canary the candidate and the pods its weight needs",
+    again: "its labels changed, which a Deployment can't",
+    name: "name the canary's pods",
+    select: "select the canary's pods and no others",
+};
+
+const BASELINE: Whys =
+    Whys { side: Side::Baseline, start: BESIDE, raise: BESIDE, again: BESIDE, name: BESIDE, select: BESIDE };
 
 /// The canary's budget: wished for, and nothing waits for it.
 fn budget(tick: &mut Tick<'_>) {
@@ -227,57 +298,66 @@ fn canary_deployment(tick: &mut Tick<'_>, replicas: i32) {
         return;
     }
     let Some(target) = tick.target() else { return };
-    let id = tick.status.current.as_ref().map_or_else(String::new, |current| current.id.clone());
-    let mut wanted = canary::deployment(tick.owner(), target, &tick.overlay, replicas);
-    if let Some(annotations) = wanted.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
-        annotations.insert(names::ANNOTATION_MADE_FOR.to_owned(), json!(id));
-    }
-    match &tick.seen.canary {
-        Fetched::Missing => {
-            tick.effects.push(Effect::Create { kind: Kind::Deployment, object: wanted, why: "start the canary" })
-        }
-        Fetched::Failed(_) => {}
-        Fetched::Known(_) => {
-            let Some(present) = tick.canary() else { return };
-            if present.pointer("/spec/selector") != wanted.pointer("/spec/selector") {
-                let (name, uid) = (object::name(present).to_owned(), object::uid(present).to_owned());
-                return tick.effects.push(Effect::Delete {
-                    kind: Kind::Deployment,
-                    name,
-                    uid,
-                    why: "its labels changed, which a Deployment can't",
-                });
-            }
-            let mut patch = Patch::guarded(present);
-            let overlay = json!(tick.overlay).to_string();
-            patch.set_entries(
-                present,
-                "annotations",
-                &[(names::ANNOTATION_MADE_FOR, &id), (names::ANNOTATION_OVERLAY, &overlay)],
-            );
-            if !template::same(serving::template_of(present), serving::template_of(&wanted)) {
-                patch.set("/spec/template", serving::template_of(&wanted).clone());
-            }
-            let now = object::integer(present, "/spec/replicas", 0);
-            // Raised within a release, never lowered; someone's hand that lowered it is put right.
-            if now < i64::from(replicas) {
-                patch.set("/spec/replicas", replicas);
-            }
-            tick.patch(Kind::Deployment, present, patch, "give the canary the candidate and the pods its weight needs");
-            lift_rejection(tick);
-        }
+    let (seen, wanted) = (tick.seen, canary::deployment(tick.owner(), target, &tick.overlay, replicas));
+    if keep_deployment(tick, &CANARY, &seen.canary, wanted, replicas) {
+        lift_rejection(tick);
     }
 }
 
-fn canary_service(tick: &mut Tick<'_>) {
+/// A side's Deployment as it should be, with so many pods at least; whether it is there and of the right labels.
+fn keep_deployment(
+    tick: &mut Tick<'_>,
+    whys: &Whys,
+    fetched: &Fetched<Value>,
+    mut wanted: Value,
+    replicas: i32,
+) -> bool {
+    let id = tick.status.current.as_ref().map_or_else(String::new, |current| current.id.clone());
+    if let Some(annotations) = wanted.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.insert(names::ANNOTATION_MADE_FOR.to_owned(), json!(id));
+    }
+    let kind = Kind::Deployment;
+    let present = match fetched {
+        Fetched::Missing => {
+            tick.effects.push(Effect::Create { kind, object: wanted, why: whys.start });
+            return false;
+        }
+        Fetched::Known(present) if object::annotation(present, names::ANNOTATION_UID) == Some(tick.uid()) => present,
+        Fetched::Known(_) | Fetched::Failed(_) => return false,
+    };
+    if present.pointer("/spec/selector") != wanted.pointer("/spec/selector") {
+        let (name, uid) = (object::name(present).to_owned(), object::uid(present).to_owned());
+        tick.effects.push(Effect::Delete { kind, name, uid, why: whys.again });
+        return false;
+    }
+    let mut patch = Patch::guarded(present);
+    let overlay = object::annotation(&wanted, names::ANNOTATION_OVERLAY).unwrap_or_default().to_owned();
+    patch.set_entries(
+        present,
+        "annotations",
+        &[(names::ANNOTATION_MADE_FOR, &id), (names::ANNOTATION_OVERLAY, &overlay)],
+    );
+    if !template::same(serving::template_of(present), serving::template_of(&wanted)) {
+        patch.set("/spec/template", serving::template_of(&wanted).clone());
+    }
+    // Raised within a release, never lowered; someone's hand that lowered it is put right.
+    if object::integer(present, "/spec/replicas", 0) < i64::from(replicas) {
+        patch.set("/spec/replicas", replicas);
+    }
+    tick.patch(kind, present, patch, whys.raise);
+    true
+}
+
+/// A side's Service as it should be.
+fn keep_service(tick: &mut Tick<'_>, whys: &Whys, fetched: &Fetched<Value>, overlay: &BTreeMap<String, String>) {
     let Some(stable) = tick.seen.service.known() else { return };
-    if tick.overlay.is_empty() {
+    if overlay.is_empty() {
         return;
     }
-    let wanted = canary::service(tick.owner(), stable, &tick.overlay);
-    match &tick.seen.canary_service {
+    let wanted = canary::service_of(whys.side, tick.owner(), stable, overlay);
+    match fetched {
         Fetched::Missing => {
-            tick.effects.push(Effect::Create { kind: Kind::Service, object: wanted, why: "name the canary's pods" })
+            tick.effects.push(Effect::Create { kind: Kind::Service, object: wanted, why: whys.name });
         }
         Fetched::Failed(_) => {}
         Fetched::Known(present) => {
@@ -291,7 +371,7 @@ fn canary_service(tick: &mut Tick<'_>) {
             if !same_ports(present, &wanted) {
                 patch.set("/spec/ports", wanted.pointer("/spec/ports").cloned().unwrap_or_default());
             }
-            tick.patch(Kind::Service, present, patch, "select the canary's pods and no others");
+            tick.patch(Kind::Service, present, patch, whys.select);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! a conflict or a lost reply comes to the same writes; [`tell`] puts it into words.
 
 mod arm;
+mod beside;
 mod command;
 mod converge;
 mod release;

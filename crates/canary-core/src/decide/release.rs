@@ -7,7 +7,7 @@ use std::time::Duration;
 use canary_api::{Counted, Gate, OnInconclusive, Paused, Step, To, names};
 use serde_json::Value;
 
-use super::{arm, revert, tick::Tick};
+use super::{arm, beside, revert, tick::Tick};
 use crate::{
     canary, gates,
     gates::{Judged, Measure, Reading, Verdict},
@@ -15,7 +15,7 @@ use crate::{
     observed::Fetched,
     plan::pods_for,
     pods,
-    route::{self, Split},
+    route::{self, Shares, Split},
     serving, template,
 };
 
@@ -54,7 +54,11 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
             return act_on(tick, &breach);
         }
     }
-    if target_left(tick) || canary_failed(tick) || canary_silent(tick) {
+    if target_left(tick) {
+        return;
+    }
+    beside::watch(tick);
+    if canary_failed(tick) || canary_silent(tick) {
         return;
     }
     count_pods(tick);
@@ -264,7 +268,7 @@ fn short(tick: &mut Tick<'_>, all: &[Value], ready: usize, needed: i64) -> bool 
 
 /// Whether the canary's pods took too long to become ready.
 fn overdue(tick: &mut Tick<'_>, all: &[Value]) -> bool {
-    if tick.in_step() < tick.spec.ready_deadline.std() {
+    if beside::waited(tick) < tick.spec.ready_deadline.std() {
         return false;
     }
     let needed = needed_for_stage(tick);
@@ -341,10 +345,11 @@ pub(super) fn count_pods(tick: &mut Tick<'_>) {
         let needed = i32::try_from(needed_for_stage(tick)).unwrap_or(i32::MAX);
         let current = tick.current();
         current.canary_pods = current.canary_pods.max(needed);
+        beside::count(tick, needed);
     }
 }
 
-fn needed_for_stage(tick: &Tick<'_>) -> i64 {
+pub(super) fn needed_for_stage(tick: &Tick<'_>) -> i64 {
     let permille = tick.stage().map_or(0, |stage| stage.weight.permille());
     pods_for(permille, tick.status.current.as_ref().map_or(1, |current| i64::from(current.target_pods)))
 }
@@ -433,11 +438,7 @@ fn scale(tick: &mut Tick<'_>) {
         return;
     }
     let ready = tick.seen.canary_pods.list().iter().filter(|pod| pods::ready(pod)).count();
-    let settled = tick.canary().is_some_and(|canary| {
-        object::integer(canary, "/status/observedGeneration", 0) >= object::integer(canary, "/metadata/generation", 1)
-            && object::integer(canary, "/status/updatedReplicas", 0) == object::integer(canary, "/status/replicas", -1)
-            && object::integer(canary, "/status/availableReplicas", 0) >= needed
-    });
+    let settled = tick.canary().is_some_and(|canary| rolled_out(canary, needed));
     if !settled || i64::try_from(ready).unwrap_or(i64::MAX) < needed || tick.seen.canary_service.known().is_none() {
         let deadline = tick.spec.ready_deadline;
         tick.waiting =
@@ -454,7 +455,7 @@ fn scale(tick: &mut Tick<'_>) {
         return;
     }
     if let Some(why) = stable_too_small(tick) {
-        if tick.in_step() > tick.spec.ready_deadline.std() {
+        if beside::waited(tick) > tick.spec.ready_deadline.std() {
             let since = tick.time();
             tick.warn("Paused", format!("{why}; the weight stays: mend it and give the command resume, or abort"));
             tick.current().paused =
@@ -464,9 +465,13 @@ fn scale(tick: &mut Tick<'_>) {
         tick.waiting = Some(why);
         return;
     }
+    if !beside::settled(tick) {
+        return;
+    }
     let Some(stage) = tick.stage() else { return };
     let (weight, now) = (stage.weight.permille(), tick.time());
     tick.set_weight(weight);
+    beside::give(tick);
     tick.current().window_since = Some(now);
     tick.current().counts.clear();
     tick.current().split = true;
@@ -476,6 +481,13 @@ fn scale(tick: &mut Tick<'_>) {
         format!("stage {}: {} of the traffic for {}", tick.stage_text(), stage.weight, stage.duration),
     );
     tick.wake(Duration::ZERO);
+}
+
+/// Whether all pods of one of our Deployments are of its template, and enough of them available.
+pub(super) fn rolled_out(own: &Value, needed: i64) -> bool {
+    object::integer(own, "/status/observedGeneration", 0) >= object::integer(own, "/metadata/generation", 1)
+        && object::integer(own, "/status/updatedReplicas", 0) == object::integer(own, "/status/replicas", -1)
+        && object::integer(own, "/status/availableReplicas", 0) >= needed
 }
 
 /// Why traffic could not go back to stable at once, should it have to.
@@ -531,7 +543,7 @@ impl NotSwitched {
 /// Whether every route has the weight and its gateways accepted it. On the way back a route that is
 /// gone has no traffic to give, and what others added to it is theirs.
 pub(super) fn switched(tick: &Tick<'_>) -> Result<(), NotSwitched> {
-    let weight = tick.weight();
+    let (weight, shares) = (tick.weight(), tick.shares());
     for (name, fetched) in &tick.seen.routes {
         let route = match fetched {
             Fetched::Known(route) => route,
@@ -542,16 +554,26 @@ pub(super) fn switched(tick: &Tick<'_>) -> Result<(), NotSwitched> {
             }
         };
         match tick.with_pair(|pair| route::split(route, pair)) {
-            Split::Even(share) if share == weight => route::accepted(route).map_err(NotSwitched::Unaccepted)?,
+            Split::Even(share) if Shares::from(share) == shares => accepted(route)?,
+            Split::Beside(present) if present == shares => accepted(route)?,
             Split::Plain | Split::Absent if weight == 0 => {}
-            Split::Foreign(_) if weight == 0 && tick.with_pair(|pair| route::none_for_canary(route, pair)) => {}
+            Split::Foreign(_) if weight == 0 && tick.with_pair(|pair| route::none_for_ours(route, pair)) => {}
             _ => {
-                let text = format!("HTTPRoute {name} does not have weight {weight}/1000 yet");
+                let text = match shares.baseline {
+                    0 => format!("HTTPRoute {name} does not have weight {weight}/1000 yet"),
+                    _ => {
+                        format!("HTTPRoute {name} does not have weight {weight}/1000 for canary and baseline pods yet")
+                    }
+                };
                 return Err(NotSwitched::Unwritten(text));
             }
         }
     }
     Ok(())
+}
+
+fn accepted(route: &Value) -> Result<(), NotSwitched> {
+    route::accepted(route).map_err(NotSwitched::Unaccepted)
 }
 
 fn shift(tick: &mut Tick<'_>) {
@@ -597,6 +619,7 @@ fn bake(tick: &mut Tick<'_>) {
         .map(|judged| format!("{} ({})", judged.shown.gate, judged.shown.verdict))
         .collect();
     if !open.is_empty() && !extended {
+        beside::unmeasured(tick);
         tick.current().extended = true;
         tick.warn(
             "StageExtended",
@@ -610,6 +633,11 @@ fn bake(tick: &mut Tick<'_>) {
         return;
     }
     if !open.is_empty() {
+        if beside::unmeasured(tick) {
+            // That is not the candidate's doing: the stage has its time again, compared with stable.
+            tick.current().extended = false;
+            return tick.enter(Step::Bake);
+        }
         return inconclusive(tick, &open.join(", "));
     }
     if tick.waiting.is_some() {
@@ -630,6 +658,7 @@ fn bake(tick: &mut Tick<'_>) {
     }
     tick.current().stage_index = next;
     tick.current().flaps = 0;
+    beside::next_stage(tick);
     tick.enter(Step::Scale);
     count_pods(tick);
     tick.wake(Duration::ZERO);

@@ -43,6 +43,8 @@ fn unsure(tick: &mut Tick<'_>) -> bool {
     let mut unsure = tick.unread("the target", &seen.target);
     unsure |= tick.unread("the canary", &seen.canary);
     unsure |= tick.unread("the canary's Service", &seen.canary_service);
+    unsure |= tick.unread("the baseline pods' Deployment", &seen.baseline.deployment);
+    unsure |= tick.unread("the baseline pods' Service", &seen.baseline.service);
     unsure |= tick.unread("the PodDisruptionBudgets", &seen.budgets);
     unsure |= tick.unread("the autoscalers", &seen.autoscalers);
     unsure |= tick.unread("the serving records", &seen.serving_records);
@@ -66,6 +68,8 @@ fn clear(tick: &mut Tick<'_>) {
     let mut found: Vec<(Kind, &Value)> = Vec::new();
     found.extend(tick.seen.canary.known().into_iter().map(|object| (Kind::Deployment, object)));
     found.extend(tick.seen.canary_service.known().into_iter().map(|object| (Kind::Service, object)));
+    found.extend(tick.seen.baseline.deployment.known().into_iter().map(|object| (Kind::Deployment, object)));
+    found.extend(tick.seen.baseline.service.known().into_iter().map(|object| (Kind::Service, object)));
     found.extend(tick.seen.budgets.list().iter().map(|object| (Kind::PodDisruptionBudget, object)));
     found.extend(tick.seen.serving_records.list().iter().map(|object| (Kind::ControllerRevision, object)));
     for (kind, object) in found.into_iter().filter(|(_, object)| ours(object)) {

@@ -187,8 +187,19 @@ fn summary(tick: &Tick<'_>) -> Vec<String> {
             canary::show(&tick.overlay)
         ));
     }
+    lines.extend(baseline_pods(tick));
     lines.push(format!("What to do: {}", what_to_do(tick)));
     lines.into_iter().map(|line| line.chars().take(500).collect()).collect()
+}
+
+/// What a reader wants to know of the pods beside the canary's.
+fn baseline_pods(tick: &Tick<'_>) -> Option<String> {
+    let beside = tick.status.current.as_ref().filter(|_| tick.in_release())?.baseline_pods.as_ref()?;
+    let labels = canary::show(&beside.labels);
+    Some(match beside.left_out.as_str() {
+        "" => format!("Baseline: {} pods of the serving version at {}, labelled {labels}", beside.pods, beside.weight),
+        why => format!("Baseline: left out of stage {}: {why}", tick.stage_text()),
+    })
 }
 
 fn what_to_do(tick: &Tick<'_>) -> String {

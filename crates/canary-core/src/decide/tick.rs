@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use canary_api::{
-    CanaryReleaseSpec, CanaryReleaseStatus, Percent, ReleaseStatus, Step, Version,
+    BaselinePods, CanaryReleaseSpec, CanaryReleaseStatus, Percent, ReleaseStatus, Step, Version,
     names::{self, FINALIZER},
 };
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use super::Decision;
 use crate::{
     Effect, Kind, Observed,
-    canary::Owner,
+    canary::{self, Owner},
     gates::Judged,
     object::{self, Patch},
     observed::Fetched,
-    route::Pair,
+    route::{Pair, Shares},
     template,
 };
 
@@ -114,7 +114,10 @@ impl<'a> Tick<'a> {
     /// Runs `use_pair` with the Services that are split.
     pub(super) fn with_pair<T>(&self, use_pair: impl FnOnce(&Pair<'_>) -> T) -> T {
         let canary = names::canary(&self.spec.traffic.service);
-        use_pair(&Pair { release: self.name(), uid: self.uid(), stable: &self.spec.traffic.service, canary: &canary })
+        let current = self.status.current.as_ref().filter(|_| self.in_release());
+        let beside = current.is_some_and(|current| current.baseline_pods.is_some());
+        let stable = &self.spec.traffic.service;
+        use_pair(&Pair { release: self.name(), uid: self.uid(), stable, canary: &canary, beside })
     }
 
     pub(super) fn deleting(&self) -> bool {
@@ -135,6 +138,23 @@ impl<'a> Tick<'a> {
 
     pub(super) fn canary(&self) -> Option<&'a Value> {
         self.seen.canary.known().filter(|canary| object::annotation(canary, names::ANNOTATION_UID) == Some(self.uid()))
+    }
+
+    /// The baseline pods' Deployment, where it is ours.
+    pub(super) fn baseline(&self) -> Option<&'a Value> {
+        let ours = |object: &&Value| object::annotation(object, names::ANNOTATION_UID) == Some(self.uid());
+        self.seen.baseline.deployment.known().filter(ours)
+    }
+
+    /// What the release under way has of baseline pods, to be changed.
+    pub(super) fn beside(&mut self) -> Option<&mut BaselinePods> {
+        self.status.current.as_mut()?.baseline_pods.as_mut()
+    }
+
+    /// The labels of baseline pods, where the spec asks for such and they are kept apart.
+    pub(super) fn baseline_overlay(&self) -> Option<BTreeMap<String, String>> {
+        let (target, service) = (self.target()?, self.seen.service.known()?);
+        canary::beside(target, service, &self.overlay).ok().filter(|_| self.spec.baseline.pods)
     }
 
     pub(super) fn annotation(&self, key: &str) -> Option<&'a str> {
@@ -188,8 +208,33 @@ impl<'a> Tick<'a> {
             .map_or(0, Percent::permille)
     }
 
+    /// The shares that a status asks for. Baseline pods have none where the canary has none.
+    pub(super) fn shares_of(status: &CanaryReleaseStatus) -> Shares {
+        let parsed = |text: &str| text.parse::<Percent>().map_or(0, Percent::permille);
+        let Some(current) = &status.current else { return Shares::from(0) };
+        let canary = parsed(&current.weight);
+        let beside = current.baseline_pods.as_ref().filter(|_| canary > 0);
+        Shares { canary, baseline: beside.map_or(0, |beside| parsed(&beside.weight)) }
+    }
+
+    /// The shares that are asked for.
+    pub(super) fn shares(&self) -> Shares {
+        Self::shares_of(&self.status)
+    }
+
+    /// Gives the canary a weight, and baseline pods none.
     pub(super) fn set_weight(&mut self, permille: u32) {
-        self.current().weight = Percent::from_permille(permille).to_string();
+        self.set_shares(Shares::from(permille));
+    }
+
+    pub(super) fn set_shares(&mut self, shares: Shares) {
+        self.current().weight = Percent::from_permille(shares.canary).to_string();
+        if let Some(beside) = self.beside() {
+            beside.weight = Percent::from_permille(shares.baseline).to_string();
+            if shares.baseline == 0 {
+                beside.carried_by = 0;
+            }
+        }
     }
 
     /// The stage under way.

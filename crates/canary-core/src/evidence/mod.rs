@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use self::{
     bursts::Bursts,
-    running::{Look, Running, Sums},
+    running::{Look, Running, Sums, With},
 };
 use crate::{
     gates::{self, Measure, Reading, Verdict},
@@ -39,6 +39,8 @@ pub struct Totals {
     pub proof: Option<Measure>,
     /// Both sides at one common time, for gates that compare them.
     pub paired: Option<Paired>,
+    /// The baseline pods, where a gate relative to Stable compares with those: `paired` then speaks of them too.
+    pub baseline_pods: Option<Measure>,
     /// The stable pods one by one, requests and bad ones: how bursty events are is measured pod by pod.
     pub stable_pods: BTreeMap<String, (f64, f64)>,
     /// What the gate's warm-up keeps out of all of these.
@@ -55,6 +57,7 @@ impl Totals {
             stable,
             proof: None,
             paired: None,
+            baseline_pods: None,
             stable_pods: BTreeMap::new(),
             left_out: LeftOut::default(),
         }
@@ -70,7 +73,8 @@ pub struct LeftOut {
     pub stable: (f64, f64),
 }
 
-/// Events and requests of both sides up to one common time, since the window began.
+/// Events and requests of both sides up to one common time, since the window began. The stable side is all its pods, or
+/// the baseline pods alone, where a gate compares with those.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Paired {
     /// Events of the canary.
@@ -253,7 +257,9 @@ impl Account {
         };
         let (canary, stable) = (sums(&totals.canary), sums(&totals.stable));
         let proof = totals.proof.as_ref().map_or(canary, sums);
-        self.test.absorb(&Look { index, canary, stable, proof, paired: totals.paired, share });
+        let with = if totals.baseline_pods.is_some() { With::BaselinePods } else { With::Stable };
+        let paired = totals.paired.map(|paired| (with, paired));
+        self.test.absorb(&Look { index, canary, stable, proof, paired, share });
         self.bursts.absorb(&totals.stable_pods, bounded);
         let (mut evidence, alpha) = (self.test.evidence(), self.alpha);
         if let Some(evidence) = &mut evidence {
@@ -265,6 +271,7 @@ impl Account {
             canary: self.with_before(&totals.canary, "canary"),
             stable: self.with_before(&totals.stable, "stable"),
             proof: totals.proof.as_ref().map(|proof| self.with_before(proof, "proof")),
+            baseline_pods: totals.baseline_pods.as_ref().map(|pods| self.with_before(pods, "baseline")),
             baseline: self.baseline.clone(),
             evidence,
             bursts: self.bursts.measured(bounded),

@@ -26,9 +26,18 @@ pub(super) struct Look {
     pub(super) canary: Option<Sums>,
     pub(super) stable: Option<Sums>,
     pub(super) proof: Option<Sums>,
-    pub(super) paired: Option<Paired>,
+    pub(super) paired: Option<(With, Paired)>,
     /// The canary's share of the requests.
     pub(super) share: f64,
+}
+
+/// Whom the canary is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum With {
+    /// All stable pods.
+    Stable,
+    /// The pods of the serving version beside the canary's.
+    BaselinePods,
 }
 
 /// A test that takes ticks.
@@ -188,6 +197,8 @@ struct Pairs {
     test: Relative,
     starts: Starts<PairedCounts>,
     taken: Paired,
+    /// Whom `taken` speaks of.
+    with: Option<With>,
     /// Requests of both sides that were compared.
     compared: (f64, f64),
 }
@@ -201,11 +212,16 @@ impl Pairs {
             Some(tick) => Starts::resume(plan.ticks, PairedCounts::default(), tick),
             None => Starts::new(plan.ticks),
         };
-        Some(Self { test, starts, taken: Paired::default(), compared: (0.0, 0.0) })
+        Some(Self { test, starts, taken: Paired::default(), with: None, compared: (0.0, 0.0) })
     }
 
-    fn absorb(&mut self, tick: u64, paired: Option<Paired>) {
-        let Some(now) = paired else { return };
+    fn absorb(&mut self, tick: u64, paired: Option<(With, Paired)>) {
+        let Some((with, now)) = paired else { return };
+        // From here on others are compared with: what they counted before was not at the same time.
+        if self.with.replace(with).is_some_and(|before| before != with) {
+            self.taken = now;
+            return;
+        }
         let new = |now: f64, taken: f64| (now - taken).max(0.0);
         let canary = new(now.canary_events, self.taken.canary_events);
         let stable = new(now.stable_events, self.taken.stable_events);

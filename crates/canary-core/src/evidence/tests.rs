@@ -121,6 +121,55 @@ fn both_sides_bad_is_confounded_and_not_the_candidates_fault() {
     assert_eq!(alone.tick((50.0, 10.0), (950.0, 3.0)).confounded, None);
 }
 
+fn compared() -> serde_json::Value {
+    json!([{"name": "g", "relative": {"counter": "b", "to": "Stable", "margin": "50%"}, "minRequests": 50}])
+}
+
+/// A window whose canary is compared with baseline pods, in ticks of ten seconds, until these are lost.
+fn beside(ticks: i64, lost_after: i64, bad: f64) -> Judged {
+    let spec = spec(compared(), "10s", "15m");
+    let mut accounts = Accounts::new(&spec, &baking(), start(), None);
+    let mut last = None;
+    for tick in 1..=ticks {
+        let now = at(tick.saturating_mul(10));
+        let seconds = tick as f64 * 10.0;
+        let measure = |n: f64, k: f64| Measure::Counted { n: n * tick as f64, k: k * tick as f64, seconds };
+        let with = tick <= lost_after;
+        let (requests, events) = if with { (100.0, 1.0) } else { (1800.0, 18.0) };
+        let paired = Paired {
+            canary_events: bad * tick as f64,
+            stable_events: events * tick as f64,
+            canary_requests: 100.0 * tick as f64,
+            stable_requests: requests * tick as f64,
+        };
+        let baseline_pods = with.then(|| measure(100.0, 1.0));
+        let totals = Totals {
+            paired: Some(paired),
+            baseline_pods,
+            ..Totals::new("g", measure(100.0, bad), measure(1800.0, 18.0))
+        };
+        let readings = accounts.absorb(&spec, Step::Bake, &[totals], None, now);
+        last = Some(judge(&spec.gates[0], readings.first(), 0.05));
+    }
+    last.unwrap()
+}
+
+#[test]
+fn the_canary_is_compared_with_the_pods_beside_it_request_for_request() {
+    let good = beside(40, 40, 1.0);
+    assert_eq!((good.verdict, good.shown.value.as_str()), (Verdict::Pass, "10 against 10 per 1000 requests"));
+    assert_eq!(beside(40, 40, 4.0).verdict, Verdict::Breach);
+}
+
+#[test]
+fn where_they_are_lost_stable_is_compared_with_from_then_on() {
+    // What all of stable counted before is not held against the canary's next tick.
+    for lost_after in [1, 5, 20] {
+        assert_eq!(beside(40, lost_after, 1.0).verdict, Verdict::Pass, "{lost_after}");
+        assert_eq!(beside(40, lost_after, 4.0).verdict, Verdict::Breach, "{lost_after}");
+    }
+}
+
 #[test]
 fn a_breach_stays_one_whatever_is_counted_after_it() {
     let mut window = Fed::new(spec(errors(), "1s", "15m"), &baking());

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     Effect, Kind, Note,
-    observed::{Fetched, Hold},
+    observed::{BaselineSide, Fetched, Hold},
 };
 
 const START: &str = "2026-01-01T10:00:00Z";
@@ -44,6 +44,7 @@ fn observed(stages: usize, gates: usize, status: CanaryReleaseStatus) -> Observe
         canary_pods: Fetched::Missing,
         service: Fetched::Missing,
         canary_service: Fetched::Missing,
+        baseline: BaselineSide::none(),
         routes: Vec::new(),
         autoscalers: Fetched::Missing,
         budgets: Fetched::Missing,

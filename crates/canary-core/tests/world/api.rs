@@ -52,6 +52,9 @@ impl World {
         if self.get(kind, &name).is_some() {
             return Err(Refused::Conflict(format!("{kind} {name} exists")));
         }
+        if self.baseline_refused && name == "web-baseline" {
+            return Err(Refused::Forbidden(format!("no {kind} {name} here")));
+        }
         self.create(kind, object);
         Ok(())
     }
@@ -181,13 +184,10 @@ impl World {
     }
 
     pub(super) fn weights_written(&mut self) {
-        let most = self
-            .objects
-            .iter()
-            .filter(|((kind, _), _)| *kind == "HTTPRoute")
-            .map(|(_, route)| promises::canary_weight(route))
-            .max();
-        self.promises.weight_is(most.unwrap_or(0), self.now);
+        let routes = || self.objects.iter().filter(|((kind, _), _)| *kind == "HTTPRoute").map(|(_, route)| route);
+        let canary = routes().map(promises::canary_weight).max().unwrap_or(0);
+        let baseline = routes().map(promises::baseline_weight).max().unwrap_or(0);
+        self.promises.weights_are(canary, baseline, self.now);
     }
 }
 
@@ -270,26 +270,30 @@ fn hold(update: &Update<'_>, release: &str, before: &Value, wanted: &mut Value) 
 /// The weights in force stay, whatever is applied.
 fn keep_split(before: &Value, wanted: &mut Value) {
     let Some(mark) = note(before, names::ANNOTATION_SPLIT) else { return };
-    let (stable, canary) = mark.split_once('/').expect("stable/canary");
+    let ours: Vec<&str> = mark.split('/').collect();
+    let stable = ours[0];
     let entry = |rule: &Value, name: &str| {
         object::items(rule, "/backendRefs").find(|entry| object::text(entry, "/name") == name).cloned()
     };
-    let force = object::items(before, "/spec/rules")
-        .find_map(|rule| Some((entry(rule, stable)?["weight"].clone(), entry(rule, canary)?["weight"].clone())));
-    let Some((to_stable, to_canary)) = force else { return };
+    let force = object::items(before, "/spec/rules").find_map(|rule| {
+        ours.iter().map(|name| Some(entry(rule, name)?["weight"].clone())).collect::<Option<Vec<Value>>>()
+    });
+    let Some(force) = force else { return };
     for rule in wanted["spec"]["rules"].as_array_mut().unwrap() {
-        let (Some(own), partner) = (entry(rule, stable), entry(rule, canary)) else { continue };
+        let Some(own) = entry(rule, stable) else { continue };
+        let partners = ours.iter().skip(1).filter(|name| entry(rule, name).is_some()).count();
         let entries = rule["backendRefs"].as_array_mut().unwrap();
-        if partner.is_none() && entries.len() == 1 {
-            let mut added = own;
-            added["name"] = json!(canary);
-            entries.push(added);
-        }
-        for entry in entries.iter_mut() {
-            if entry["name"] == stable {
-                entry["weight"] = to_stable.clone();
-            } else if entry["name"] == canary {
-                entry["weight"] = to_canary.clone();
+        let alone = entries.len() == partners + 1;
+        for (name, weight) in ours.iter().zip(&force) {
+            match entries.iter_mut().find(|entry| entry["name"] == **name) {
+                Some(entry) => entry["weight"] = weight.clone(),
+                None if alone => {
+                    let mut added = own.clone();
+                    added["name"] = json!(name);
+                    added["weight"] = weight.clone();
+                    entries.push(added);
+                }
+                None => {}
             }
         }
     }

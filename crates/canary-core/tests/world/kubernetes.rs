@@ -409,7 +409,16 @@ impl World {
 
     /// All pods of the canary go at once, as when their node is lost.
     pub fn lose_canary_pods(&mut self) {
-        for name in self.names("Pod").into_iter().filter(|name| name.starts_with("web-canary-")) {
+        self.lose_pods("web-canary-");
+    }
+
+    /// All baseline pods go at once.
+    pub fn lose_baseline_pods(&mut self) {
+        self.lose_pods("web-baseline-");
+    }
+
+    fn lose_pods(&mut self, of: &str) {
+        for name in self.names("Pod").into_iter().filter(|name| name.starts_with(of)) {
             self.delete("Pod", &name);
         }
     }

@@ -76,6 +76,8 @@ pub enum Metrics {
     Down,
     /// They have no series of the canary.
     Silent,
+    /// They have no series of the baseline pods.
+    WithoutBaseline,
 }
 
 /// Reads that can fail.
@@ -94,10 +96,12 @@ pub enum Read {
     Budgets,
     NetworkPolicies,
     ServingRecords,
+    /// All that there is of baseline pods.
+    Baseline,
 }
 
 impl Read {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Rivals,
         Self::Target,
         Self::Canary,
@@ -111,6 +115,7 @@ impl Read {
         Self::Budgets,
         Self::NetworkPolicies,
         Self::ServingRecords,
+        Self::Baseline,
     ];
 }
 
@@ -166,6 +171,8 @@ pub struct World {
     /// Every place that the status went through.
     pub trail: Vec<(String, Step, i32)>,
     pub unreadable: BTreeSet<Read>,
+    /// Whether the API server refuses every new object of baseline pods.
+    pub baseline_refused: bool,
     /// Whether the API server fails each write of the status.
     pub status_refused: bool,
     /// The operator dies after so many more writes.
@@ -236,6 +243,7 @@ impl World {
             notes: Vec::new(),
             trail: Vec::new(),
             unreadable: BTreeSet::new(),
+            baseline_refused: false,
             status_refused: false,
             dies_after: None,
             deaths: 0,
@@ -336,6 +344,16 @@ impl World {
     /// Pods that the canary Deployment is asked for; none where there is no canary.
     pub fn canary_pods(&self) -> i64 {
         self.get("Deployment", "web-canary").map_or(0, |canary| canary["spec"]["replicas"].as_i64().unwrap())
+    }
+
+    /// Pods that the baseline Deployment is asked for; none where there is none.
+    pub fn baseline_pods(&self) -> i64 {
+        self.get("Deployment", "web-baseline").map_or(0, |own| own["spec"]["replicas"].as_i64().unwrap())
+    }
+
+    /// The largest weight, in thousandths, that the route gives the baseline pods.
+    pub fn baseline_weight(&self) -> i64 {
+        self.get("HTTPRoute", "web").map_or(0, promises::baseline_weight)
     }
 
     pub fn status_of(&self, name: &str) -> CanaryReleaseStatus {

@@ -13,9 +13,9 @@ use canary_core::{
     evidence::{Accounts, Paired, Totals},
     gates::{self, Measure, Reading},
     object,
-    observed::{Hold, Rival},
+    observed::{BaselineSide, Hold, Rival},
     record::Carried,
-    traffic::Requests,
+    traffic::{self, Requests},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -59,6 +59,7 @@ struct Counting {
     base: BTreeMap<String, (f64, f64)>,
     canary: BTreeSet<String>,
     stable: BTreeSet<String>,
+    baseline: BTreeSet<String>,
     /// From when the base is.
     since: Timestamp,
     accounts: Accounts,
@@ -209,6 +210,7 @@ impl World {
             match self.write(name, effect) {
                 Ok(()) => carried.effects.push(index),
                 Err(None) => return End::Died,
+                Err(Some(_)) if effect.may_fail() => {}
                 Err(Some(Refused::Conflict(_) | Refused::Gone(_))) => return End::Next(Some(AGAIN)),
                 Err(Some(_)) => return self.failed(name),
             }
@@ -369,7 +371,19 @@ impl World {
             self.list(Read::ReplicaSets, "ReplicaSet", |_| true)
         };
         let owned = |object: &Value| object::label(object, names::LABEL_OWNED_BY) == Some(&names::label_value(&name));
+        let current = release.status.as_ref().and_then(|status| status.current.as_ref());
+        let had = current.is_some_and(|current| current.baseline_pods.is_some());
+        let beside = had || spec.baseline.pods || release.metadata.deletion_timestamp.is_some();
+        let baseline = if beside {
+            let deployment = self.fetch(Read::Baseline, "Deployment", &names::baseline(&spec.target.name));
+            let service = self.fetch(Read::Baseline, "Service", &names::baseline(&spec.traffic.service));
+            let pods = pods(Read::Baseline, &deployment);
+            BaselineSide { deployment, pods, service }
+        } else {
+            BaselineSide::none()
+        };
         Observed {
+            baseline,
             rivals,
             target_pods: pods(Read::TargetPods, &target),
             canary_pods: pods(Read::CanaryPods, &canary),
@@ -488,6 +502,8 @@ impl World {
         }
         counting.canary.extend(canary.iter().cloned());
         counting.stable.extend(stable);
+        counting.baseline.extend(self.pod_names(&observed.baseline.pods));
+        let beside = traffic::beside(current) > 0.0;
         counting.asked = Some(self.now);
         let seconds = self.now.duration_since(counting.since).as_secs_f64();
         let side = |pods: &BTreeSet<String>| {
@@ -501,12 +517,14 @@ impl World {
             let (n, k) = side(pods);
             match self.metrics {
                 Metrics::Down => Measure::Error("Prometheus does not answer".to_owned()),
+                Metrics::WithoutBaseline if of == "baseline" => Measure::NoData("no series".to_owned()),
                 Metrics::Silent if of == "canary" => Measure::NoData("no series".to_owned()),
                 _ if pods.is_empty() => Measure::NoData("no pods".to_owned()),
                 _ => Measure::Counted { n, k, seconds },
             }
         };
         let (of_canary, of_stable) = (side(&counting.canary), side(&counting.stable));
+        let of_baseline = side(&counting.baseline);
         let mut totals = Vec::new();
         for gate in &observed.release.spec.gates {
             let (canary_says, stable_says) = if gate.value.is_some() {
@@ -514,17 +532,20 @@ impl World {
             } else {
                 (counted("canary", &counting.canary), counted("stable", &counting.stable))
             };
+            let with = if beside { of_baseline } else { of_stable };
             let paired = Paired {
                 canary_events: of_canary.1,
-                stable_events: of_stable.1,
+                stable_events: with.1,
                 canary_requests: of_canary.0,
-                stable_requests: of_stable.0,
+                stable_requests: with.0,
             };
-            let paired = (self.metrics == Metrics::Fine).then_some(paired);
-            totals.push(Totals { paired, ..Totals::new(&gate.name, canary_says, stable_says) });
+            let told = self.metrics == Metrics::Fine || self.metrics == Metrics::WithoutBaseline && !beside;
+            let paired = told.then_some(paired);
+            let baseline_pods = (beside && gate.relative.is_some()).then(|| counted("baseline", &counting.baseline));
+            totals.push(Totals { paired, baseline_pods, ..Totals::new(&gate.name, canary_says, stable_says) });
         }
         let now = self.now.as_millisecond();
-        let (canary, stable) = (of_canary.0, of_stable.0);
+        let (canary, stable) = (of_canary.0, of_stable.0 + of_baseline.0);
         let requests = Requests { canary, stable, known_to: now, newest: now, stable_then: stable };
         let known = |pods: &Fetched<Vec<Value>>| matches!(pods, Fetched::Known(pods) if !pods.is_empty());
         let known = known(&observed.canary_pods) && known(&observed.target_pods);
@@ -544,7 +565,7 @@ impl World {
         match (self.metrics, worst) {
             (Metrics::Down, _) => Measure::Error("Prometheus does not answer".to_owned()),
             (Metrics::Silent, _) | (_, None) => Measure::NoData("no series".to_owned()),
-            (Metrics::Fine, Some(value)) => {
+            (Metrics::Fine | Metrics::WithoutBaseline, Some(value)) => {
                 let outside = gate.value.as_ref().is_some_and(|rule| gates::outside(rule, value));
                 let streak = streaks.entry(gate.name.clone()).or_default();
                 *streak = if outside { *streak + 1 } else { 0 };
@@ -569,6 +590,7 @@ impl Counting {
             base: counters.clone(),
             canary: BTreeSet::new(),
             stable: BTreeSet::new(),
+            baseline: BTreeSet::new(),
             since: resumed.unwrap_or(window),
             accounts: Accounts::new(spec, current, window, resumed),
             streaks: if resumed.is_some() { streaks.collect() } else { BTreeMap::new() },

@@ -19,6 +19,8 @@ use super::{Read, World};
 pub(super) struct Ledger {
     /// Since when no route gives the canary any weight; `None` while one does.
     weightless: Option<Timestamp>,
+    /// The same of baseline pods.
+    baseline_weightless: Option<Timestamp>,
     /// The largest weight that was given, by release, while enough pods were ready.
     granted: BTreeMap<String, i64>,
     /// A revert has begun and the route was not written yet.
@@ -32,11 +34,9 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn weight_is(&mut self, weight: i64, now: Timestamp) {
-        if weight > 0 {
-            self.weightless = None;
-        } else if self.weightless.is_none() {
-            self.weightless = Some(now);
+    pub(super) fn weights_are(&mut self, canary: i64, baseline: i64, now: Timestamp) {
+        for (weight, weightless) in [(canary, &mut self.weightless), (baseline, &mut self.baseline_weightless)] {
+            *weightless = if weight > 0 { None } else { weightless.or(Some(now)) };
         }
     }
 
@@ -48,8 +48,20 @@ impl Ledger {
     /// Judges the gates once more, independently: enough requests, finite, within the limit.
     pub(super) fn decided(&mut self, observed: &Observed, decision: &Decision) {
         let spec = &observed.release.spec;
+        let current = observed.release.status.as_ref().and_then(|status| status.current.as_ref());
+        let weight = current.map_or(0, permille);
         let passes = |gate: &&canary_api::Gate| {
             let reading = observed.readings.iter().find(|reading| reading.gate == gate.name);
+            if let (Some(rule), Some(reading)) = (&gate.relative, reading) {
+                let stable = reading.baseline_pods.as_ref().unwrap_or(&reading.stable);
+                let (Measure::Counted { n, k, .. }, Measure::Counted { n: of, k: events, .. }) =
+                    (&reading.canary, stable)
+                else {
+                    return false;
+                };
+                return *n >= f64::from(gate.min_requests)
+                    && k / n <= events / of * (1.0 + rule.margin.fraction()) + 1e-9;
+            }
             match (reading.map(|reading| &reading.canary), &gate.error_rate, &gate.value) {
                 (Some(Measure::Counted { n, k, .. }), Some(rule), _) => {
                     *n >= f64::from(gate.min_requests) && *k / *n <= rule.limit.fraction()
@@ -58,20 +70,31 @@ impl Ledger {
                 _ => false,
             }
         };
-        self.passed = spec.gates.iter().filter(passes).count();
-        self.gates = spec.gates.len();
+        // At 100 % there is no stable side to compare with.
+        let applies = |gate: &&canary_api::Gate| gate.relative.is_none() || weight < 1000;
+        self.passed = spec.gates.iter().filter(applies).filter(passes).count();
+        self.gates = spec.gates.iter().filter(applies).count();
         self.last = (observed.readings.clone(), decision.status.gates.clone());
     }
 }
 
 /// The largest weight that a route gives the canary, in thousandths.
 pub(super) fn canary_weight(route: &Value) -> i64 {
+    weight_of(route, "web-canary")
+}
+
+/// The largest weight that a route gives the baseline pods, in thousandths.
+pub(super) fn baseline_weight(route: &Value) -> i64 {
+    weight_of(route, "web-baseline")
+}
+
+fn weight_of(route: &Value, service: &str) -> i64 {
     let of_rule = |rule: &Value| {
         let entries: Vec<&Value> = object::items(rule, "/backendRefs").collect();
         let all: i64 = entries.iter().map(|entry| object::integer(entry, "/weight", 1)).sum();
         let ours: i64 = entries
             .iter()
-            .filter(|entry| object::text(entry, "/name") == "web-canary")
+            .filter(|entry| object::text(entry, "/name") == service)
             .map(|entry| object::integer(entry, "/weight", 1))
             .sum();
         if all == 0 { 0 } else { (ours * 1000 + all - 1) / all }
@@ -164,6 +187,7 @@ impl World {
     pub(super) fn may_be_written(&self, effect: &Effect) {
         let reads: &[Read] = match (effect.kind(), effect.name()) {
             (Kind::Deployment, "web") => &[Read::Target],
+            (Kind::Deployment | Kind::Service, "web-baseline") => &[Read::Baseline],
             (Kind::Deployment, _) => &[Read::Canary],
             (Kind::HttpRoute, _) => &[Read::Routes],
             (Kind::HorizontalPodAutoscaler, _) => &[Read::Autoscalers],
@@ -198,7 +222,10 @@ impl World {
         match (effect.kind(), effect.name()) {
             (Kind::HttpRoute, _) => self.route_written(&release, before.unwrap(), after.unwrap()),
             (Kind::Deployment, "web") => self.target_written(&release, before.unwrap(), after.unwrap()),
-            (Kind::Deployment, _) => self.canary_written(before, after),
+            (Kind::Deployment, "web-baseline") => {
+                self.own_written("baseline", self.promises.baseline_weightless, before, after);
+            }
+            (Kind::Deployment, _) => self.own_written("canary", self.promises.weightless, before, after),
             (Kind::HorizontalPodAutoscaler, _) => {
                 assert_eq!(
                     foreign(before.unwrap(), hpa_ours),
@@ -217,8 +244,9 @@ impl World {
                 .filter(|entry| object::text(entry, "/name").starts_with("web"))
                 .map(|entry| object::integer(entry, "/weight", 1))
                 .collect();
-            assert!(weights.len() != 2 || weights.iter().sum::<i64>() == 1000, "weights sum to 1000: {rule}");
+            assert!(weights.len() < 2 || weights.iter().sum::<i64>() == 1000, "weights sum to 1000: {rule}");
         }
+        self.baseline_weight_written(release, before, after);
         let (was, now) = (canary_weight(before), canary_weight(after));
         let pods = i64::from(release.target_pods).max(1);
         if now > was {
@@ -244,6 +272,28 @@ impl World {
             let wanted = pods.min(object::integer(self.target(), "/spec/replicas", 1));
             assert!(ready >= wanted, "weight is handed back to {ready} of {wanted} pods\n{}", self.describe());
         }
+    }
+
+    /// Baseline pods have the canary's weight or none, never more than is left beside it, and only where they are ready.
+    fn baseline_weight_written(&self, release: &ReleaseStatus, before: &Value, after: &Value) {
+        let (was, now) = (baseline_weight(before), baseline_weight(after));
+        if now <= was {
+            return;
+        }
+        let canary = canary_weight(after);
+        assert!(now == canary && now * 2 < 1000, "baseline weight {now} beside {canary}\n{}", self.describe());
+        let service = self.get("Service", "web-baseline").expect("the baseline pods' Service");
+        let ready = self.ready_pods(&json!({"matchLabels": service["spec"]["selector"]}));
+        let needed = (now * i64::from(release.target_pods).max(1) + 999) / 1000;
+        assert!(
+            i64::try_from(ready.len()).unwrap() >= needed,
+            "baseline weight {now} onto {} ready pods where {needed} are needed\n{}",
+            ready.len(),
+            self.describe()
+        );
+        let served = self.status().hold.and_then(|hold| hold.serving).unwrap_or_default().images;
+        let images: Vec<&str> = ready.iter().map(super::kubernetes::image_of_pod).collect();
+        assert!(images.iter().all(|image| served.contains(&(*image).to_owned())), "baseline pods run {images:?}");
     }
 
     fn target_written(&self, release: &ReleaseStatus, before: &Value, after: &Value) {
@@ -280,20 +330,18 @@ impl World {
     }
 
     /// Capacity goes only from a side that has had no weight for as long as the drain.
-    fn canary_written(&self, before: Option<&Value>, after: Option<&Value>) {
+    fn own_written(&self, whose: &str, weightless: Option<Timestamp>, before: Option<&Value>, after: Option<&Value>) {
         let Some(before) = before else { return };
         let pods = |canary: &Value| object::integer(canary, "/spec/replicas", 0);
         let less = after
             .is_none_or(|after| pods(after) < pods(before) || after["spec"]["template"] != before["spec"]["template"])
             && pods(before) > 0;
         if less {
-            let drained = self
-                .promises
-                .weightless
-                .map(|since| Duration::try_from(self.now.duration_since(since)).unwrap_or_default());
+            let drained =
+                weightless.map(|since| Duration::try_from(self.now.duration_since(since)).unwrap_or_default());
             assert!(
                 drained.is_some_and(|drained| drained >= Duration::from_secs(10)),
-                "the canary's pods are taken away {drained:?} after its weight\n{}",
+                "the {whose} pods are taken away {drained:?} after their weight\n{}",
                 self.describe()
             );
         }
@@ -321,7 +369,7 @@ fn foreign(object: &Value, take_ours: fn(&mut Value)) -> String {
 fn route_ours(route: &mut Value) {
     for rule in route["spec"]["rules"].as_array_mut().into_iter().flatten() {
         let entries = rule["backendRefs"].as_array_mut().unwrap();
-        entries.retain(|entry| entry["name"] != "web-canary");
+        entries.retain(|entry| entry["name"] != "web-canary" && entry["name"] != "web-baseline");
         for entry in entries.iter_mut().filter(|entry| entry["name"] == "web") {
             entry.as_object_mut().unwrap().remove("weight");
         }

@@ -1,5 +1,6 @@
 //! Carries effects out, in the order given. It decides nothing: the first that fails ends the tick,
-//! and the next tick decides afresh from what it then sees. Only giving traffic back goes on past a failure.
+//! and the next tick decides afresh from what it then sees. Only giving traffic back goes on past a failure, and what
+//! a release does without is no failure.
 
 use canary_core::Effect;
 use kube::Client;
@@ -29,6 +30,7 @@ pub(super) async fn effects(
             Err(error @ (CallError::Forbidden { .. } | CallError::Invalid { .. })) if effect.is_optional() => {
                 tracing::warn!("{error}");
             }
+            Err(error) if effect.may_fail() => tracing::warn!("{error}"),
             Err(error) => return Err(failed.unwrap_or(error)),
         }
     }

@@ -12,8 +12,9 @@ use canary_core::{
     Fetched, Observed,
     evidence::{Accounts, LeftOut, Totals},
     gates::{self, Measure, Reading},
+    traffic,
 };
-use canary_counters::{Instant, Meter, Scope, Value, ValueLimit, value};
+use canary_counters::{Instant, Meter, PodKnown, Scope, Value, ValueLimit, value};
 use canary_metrics::{MetricSource, pods::PodScraper};
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -22,7 +23,7 @@ use serde_json::Value as Json;
 use super::{
     pods,
     questions::{Answers, Question, Sides, questions, series_of_pods},
-    side::{Look, Side, WarmUps},
+    side::{Look, Others, Side, WarmUps},
 };
 
 /// Samples are asked for at least this far back.
@@ -76,8 +77,11 @@ pub(super) struct Ledger {
     since: Timestamp,
     canary: Meter,
     stable: Meter,
-    /// The gates' warm-ups on either side.
-    warm_ups: (WarmUps, WarmUps),
+    baseline: Meter,
+    /// The baseline pods as they were last listed.
+    beside: Vec<PodKnown>,
+    /// The gates' warm-ups on either side, and of the baseline pods.
+    warm_ups: (WarmUps, WarmUps, WarmUps),
     accounts: Accounts,
     streaks: BTreeMap<String, u32>,
     asked: Option<Timestamp>,
@@ -104,7 +108,9 @@ impl Ledger {
             since,
             canary: meter(),
             stable: meter(),
-            warm_ups: (WarmUps::new(), WarmUps::new()),
+            baseline: meter(),
+            beside: Vec::new(),
+            warm_ups: (WarmUps::new(), WarmUps::new(), WarmUps::new()),
             accounts: Accounts::new(&release.spec, current, window.since, resumed),
             streaks: streaks.collect(),
             asked: None,
@@ -146,6 +152,7 @@ impl Ledger {
             self.since = window;
             self.canary.begin_window(window.as_millisecond());
             self.stable.begin_window(window.as_millisecond());
+            self.baseline.begin_window(window.as_millisecond());
             self.accounts = Accounts::new(&release.spec, current, window, None);
             self.streaks.clear();
             self.asked = None;
@@ -153,6 +160,17 @@ impl Ledger {
             self.readings.clear();
         }
         true
+    }
+
+    /// Whom to ask about. A release does without the list of its baseline pods for a while.
+    fn sides(&mut self, observed: &Observed) -> Sides {
+        let mut sides = Sides::of(observed);
+        match &mut sides.baseline {
+            Some(subject) if known(&observed.baseline.pods) => self.beside.clone_from(&subject.pods),
+            Some(subject) => subject.pods.clone_from(&self.beside),
+            None => {}
+        }
+        sides
     }
 
     /// Whether this tick goes by what was last read: a command or a deletion does not wait for a metrics store, while
@@ -269,7 +287,7 @@ pub(super) async fn gates(
 async fn look(ledger: &mut Ledger, source: &dyn MetricSource, observed: &Observed, now: Timestamp) {
     let release = &observed.release;
     let lookback = LOOKBACK.max(release.spec.interval.std().saturating_mul(4));
-    let sides = Sides::of(observed);
+    let sides = ledger.sides(observed);
     match Answers::ask(source, release, &sides, lookback, now).await {
         Ok(answers) => {
             let numbers = numbers(source, release, &sides, now).await;
@@ -299,6 +317,7 @@ fn both(gate: &Gate, measure: &Measure) -> Reading {
         canary: measure.clone(),
         stable: measure.clone(),
         proof: None,
+        baseline_pods: None,
         baseline: None,
         evidence: None,
         bursts: None,
@@ -438,6 +457,10 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
     let seconds = since(ledger.since, now).as_secs_f64();
     let canary = Side::read(&mut ledger.canary, &mut ledger.warm_ups.0, read.look(), &read.sides.canary, release);
     let stable = Side::read(&mut ledger.stable, &mut ledger.warm_ups.1, read.look(), &read.sides.stable, release);
+    let baseline = read.sides.baseline.as_ref();
+    let baseline =
+        baseline.map(|subject| Side::read(&mut ledger.baseline, &mut ledger.warm_ups.2, read.look(), subject, release));
+    let others = Others { stable: &stable, baseline: baseline.as_ref(), beside: traffic::beside(current) > 0.0 };
     let totals: Vec<Totals> = release
         .spec
         .gates
@@ -448,13 +471,13 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
                 Some(Totals::new(&gate.name, streak(&mut ledger.streaks, gate, answer), nothing))
             }
             (true, None) => None,
-            (false, _) => Some(canary.totals(&stable, gate, seconds, current.step == Step::Baseline)),
+            (false, _) => Some(canary.totals(others, gate, seconds, current.step == Step::Baseline)),
         })
         .collect();
     let (canary_known, stable_known) = (known(&observed.canary_pods), known(&observed.target_pods));
     let totals = unread(&release.spec, totals, canary_known, stable_known);
     let listed = !release.spec.traffic.requests.by.is_pod() || (canary_known && stable_known);
-    let requests = canary.requests_beside(&stable).filter(|_| listed);
+    let requests = canary.requests_beside(others).filter(|_| listed);
     ledger.stable_rate =
         stable.fresh_requests().map(|requests| requests.total() / seconds).filter(|rate| rate.is_finite());
     ledger.readings = ledger.accounts.absorb(&release.spec, current.step, &totals, requests, now);

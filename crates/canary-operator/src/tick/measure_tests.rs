@@ -33,6 +33,7 @@ fn observed(release: CanaryRelease) -> Observed {
         canary_pods: Fetched::Known(vec![pod("c")]),
         service: Fetched::Missing,
         canary_service: Fetched::Missing,
+        baseline: canary_core::observed::BaselineSide::none(),
         routes: Vec::new(),
         autoscalers: Fetched::Missing,
         budgets: Fetched::Missing,
@@ -535,4 +536,151 @@ fn the_next_look_is_right_after_the_last_sample_of_the_interval() {
     assert_eq!(next_look(100_300, 15_000, 100_400, 10_000), None);
     assert_eq!(next_look(100_300, 15_000, 110_400, 10_000), Some(115_300));
     assert_eq!(next_look(100_300, 0, 110_400, 10_000), None);
+}
+
+/// A release at 20 % with one baseline pod, which gets as much as the canary.
+fn beside(weight: &str, gate: serde_json::Value) -> CanaryRelease {
+    let mut release = release("Bake", "2026-01-01T01:00:02Z");
+    release.spec.gates = serde_json::from_value(json!([gate])).unwrap();
+    release.spec.baseline.pods = true;
+    let current = release.status.as_mut().unwrap().current.as_mut().unwrap();
+    current.weight = "20%".to_owned();
+    current.baseline_pods = Some(canary_api::BaselinePods { weight: weight.to_owned(), pods: 1, ..Default::default() });
+    release
+}
+
+fn relative() -> serde_json::Value {
+    json!({"name": "as-stable", "relative": {"counter": "bad_total", "to": "Stable", "margin": "10%"}})
+}
+
+/// Stable has 30 requests/s and 3 bad, canary and baseline pod 10 each, and 1 and 2 bad.
+fn beside_now(release: CanaryRelease, pods: Fetched<Vec<Json>>) -> Observed {
+    let mut observed = observed(release);
+    observed.baseline.pods = pods;
+    observed
+}
+
+fn baseline_pod() -> Fetched<Vec<Json>> {
+    Fetched::Known(vec![json!({"metadata": {"name": "b", "creationTimestamp": "2026-01-01T00:00:00Z"}})])
+}
+
+fn three(source: &FakeSource, second: i64) {
+    let all = |stable: f64, canary: f64, baseline: f64| {
+        vec![series("s", stable, second), series("c", canary, second), series("b", baseline, second)]
+    };
+    source.set_counter("requests_total", Ok(all(30.0, 10.0, 10.0)));
+    source.set_counter("bad_total", Ok(all(3.0, 1.0, 2.0)));
+}
+
+async fn three_tick(ledger: &mut Option<Ledger>, mut observed: Observed, second: i64) -> Observed {
+    let source = FakeSource::new();
+    three(&source, second);
+    gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
+    observed
+}
+
+#[tokio::test]
+async fn a_relative_gate_compares_with_the_pods_beside_the_canary_and_the_share_is_of_all() {
+    let mut ledger = None;
+    three_tick(&mut ledger, beside_now(beside("20%", relative()), baseline_pod()), 4).await;
+    let seen = three_tick(&mut ledger, beside_now(beside("20%", relative()), baseline_pod()), 32).await;
+    let reading = &seen.readings[0];
+    assert_eq!(reading.baseline_pods, Some(Measure::Counted { n: 300.0, k: 60.0, seconds: 30.0 }));
+    assert_eq!(reading.evidence.unwrap().compared, Some((300.0, 300.0)));
+    assert_eq!(reading.stable, Measure::Counted { n: 900.0, k: 90.0, seconds: 30.0 }, "stable stays the target's pods");
+    assert_eq!(seen.share, Some(0.2));
+}
+
+#[tokio::test]
+async fn without_weight_the_stable_pods_are_compared_with_and_nothing_counted_is_lost() {
+    let mut ledger = None;
+    three_tick(&mut ledger, beside_now(beside("20%", relative()), baseline_pod()), 12).await;
+    let lost = || beside_now(beside("0%", relative()), Fetched::Known(Vec::new()));
+    // From here on its requests stand still: it is gone.
+    let source = FakeSource::new();
+    let all = |second: i64| vec![series("s", 30.0, second), series("c", 10.0, second)];
+    for second in [14, 32] {
+        source.set_counter("requests_total", Ok(all(second)));
+        source.set_counter("bad_total", Ok(Vec::new()));
+        let mut seen = lost();
+        gates(&mut ledger, Ok(Source::Store(&source)), &mut seen, at(second)).await;
+        let reading = &seen.readings[0];
+        assert_eq!(reading.baseline_pods, None);
+        if second == 32 {
+            // 10 s with the pods beside it, and the 18 s after the tick that saw them gone.
+            assert_eq!(reading.evidence.unwrap().compared, Some((280.0, 100.0 + 540.0)));
+            assert_eq!(seen.share, Some(300.0 / 1300.0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_baseline_pods_that_fails_changes_nothing() {
+    let (mut ledger, mut other) = (None, None);
+    for second in [4, 10] {
+        three_tick(&mut ledger, beside_now(beside("20%", relative()), baseline_pod()), second).await;
+        three_tick(&mut other, beside_now(beside("20%", relative()), baseline_pod()), second).await;
+    }
+    let failed = || Fetched::Failed("the server fails".to_owned());
+    let seen = three_tick(&mut ledger, beside_now(beside("20%", relative()), failed()), 20).await;
+    let expected = three_tick(&mut other, beside_now(beside("20%", relative()), baseline_pod()), 20).await;
+    assert_eq!((seen.readings, seen.share), (expected.readings, expected.share));
+}
+
+#[tokio::test]
+async fn a_limit_on_events_is_the_whole_services() {
+    let gate = json!({"name": "events", "eventRate": {"counter": "bad_total", "limit": "1000/min", "scope": "Total"}});
+    let mut ledger = None;
+    three_tick(&mut ledger, beside_now(beside("20%", gate.clone()), baseline_pod()), 4).await;
+    let seen = three_tick(&mut ledger, beside_now(beside("20%", gate), baseline_pod()), 32).await;
+    let Measure::Counted { n, k, .. } = seen.readings[0].stable else { panic!("{:?}", seen.readings[0]) };
+    assert_eq!((n, k), (1200.0, 150.0));
+}
+
+#[tokio::test]
+async fn after_a_restart_the_comparison_is_replayed() {
+    let running = beside("20%", relative());
+    let (mut whole, mut all) = (None, None);
+    for second in (4..=30).step_by(2) {
+        let source = FakeSource::new().with_history();
+        three(&source, second);
+        let mut seen = beside_now(running.clone(), baseline_pod());
+        gates(&mut whole, Ok(Source::Store(&source)), &mut seen, at(second)).await;
+        all = Some(seen.readings);
+    }
+    let mut restarted = running;
+    let sums = canary_api::Counted { gate: "as-stable".into(), side: "canary".into(), n: 250.0, ..Default::default() };
+    restarted.status.as_mut().unwrap().current.as_mut().unwrap().counts = vec![sums];
+    let source = FakeSource::new().with_history();
+    three(&source, 30);
+    let mut seen = beside_now(restarted, baseline_pod());
+    gates(&mut None, Ok(Source::Store(&source)), &mut seen, at(30)).await;
+    assert_eq!(Some(seen.readings), all);
+}
+
+#[tokio::test]
+async fn by_service_the_baselines_is_asked_about_too() {
+    let mut release = beside(
+        "20%",
+        json!({"name": "as-stable", "by": "Service", "relative": {"counter": "bad_total", "margin": "10%"}}),
+    );
+    release.spec.traffic.requests.by = canary_api::By::Service;
+    let source = FakeSource::new();
+    let all = |stable: f64, each: f64, second: i64| {
+        let side = |service: &str, rate: f64| of_gateway(service, 0.0, rate, 0, second);
+        vec![side("web", stable), side("web-canary", each), side("web-baseline", each)]
+    };
+    let mut ledger = None;
+    for second in [4, 32] {
+        source.set_counter("requests_total", Ok(all(30.0, 10.0, second)));
+        source.set_counter("bad_total", Ok(all(3.0, 1.0, second)));
+        let mut seen = beside_now(release.clone(), Fetched::Known(Vec::new()));
+        gates(&mut ledger, Ok(Source::Store(&source)), &mut seen, at(second)).await;
+        if second == 32 {
+            let baseline = seen.readings[0].baseline_pods.clone();
+            assert_eq!(baseline, Some(Measure::Counted { n: 300.0, k: 30.0, seconds: 30.0 }));
+            assert_eq!(seen.share, Some(0.2));
+        }
+    }
+    assert!(source.asked().iter().any(|asked| asked.contains("web-baseline")), "{:?}", source.asked());
 }

@@ -5,7 +5,7 @@ use canary_api::{CanaryRelease, Step, names};
 use canary_core::{
     Fetched, Kind, Observed,
     object::{self, Patch},
-    observed::{Hold, Rival},
+    observed::{BaselineSide, Hold, Rival},
 };
 use futures::future::join_all;
 use kube::Client;
@@ -55,6 +55,7 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
         autoscalers,
         budgets,
         serving_records,
+        baseline,
     ) = futures::join!(
         read(Kind::Deployment, spec.target.name.clone()),
         read(Kind::Deployment, names::canary(&spec.target.name)),
@@ -66,6 +67,7 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
         api::list(client, api::folder(Kind::HorizontalPodAutoscaler, &namespace), ""),
         api::list(client, api::folder(Kind::PodDisruptionBudget, &namespace), ""),
         api::list(client, api::folder(Kind::ControllerRevision, &namespace), &owned),
+        baseline(client, &namespace, &release),
     );
     let ((target_sets, target_pods), (canary_sets, canary_pods), hold) = futures::join!(
         sets_and_pods(client, &namespace, &target),
@@ -87,6 +89,7 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
         canary_pods,
         service,
         canary_service,
+        baseline,
         routes,
         autoscalers,
         budgets,
@@ -107,6 +110,27 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
 
 pub(super) fn in_release(release: &CanaryRelease) -> bool {
     release.status.as_ref().and_then(|status| status.current.as_ref()).is_some_and(|current| current.step != Step::Done)
+}
+
+/// What there is of baseline pods. Where none were asked for nothing is read, but at the end.
+async fn baseline(client: &Client, namespace: &str, release: &CanaryRelease) -> BaselineSide {
+    let current = release.status.as_ref().and_then(|status| status.current.as_ref());
+    let had = current.is_some_and(|current| current.baseline_pods.is_some());
+    if !release.spec.baseline.pods && !had && release.metadata.deletion_timestamp.is_none() {
+        return BaselineSide::none();
+    }
+    let (own, named) = (names::baseline(&release.spec.target.name), names::baseline(&release.spec.traffic.service));
+    let (deployment, service) = futures::join!(
+        api::get(client, api::folder(Kind::Deployment, namespace), &own),
+        api::get(client, api::folder(Kind::Service, namespace), &named),
+    );
+    let ours = |object: &Value| object::annotation(object, names::ANNOTATION_UID) == release.metadata.uid.as_deref();
+    let pods = match &deployment {
+        // Another's pods are nobody to compare with.
+        Fetched::Known(another) if !ours(another) => Fetched::Known(Vec::new()),
+        deployment => sets_and_pods(client, namespace, deployment).await.1,
+    };
+    BaselineSide { deployment, pods, service }
 }
 
 fn rival(object: &Value) -> Rival {

@@ -1,5 +1,5 @@
-//! Reads the metrics endpoints of the pods of one release: of the target's and the canary's own ReplicaSets, as the API
-//! server listed them, and of no other. A CanaryRelease may say port and path, but no port that the pod does not
+//! Reads the metrics endpoints of the pods of one release: of the own ReplicaSets of target, canary and baseline pods,
+//! as the API server listed them, and of no other. A CanaryRelease may say port and path, but no port that the pod does not
 //! declare; it never says an address.
 
 use canary_api::PodMetrics;
@@ -23,7 +23,8 @@ pub(super) async fn scrape(
     let named = observed.release.spec.pod_metrics.as_ref();
     let mut endpoints = Vec::new();
     let mut refused = Vec::new();
-    for pod in observed.canary_pods.list().iter().chain(observed.target_pods.list()) {
+    let all = [&observed.canary_pods, &observed.target_pods, &observed.baseline.pods];
+    for pod in all.into_iter().flat_map(|pods| pods.list()) {
         match of(pod, named) {
             Ok(endpoint) => endpoints.push(endpoint),
             Err(why) => {
@@ -55,7 +56,7 @@ pub(super) fn explain(readings: &mut [Reading], failures: &[PodFailure]) {
     let more = failures.len().saturating_sub(1);
     let text = if more == 0 { first.to_string() } else { format!("{first} (and {more} more)") };
     for reading in readings {
-        for measure in [&mut reading.canary, &mut reading.stable] {
+        for measure in [&mut reading.canary, &mut reading.stable].into_iter().chain(&mut reading.baseline_pods) {
             if let Measure::NoData(why) | Measure::Partial { why, .. } = measure {
                 *why = format!("{why}; {text}");
             }

@@ -122,10 +122,11 @@ impl Subject {
     }
 }
 
-/// The two sides.
+/// The two sides, and of stable's the pods beside the canary's, where the release has such.
 pub(super) struct Sides {
     pub(super) canary: Subject,
     pub(super) stable: Subject,
+    pub(super) baseline: Option<Subject>,
 }
 
 impl Sides {
@@ -137,24 +138,33 @@ impl Sides {
         let ended = |pod: &Json| matches!(object::text(pod, "/status/phase"), "Succeeded" | "Failed");
         let known = |pods: &[Json]| pods.iter().filter(|one| !ended(one)).map(pod).collect::<Vec<_>>();
         let (of_canary, of_target) = (known(observed.canary_pods.list()), known(observed.target_pods.list()));
-        let step = release.status.as_ref().and_then(|status| status.current.as_ref()).map(|current| current.step);
+        let current = release.status.as_ref().and_then(|status| status.current.as_ref());
+        let step = current.map(|current| current.step);
         // Once traffic is handed back, the target's pods are the candidate's too.
         if matches!(step, Some(Step::HandBack | Step::Drain | Step::Soak)) {
             let all = Subject { pods: [of_canary, of_target].concat(), services: vec![canary, stable] };
-            return Self { canary: all, stable: Subject::default() };
+            return Self { canary: all, stable: Subject::default(), baseline: None };
         }
+        let beside = current.and_then(|current| current.baseline_pods.as_ref());
+        let of_baseline =
+            |_| Subject { pods: known(observed.baseline.pods.list()), services: vec![names::baseline(&stable)] };
         Self {
+            baseline: beside.map(of_baseline),
             canary: Subject { pods: of_canary, services: vec![canary] },
             stable: Subject { pods: of_target, services: vec![stable] },
         }
     }
 
+    fn all(&self) -> impl Iterator<Item = &Subject> {
+        [&self.canary, &self.stable].into_iter().chain(&self.baseline)
+    }
+
     fn pods(&self) -> Vec<String> {
-        self.canary.pods.iter().chain(&self.stable.pods).map(|pod| pod.name.clone()).collect()
+        self.all().flat_map(|side| &side.pods).map(|pod| pod.name.clone()).collect()
     }
 
     fn services(&self) -> impl Iterator<Item = &String> {
-        self.canary.services.iter().chain(&self.stable.services)
+        self.all().flat_map(|side| &side.services)
     }
 }
 

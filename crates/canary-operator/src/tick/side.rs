@@ -1,5 +1,5 @@
 //! One side's counters at one tick, gate by gate: requests and bad ones, pod by pod where that is asked for, and both
-//! sides at a common time where they are compared. What a gate's warm-up leaves out is taken away here, and told. It
+//! sides at a common time where they are compared, the stable one by its baseline pods where these have traffic. What a gate's warm-up leaves out is taken away here, and told. It
 //! counts; it never judges.
 
 use std::collections::BTreeMap;
@@ -49,6 +49,17 @@ pub(super) struct Side {
     gates: BTreeMap<String, Counted>,
 }
 
+/// What a canary is held against.
+#[derive(Clone, Copy)]
+pub(super) struct Others<'a> {
+    /// The target's pods.
+    pub(super) stable: &'a Side,
+    /// The pods of the serving version beside the canary's, where the release has such.
+    pub(super) baseline: Option<&'a Side>,
+    /// Whether those have traffic.
+    pub(super) beside: bool,
+}
+
 /// What one gate counts on this side.
 struct Counted {
     judged: Counts,
@@ -92,17 +103,23 @@ impl Side {
         Self { requests, gates }
     }
 
-    /// Both sides' requests, where all pods' samples are fresh.
-    pub(super) fn requests_beside(&self, stable: &Self) -> Option<Requests> {
-        let (own, of_stable) = (self.fresh_requests()?, stable.fresh_requests()?);
+    /// All requests, where the samples of all pods that have traffic are fresh.
+    pub(super) fn requests_beside(&self, others: Others<'_>) -> Option<Requests> {
+        let (own, of_stable) = (self.fresh_requests()?, others.stable.fresh_requests()?);
+        let beside = match others.baseline {
+            Some(baseline) if others.beside => Some(baseline.fresh_requests()?),
+            // What they counted before stays counted.
+            Some(baseline) => baseline.requests.as_ref().ok(),
+            None => None,
+        };
         let sampled = own.sampled_ms();
         let known_to = *sampled.iter().min()?;
         Some(Requests {
             canary: own.total(),
-            stable: of_stable.total(),
+            stable: of_stable.total() + beside.map_or(0.0, Reading::total),
             known_to,
             newest: *sampled.iter().max()?,
-            stable_then: of_stable.total_at(known_to),
+            stable_then: of_stable.total_at(known_to) + beside.map_or(0.0, |beside| beside.total_at(known_to)),
         })
     }
 
@@ -113,20 +130,63 @@ impl Side {
         requests.is_fresh().then_some(requests)
     }
 
-    /// A gate's totals on this side and the stable one, `seconds` into the window; with `by_pod` the stable pods one
-    /// by one.
-    pub(super) fn totals(&self, stable: &Self, gate: &Gate, seconds: f64, by_pod: bool) -> Totals {
-        let (Some(own), Some(other)) = (self.gates.get(&gate.name), stable.gates.get(&gate.name)) else {
+    /// A gate's totals on this side and the others, `seconds` into the window; with `by_pod` the stable pods one by
+    /// one.
+    pub(super) fn totals(&self, others: Others<'_>, gate: &Gate, seconds: f64, by_pod: bool) -> Totals {
+        let (Some(own), Some(stable)) = (self.gates.get(&gate.name), others.stable.gates.get(&gate.name)) else {
             let nothing = Measure::Error("the gate has no counter".to_owned());
             return Totals::new(&gate.name, nothing.clone(), nothing);
         };
+        let baseline = others.baseline.and_then(|side| side.gates.get(&gate.name));
+        let (mut of_stable, mut compared, mut baseline_pods) = (stable.measure(gate, seconds), vec![stable], None);
+        match baseline {
+            // Like with like.
+            Some(baseline) if others.beside && to_stable(gate) => {
+                baseline_pods = Some(baseline.measure(gate, seconds));
+                compared = vec![baseline];
+            }
+            // A limit on events is the whole service's, and these are a part of it.
+            Some(baseline) if gate.event_rate.is_some() => {
+                of_stable = together(of_stable, baseline.measure(gate, seconds), others.beside);
+                compared.push(baseline);
+            }
+            _ => {}
+        }
+        let paired = compares(gate).then(|| own.judged.paired(&compared, others.beside)).flatten();
         Totals {
             proof: own.judged.proof(gate).map(|proof| as_measure(proof, seconds)),
-            paired: own.judged.paired(&other.judged, gate),
-            stable_pods: if by_pod { other.judged.pods() } else { BTreeMap::new() },
-            left_out: LeftOut { canary: own.left_out, stable: other.left_out },
-            ..Totals::new(&gate.name, own.measure(gate, seconds), other.measure(gate, seconds))
+            paired,
+            baseline_pods,
+            stable_pods: if by_pod { stable.judged.pods() } else { BTreeMap::new() },
+            left_out: LeftOut { canary: own.left_out, stable: stable.left_out },
+            ..Totals::new(&gate.name, own.measure(gate, seconds), of_stable)
         }
+    }
+}
+
+fn to_stable(gate: &Gate) -> bool {
+    gate.relative.as_ref().is_some_and(|rule| rule.to == To::Stable)
+}
+
+/// Whether a gate holds both sides against each other.
+fn compares(gate: &Gate) -> bool {
+    to_stable(gate) || gate.event_rate.as_ref().is_some_and(|rule| rule.scope == Scope::Total)
+}
+
+/// Events of the stable pods and of the baseline pods. Of those with traffic nothing may be missing.
+fn together(stable: Measure, baseline: Measure, beside: bool) -> Measure {
+    let (why, more_n, more_k) = match baseline {
+        Measure::Counted { n, k, .. } => (None, n, k),
+        Measure::Partial { n, k, why, .. } => (Some(why).filter(|_| beside), n, k),
+        missing if beside => return missing,
+        _ => return stable,
+    };
+    match (stable, why) {
+        (Measure::Counted { n, k, seconds }, None) => Measure::Counted { n: n + more_n, k: k + more_k, seconds },
+        (Measure::Counted { n, k, seconds }, Some(why)) | (Measure::Partial { n, k, seconds, why }, _) => {
+            Measure::Partial { n: n + more_n, k: k + more_k, seconds, why }
+        }
+        (missing, _) => missing,
     }
 }
 
@@ -215,22 +275,28 @@ impl Counts {
         }
     }
 
-    /// Both sides up to the same time, for a gate that compares them: events of one side must not be held against
-    /// requests that the other has not been asked about.
-    fn paired(&self, stable: &Self, gate: &Gate) -> Option<Paired> {
-        let compares = gate.relative.as_ref().is_some_and(|rule| rule.to == To::Stable)
-            || gate.event_rate.as_ref().is_some_and(|rule| rule.scope == Scope::Total);
-        let (Self::Events { requests, events }, Self::Events { requests: of_stable, events: stable_events }) =
-            (self, stable)
-        else {
-            return None;
-        };
-        let at = requests.newest_ms()?.min(of_stable.newest_ms()?);
-        compares.then(|| Paired {
-            canary_events: events.total_at(at),
-            stable_events: stable_events.total_at(at),
-            canary_requests: requests.total_at(at),
-            stable_requests: of_stable.total_at(at),
+    /// Requests and events, of a gate that counts those.
+    fn events(&self) -> Option<(&Reading, &Reading)> {
+        match self {
+            Self::Events { requests, events } => Some((requests, events)),
+            Self::Share { .. } | Self::Slow { .. } | Self::Nothing(_) => None,
+        }
+    }
+
+    /// Both sides up to the same time: events of one side must not be held against requests that the other has not been
+    /// asked about. The stable one may be of two groups of pods, of which the second is waited for where it has traffic.
+    fn paired(&self, stable: &[&Counted], beside: bool) -> Option<Paired> {
+        let own = self.events()?;
+        let groups = stable.iter().map(|group| group.judged.events()).collect::<Option<Vec<_>>>()?;
+        let mut at = own.0.newest_ms()?;
+        for (requests, _) in groups.iter().take(if beside { groups.len() } else { 1 }) {
+            at = at.min(requests.newest_ms()?);
+        }
+        Some(Paired {
+            canary_events: own.1.total_at(at),
+            stable_events: groups.iter().map(|(_, events)| events.total_at(at)).sum(),
+            canary_requests: own.0.total_at(at),
+            stable_requests: groups.iter().map(|(requests, _)| requests.total_at(at)).sum(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! Every scenario, with the promise that it keeps.
 
+pub mod beside;
 pub mod commands;
 pub mod deletion;
 pub mod faults;
@@ -104,6 +105,11 @@ pub fn all() -> Vec<Scenario> {
             "no Prometheus: the pods' own metrics promote a good release and revert a bad one",
             revert::judged_by_the_pods_own_metrics,
             quick
+        ),
+        scenario!(
+            "baseline-pods",
+            "baseline pods: three weights, like compared with like; lost ones stop nothing; a worse version is reverted",
+            beside::compared_with_pods_beside_the_canarys
         ),
         scenario!("bad-3", "release that turns bad at stage 3 reverted", revert::turns_bad_at_stage_3_reverted, quick),
         scenario!(

@@ -101,6 +101,10 @@ pub async fn report(
         }
     };
     report.faults_of_spec = canary_core::plan::faults(spec, namespace, true);
+    if !spec.traffic.requests.by.is_pod() {
+        let why = "spec.traffic.requests: counted by Service no pods can stand for the canary; a backtest needs a counter by Pod";
+        report.faults_of_spec.push(why.to_owned());
+    }
     if !report.faults_of_spec.is_empty() {
         return Ok(report);
     }
@@ -167,7 +171,7 @@ fn told(text: &mut String, summary: &Summary, paint: Paint) {
     );
     if !summary.not_replayed.is_empty() {
         let gates = clean::text(&summary.not_replayed.join(", "));
-        let _ = writeln!(text, "  {} not replayed, it reads a value: {gates}", paint.paint(Tone::Doubt, "!"));
+        let _ = writeln!(text, "  {} not replayed: {gates}", paint.paint(Tone::Doubt, "!"));
     }
     let _ = writeln!(text, "\n  would have been reverted  {}", chart::part(&summary.reverted, summary.runs));
     let _ = writeln!(text, "  would have been paused    {}", chart::part(&summary.paused, summary.runs));

@@ -46,7 +46,7 @@ async fn a_clean_past_reverts_nothing() {
         "12 releases, one every 1h, from 2025-12-31T23:59:30Z to 2026-01-01T11:59:30Z",
         "4 pods, 99.9",
         " requests/s on average, samples for 100% of the time",
-        "! not replayed, it reads a value: staleness",
+        "! not replayed: staleness (it reads a value)",
         "would have been reverted  0 of 12 (0%;",
         "would have been paused    0 of 12",
         "  2026-01-01  ············\n",
@@ -72,7 +72,7 @@ async fn an_incident_is_shown_in_its_hour() {
     let json = serde_json::to_value(&found).unwrap();
     assert_eq!(json["reverted"]["runs"], 1);
     assert_eq!(json["releases"][4]["outcome"], "RolledBack");
-    assert_eq!(json["notReplayed"][0], "staleness");
+    assert_eq!(json["notReplayed"][0], "staleness (it reads a value)");
 }
 
 #[tokio::test]
@@ -83,6 +83,14 @@ async fn a_counter_that_is_not_there_is_an_error_that_says_where_to_look() {
     for part in ["requests_total counted no requests", "Deployment orders", "since 12h", "--pod-label"] {
         assert!(error.to_string().contains(part), "{error}");
     }
+}
+
+#[tokio::test]
+async fn requests_by_service_have_no_pods_to_stand_for_a_canary() {
+    let by_service = RELEASE.replace("{counter: http_requests_total}", "{counter: http_requests_total, by: Service}");
+    let found = reported(&by_service, &Synthetic::default()).await.unwrap();
+    assert!(found.summary.is_none() && found.faults_of_spec.len() == 1, "{found:?}");
+    assert!(found.faults_of_spec[0].contains("by Service no pods can stand for the canary"), "{found:?}");
 }
 
 #[tokio::test]

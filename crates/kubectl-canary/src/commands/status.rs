@@ -175,7 +175,7 @@ fn clock_ends(spec: &CanaryReleaseSpec, current: &ReleaseStatus) -> Option<Times
     if current.paused.is_some() {
         return None;
     }
-    let Baseline { duration: baseline } = spec.baseline;
+    let Baseline { duration: baseline, .. } = spec.baseline;
     let length = match current.step {
         Step::Baseline => baseline,
         Step::Bake => held(spec, current)?,

@@ -10,17 +10,24 @@ const KEPT: &str = "is kept as it is by CanaryRelease";
 
 /// That rule `rule` sends `stable` to `web` and `canary` to `web-canary`, and nothing else there.
 pub(super) fn split_is(route: &Value, rule: usize, stable: u32, canary: u32) -> Check {
+    backends_are(route, rule, &[("web", stable), ("web-canary", canary)])
+}
+
+/// That rule `rule` sends `stable` to `web` and `each` to `web-canary` and `web-baseline`, and nothing else there.
+fn thirds_are(route: &Value, rule: usize, stable: u32, each: u32) -> Check {
+    backends_are(route, rule, &[("web", stable), ("web-baseline", each), ("web-canary", each)])
+}
+
+/// The backends of a rule, by name.
+fn backends_are(route: &Value, rule: usize, wanted: &[(&str, u32)]) -> Check {
     let backends = at(route, &format!("/spec/rules/{rule}/backendRefs")).as_array().cloned().unwrap_or_default();
     let mut seen: Vec<(String, u64)> = backends
         .iter()
         .map(|b| (at(b, "/name").as_str().unwrap_or("").to_owned(), at(b, "/weight").as_u64().unwrap_or(u64::MAX)))
         .collect();
     seen.sort();
-    expect(
-        &format!("the split of rule {rule}"),
-        seen,
-        vec![("web".to_owned(), u64::from(stable)), ("web-canary".to_owned(), u64::from(canary))],
-    )
+    let wanted: Vec<_> = wanted.iter().map(|(name, weight)| ((*name).to_owned(), u64::from(*weight))).collect();
+    expect(&format!("the split of rule {rule}"), seen, wanted)
 }
 
 fn spec_kept(before: &Value, after: &Value) -> Check {
@@ -185,6 +192,79 @@ pub(super) fn rows() -> Vec<Row> {
                     split_is(&case.patch(JOE, "httproute", "json", &patch).object()?, 0, 950, 50)?;
                 }
                 Ok(())
+            },
+        },
+        Row {
+            promise: "a split in three stays, whoever writes",
+            who: "GitOps tools, joe",
+            what: "the plain route by forced apply, client-side apply, full replace; each weight edited; each backend removed",
+            expected: "all three there, weights as they were; generation too where nothing was removed",
+            check: |case| {
+                let before = case.split_in_three(600, 200)?;
+                spec_kept(&before, &case.sync(FLUX, &case.plain_route()).object()?)?;
+                spec_kept(&before, &case.apply(JOE, &case.plain_route()).object()?)?;
+                thirds_are(&case.replace(ARGO, &case.plain_route()).object()?, 0, 600, 200)?;
+                for backend in [0, 1, 2] {
+                    let patch = json!([weight(0, backend, 7)]);
+                    thirds_are(&case.patch(JOE, "httproute", "json", &patch).object()?, 0, 600, 200)?;
+                    let patch = json!([{"op": "remove", "path": format!("/spec/rules/0/backendRefs/{backend}")}]);
+                    thirds_are(&case.patch(JOE, "httproute", "json", &patch).object()?, 0, 600, 200)?;
+                }
+                let patch = json!([{"op": "remove", "path": "/spec/rules/0/backendRefs/2"}, {"op": "remove", "path": "/spec/rules/0/backendRefs/1"}]);
+                thirds_are(&case.patch(JOE, "httproute", "json", &patch).object()?, 0, 600, 200)
+            },
+        },
+        Row {
+            promise: "a rule that Git adds gets the split in three",
+            who: "a GitOps tool",
+            what: "another rule with the stable Service alone; one that shares its traffic",
+            expected: "split like the rest; as written",
+            check: |case| {
+                case.split_in_three(900, 50)?;
+                let rule = json!({"matches": [{"path": {"type": "PathPrefix", "value": "/api"}}], "backendRefs": [{"name": "web", "port": 8080}]});
+                let seen = case.sync(FLUX, &with_rule(case, rule)).object()?;
+                thirds_are(&seen, 0, 900, 50)?;
+                thirds_are(&seen, 1, 900, 50)?;
+                expect("port", at(&seen, "/spec/rules/1/backendRefs/2/port"), &json!(8080))?;
+                let shared =
+                    json!([{"name": "web", "port": 80, "weight": 1}, {"name": "legacy", "port": 80, "weight": 1}]);
+                let seen = case.sync(FLUX, &with_rule(case, json!({"backendRefs": shared}))).object()?;
+                backends_are(&seen, 1, &[("legacy", 1), ("web", 1)])
+            },
+        },
+        Row {
+            promise: "the operator moves all three weights, and takes the third away",
+            who: "the operator, then a GitOps tool",
+            what: "weights of the third to zero in one patch; then its entry and name out of the mark; an undo",
+            expected: "as written and kept so; the split in two kept; plain again",
+            check: |case| {
+                case.split_in_three(600, 200)?;
+                let operator =
+                    |patch: &Value| case.patch_by(OPERATOR, "canaryrelease-operator", "httproute", "json", patch, &[]);
+                let three = |s: u32, c: u32, b: u32| [("web", s), ("web-baseline", b), ("web-canary", c)];
+                let off = json!([weight(0, 0, 800), weight(0, 2, 0)]);
+                backends_are(&operator(&off).object()?, 0, &three(800, 200, 0))?;
+                backends_are(&case.sync(FLUX, &case.plain_route()).object()?, 0, &three(800, 200, 0))?;
+                let all = json!([weight(0, 0, 1000), weight(0, 1, 0)]);
+                backends_are(&operator(&all).object()?, 0, &three(1000, 0, 0))?;
+                backends_are(&case.sync(FLUX, &case.plain_route()).object()?, 0, &three(1000, 0, 0))?;
+                let two = json!([{"op": "remove", "path": "/spec/rules/0/backendRefs/2"},
+                    {"op": "add", "path": "/metadata/annotations/canaryrelease.dev~1split", "value": "web/web-canary"}]);
+                split_is(&operator(&two).object()?, 0, 1000, 0)?;
+                split_is(&case.sync(FLUX, &case.plain_route()).object()?, 0, 1000, 0)
+            },
+        },
+        Row {
+            promise: "a backend of the baseline's name that the mark does not name is its owner's",
+            who: "a GitOps tool",
+            what: "a rule that shares its traffic with web-baseline, while the split is in two",
+            expected: "as written",
+            check: |case| {
+                case.split_route(950, 50)?;
+                let shared = json!([{"name": "web", "port": 80, "weight": 1}, {"name": "web-baseline", "port": 80, "weight": 3}]);
+                let seen = case.sync(FLUX, &with_rule(case, json!({"backendRefs": shared}))).object()?;
+                split_is(&seen, 0, 950, 50)?;
+                backends_are(&seen, 1, &[("web", 1), ("web-baseline", 3)])
             },
         },
         Row {
