@@ -88,26 +88,35 @@ fn with_counts<'a>(
 }
 
 fn one_gate(tick: &Tick<'_>, shown: &GateStatus, counts: &[Counted], side: &str) -> GateRecord {
-    let counted = |side: &str| {
-        counts.iter().find(|sums| sums.gate == shown.gate && sums.side == side && (sums.n > 0.0 || sums.k > 0.0))
-    };
     let rule = tick.spec.gates.iter().find(|gate| gate.name == shown.gate);
-    let beside = counted("stable")
-        .filter(|_| !without_stable(tick))
-        .zip(rule)
-        .and_then(|(sums, rule)| gates::of_one_side(rule, sums.n, sums.k, sums.seconds));
+    let own = counted(counts, &shown.gate, side);
+    let beside = rule.and_then(|rule| {
+        let sums = compared_with(rule, counts).filter(|_| !without_stable(tick))?;
+        gates::of_one_side(rule, sums.n, sums.k, sums.seconds)
+    });
     GateRecord {
-        events: counted(side).map(|sums| figure(sums.k)),
+        events: own.map(|sums| figure(sums.k)),
         gate: shown.gate.clone(),
         interval: shown.interval.clone(),
         limit: shown.limit.clone(),
         proved: shown.proved,
-        requests: counted(side).map(|sums| sums.n).filter(|n| *n > 0.0).map(figure),
+        requests: own.map(|sums| sums.n).filter(|n| *n > 0.0).map(figure),
         rests_on: shown.rests_on.clone(),
         stable: beside.unwrap_or_default(),
         value: shown.value.clone(),
         verdict: shown.verdict.clone(),
     }
+}
+
+/// What one side counted of a gate, where it did.
+fn counted<'a>(counts: &'a [Counted], gate: &str, side: &str) -> Option<&'a Counted> {
+    counts.iter().find(|sums| sums.gate == gate && sums.side == side && (sums.n > 0.0 || sums.k > 0.0))
+}
+
+/// The serving version's counts at the same time: of its pods beside the canary's where a gate compares with those.
+fn compared_with<'a>(gate: &Gate, counts: &'a [Counted]) -> Option<&'a Counted> {
+    let beside = counted(counts, &gate.name, "baseline").filter(|_| gate.relative.is_some());
+    beside.or_else(|| counted(counts, &gate.name, "stable"))
 }
 
 /// Counts are whole, but for what was extrapolated: three decimals are kept.
@@ -205,14 +214,14 @@ fn within(gate: &Gate, n: f64, k: f64, seconds: f64) -> bool {
 /// never takes the place of the former.
 fn compare(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus, stage: &str) {
     for gate in &tick.spec.gates {
-        let side =
-            |side: &str| is.counts.iter().find(|sums| sums.gate == gate.name && sums.side == side && sums.n > 0.0);
+        let some = |sums: &&Counted| sums.n > 0.0;
+        let canary = counted(&is.counts, &gate.name, "canary").filter(some);
         let prefix = format!("{}: ", gate.name);
         let known = record.comparison.iter().position(|one| one.metric.starts_with(&prefix));
         let baseline = is.baseline.iter().find(|sums| sums.gate == gate.name && sums.n > 0.0);
         let phi = gate.dispersion.or(baseline.and_then(|sums| sums.dispersion)).unwrap_or(1.0).max(1.0);
-        let stable = side("stable").filter(|_| !without_stable(tick));
-        let row = match (side("canary"), stable, baseline) {
+        let stable = compared_with(gate, &is.counts).filter(some).filter(|_| !without_stable(tick));
+        let row = match (canary, stable, baseline) {
             (Some(canary), Some(stable), _) => {
                 compared(gate, canary, stable, phi, &format!("at the same time, {stage}"))
             }

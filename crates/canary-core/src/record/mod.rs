@@ -23,8 +23,10 @@ use crate::{Decision, Observed};
 
 pub use bound::{LIMIT, bound};
 
-/// What changes no bone of a record is written at most this often.
+/// Figures and sentences alone are written at most this often.
 const REFRESH: Duration = Duration::from_secs(60);
+/// Entries of the timeline, at most this often: what an operator has not written dies with it.
+const SOON: Duration = Duration::from_secs(10);
 
 /// One tick as a record sees it.
 struct Tick<'a> {
@@ -165,11 +167,14 @@ pub fn taken_up(mut record: ReleaseRecordStatus, now: Timestamp) -> ReleaseRecor
 }
 
 /// Whether a record is to be written now: at once where a stage ended, a rollback began or its traffic was back, a
-/// command was taken or the release is over; else where it differs from what was written `age` ago, once a minute.
+/// command was taken or the release is over. What else was added to the timeline since it was written, `age` ago, waits
+/// for at most ten seconds; figures alone for a minute.
 #[must_use]
 pub fn due(written: Option<&ReleaseRecordStatus>, record: &ReleaseRecordStatus, age: Duration) -> bool {
     let Some(written) = written else { return true };
-    bones(written) != bones(record) || (age >= REFRESH && written != record)
+    bones(written) != bones(record)
+        || (age >= SOON && written.timeline != record.timeline)
+        || (age >= REFRESH && written != record)
 }
 
 /// Whether records wait: traffic is on its way back to stable, and nothing is to stand beside that.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     Effect, Kind, Note,
-    observed::{Fetched, Hold},
+    observed::{BaselineSide, Fetched, Hold},
 };
 
 const START: &str = "2026-01-01T10:00:00Z";
@@ -44,7 +44,7 @@ fn observed(stages: usize, gates: usize, status: CanaryReleaseStatus) -> Observe
         canary_pods: Fetched::Missing,
         service: Fetched::Missing,
         canary_service: Fetched::Missing,
-        baseline: crate::observed::BaselineSide::none(),
+        baseline: BaselineSide::none(),
         routes: Vec::new(),
         autoscalers: Fetched::Missing,
         budgets: Fetched::Missing,
@@ -249,6 +249,8 @@ fn bones_are_written_at_once_and_figures_once_a_minute() {
         !due(Some(&first), &second, Duration::from_secs(59)) && due(Some(&first), &second, Duration::from_secs(60))
     );
     assert!(!due(Some(&second), &second, Duration::from_secs(3600)));
+    let told = next(&second, &seen, &decision(status(Step::Bake, 0, 10), vec![note("told")], vec![]), at(20));
+    assert!(!due(Some(&second), &told, Duration::from_secs(9)) && due(Some(&second), &told, Duration::from_secs(10)));
     let third = fold(&second, status(Step::Scale, 1, 30));
     assert_eq!(third.stages[0].result, "Passed");
     assert!(due(Some(&second), &third, Duration::ZERO));

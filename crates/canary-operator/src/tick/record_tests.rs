@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use canary_api::{CanaryReleaseStatus, RevertStatus, Version};
-use canary_core::observed::Hold;
+use canary_core::observed::{BaselineSide, Hold};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -175,6 +175,7 @@ fn seen(status: Option<CanaryReleaseStatus>) -> Observed {
         baseline: canary_core::observed::BaselineSide::none(),
         service: Fetched::Missing,
         canary_service: Fetched::Missing,
+        baseline: BaselineSide::none(),
         routes: Vec::new(),
         autoscalers: Fetched::Missing,
         budgets: Fetched::Missing,
