@@ -1,9 +1,12 @@
 //! Judging gates: from counts and what they prove to a verdict, and to what a reader sees of it. A gate that has no
 //! fresh, finite, sufficient data never passes. It decides nothing about the release.
 
-use canary_api::{Gate, GateStatus, Scope, To};
+use std::collections::BTreeMap;
+
+use canary_api::{Gate, GateStatus, ReleaseStatus, Scope, To};
 use canary_stats::{
-    Alpha, Evidence as Proof, MeasuredDispersion, ShareCounts, Verdict as Said, WholeService, interval, whole_service,
+    Alpha, Consecutive, Evidence as Proof, MeasuredDispersion, ShareCounts, ValueGate, Verdict as Said, WholeService,
+    interval, whole_service,
 };
 
 use crate::evidence::{Evidence, LeftOut};
@@ -107,10 +110,28 @@ pub struct Judged {
     pub shown: GateStatus,
 }
 
-/// Whether a number is outside a value gate's limits.
-#[must_use]
-pub fn outside(gate: &canary_api::spec::Value, value: f64) -> bool {
-    gate.max.is_some_and(|max| value > max) || gate.min.is_some_and(|min| value < min)
+/// Ticks in a row in which each value gate's number was outside its limits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Streaks(BTreeMap<String, u32>);
+
+impl Streaks {
+    /// As a status has them.
+    #[must_use]
+    pub fn of(current: &ReleaseStatus) -> Self {
+        Self(current.counts.iter().map(|sums| (sums.gate.clone(), sums.streak)).collect())
+    }
+
+    /// Takes the number of one tick. A tick without a number is not to be told here: it neither adds nor ends.
+    pub fn push(&mut self, gate: &Gate, value: f64) -> Measure {
+        let streak = self.0.entry(gate.name.clone()).or_default();
+        let limits = gate.value.as_ref().and_then(|rule| ValueGate::new(rule.min, rule.max, rule.consecutive).ok());
+        match limits.map(|limits| limits.resumed(*streak).push([value])) {
+            Some(Consecutive::Outside(now) | Consecutive::Breach(now)) => *streak = now,
+            Some(Consecutive::Inside) => *streak = 0,
+            Some(Consecutive::NoData) | None => {}
+        }
+        Measure::Number { value, streak: *streak }
+    }
 }
 
 /// Whether a gate has something to compare with at this share: the stable side has no traffic at 100 %.
@@ -521,7 +542,13 @@ mod tests {
         assert_eq!(verdict(&gate, Measure::Number { value: 31.0, streak: 1 }), Verdict::Inconclusive);
         assert_eq!(verdict(&gate, Measure::Number { value: 31.0, streak: 2 }), Verdict::Breach);
         assert_eq!(verdict(&gate, Measure::Number { value: f64::NAN, streak: 0 }), Verdict::NoData);
-        assert!(outside(gate.value.as_ref().unwrap(), 30.1) && !outside(gate.value.as_ref().unwrap(), 30.0));
+        let mut streaks = Streaks::default();
+        for (value, streak) in [(30.1, 1), (31.0, 2), (f64::NAN, 2), (30.0, 0), (30.1, 1)] {
+            assert!(
+                matches!(streaks.push(&gate, value), Measure::Number { streak: now, .. } if now == streak),
+                "{value}"
+            );
+        }
     }
 
     #[test]

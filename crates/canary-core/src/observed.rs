@@ -6,7 +6,7 @@ use std::time::Duration;
 use canary_api::CanaryRelease;
 use serde_json::Value;
 
-use crate::gates::Reading;
+use crate::{gates::Reading, traffic::Traffic};
 
 /// The answer to one read.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,16 +127,73 @@ pub struct Observed {
     pub provider_problem: Option<String>,
     /// Whether that provider wants every query of a value gate to name the candidate's pods.
     pub names_pods: bool,
-    /// What the gates' metrics say since the stage's window began.
+    /// What was counted.
+    pub measured: Measured,
+}
+
+impl Observed {
+    /// A CanaryRelease of which nothing else is there, and nothing was measured.
+    #[must_use]
+    pub fn alone(release: CanaryRelease) -> Self {
+        Self {
+            release,
+            rivals: Fetched::Missing,
+            target: Fetched::Missing,
+            canary: Fetched::Missing,
+            replica_sets: Fetched::Missing,
+            target_pods: Fetched::Missing,
+            canary_pods: Fetched::Missing,
+            service: Fetched::Missing,
+            canary_service: Fetched::Missing,
+            baseline: BaselineSide::none(),
+            routes: Vec::new(),
+            autoscalers: Fetched::Missing,
+            budgets: Fetched::Missing,
+            network_policies: Fetched::Missing,
+            serving_records: Fetched::Missing,
+            hold: Hold::NotTried,
+            policies: String::new(),
+            provider_problem: None,
+            names_pods: true,
+            measured: Measured::default(),
+        }
+    }
+}
+
+/// What was counted in the window under way.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measured {
+    /// What the gates' metrics say since the window began.
     pub readings: Vec<Reading>,
-    /// The canary's share of the requests, as counted, where it was.
+    /// The canary's share of the requests, where enough were counted.
     pub share: Option<f64>,
-    /// Why the traffic can't be what was asked for, as counted.
+    /// Why the traffic can't be what was asked for.
     pub misrouted: Option<String>,
     /// Requests that were due to the canary since it last counted one.
     pub due_in_silence: f64,
-    /// Requests a second of the stable side, as counted in this window.
+    /// Requests a second of the stable side.
     pub stable_rate: Option<f64>,
     /// When the canary's counters are next worth looking at, where that is before the next interval.
     pub next_look: Option<Duration>,
+}
+
+impl Measured {
+    /// What a window's accounts, and the readings last taken from them, come to.
+    #[must_use]
+    pub fn new(readings: &[Reading], traffic: &Traffic) -> Self {
+        Self {
+            readings: readings.to_vec(),
+            share: traffic.share(),
+            misrouted: traffic.misrouted(),
+            due_in_silence: traffic.due_in_silence(),
+            stable_rate: None,
+            next_look: None,
+        }
+    }
+
+    /// The reading of a gate.
+    #[must_use]
+    pub fn of(&self, gate: &str) -> Option<&Reading> {
+        self.readings.iter().find(|reading| reading.gate == gate)
+    }
 }

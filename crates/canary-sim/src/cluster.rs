@@ -8,7 +8,7 @@ use canary_api::{
 };
 use canary_core::{
     Effect, Fetched, Kind, Observed, decide, object,
-    observed::{BaselineSide, Hold},
+    observed::{BaselineSide, Hold, Measured},
     route::{self, Pair, Split},
     template,
 };
@@ -116,13 +116,7 @@ impl Cluster {
             policies: POLICIES.to_owned(),
             provider_problem: None,
             names_pods: true,
-            readings: Vec::new(),
-            share: None,
-            misrouted: None,
-            due_in_silence: 0.0,
-            // Only what is said of blind stages rests on it.
-            stable_rate: None,
-            next_look: None,
+            measured: Measured::default(),
             release,
         };
         Self { observed, serial: 100 }

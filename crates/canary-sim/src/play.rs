@@ -7,8 +7,9 @@ use std::time::Duration;
 use canary_api::{CanaryReleaseSpec, CanaryReleaseStatus, Gate, ReleaseStatus, Step};
 use canary_core::{
     Observed, decide,
-    evidence::{Accounts, LeftOut, Paired, Totals},
-    gates::{self, Measure, Reading, Verdict},
+    evidence::{self, Accounts, LeftOut, Paired, Totals},
+    gates::{Measure, Reading, Streaks, Verdict},
+    observed::Measured,
     traffic::Requests,
 };
 use jiff::Timestamp;
@@ -226,19 +227,14 @@ struct Ledger {
     window: Timestamp,
     base: AllTotals,
     accounts: Accounts,
-    streaks: BTreeMap<String, u32>,
+    streaks: Streaks,
     asked: Option<Timestamp>,
     readings: Vec<Reading>,
 }
 
 /// Fills the readings, as the operator's tick does with the answers of a metrics source.
 fn measure(ledger: &mut Option<Ledger>, observed: &mut Observed, totals: &AllTotals, now: Timestamp) {
-    let measured = |current: &&ReleaseStatus| match current.step {
-        Step::Baseline | Step::Shift | Step::Bake | Step::Roll | Step::HandBack | Step::Drain | Step::Soak => true,
-        Step::Scale => current.stage_index > 0,
-        Step::Revert | Step::RevertDrain | Step::RevertTarget | Step::Done => false,
-    };
-    let Some(current) = current(observed).filter(measured) else {
+    let Some(current) = current(observed).and_then(evidence::windowed) else {
         *ledger = None;
         return;
     };
@@ -248,8 +244,8 @@ fn measure(ledger: &mut Option<Ledger>, observed: &mut Observed, totals: &AllTot
         *ledger = Some(Ledger {
             window,
             base: totals.clone(),
-            accounts: Accounts::new(spec, current, window, None),
-            streaks: BTreeMap::new(),
+            accounts: Accounts::new(spec, &current, window, None),
+            streaks: Streaks::default(),
             asked: None,
             readings: Vec::new(),
         });
@@ -264,11 +260,8 @@ fn measure(ledger: &mut Option<Ledger>, observed: &mut Observed, totals: &AllTot
         ledger.read(spec, current.step, totals, now);
         ledger.asked = Some(now);
     }
-    observed.readings.clone_from(&ledger.readings);
-    let traffic = ledger.accounts.traffic();
-    observed.share = traffic.share();
-    observed.misrouted = traffic.misrouted();
-    observed.due_in_silence = traffic.due_in_silence();
+    // Only what is said of blind stages rests on the stable side's rate.
+    observed.measured = Measured::new(&ledger.readings, ledger.accounts.traffic());
 }
 
 fn since(earlier: Timestamp, now: Timestamp) -> Duration {
@@ -326,10 +319,7 @@ impl Ledger {
 
     fn number(&mut self, gate: &Gate, value: Option<f64>) -> Measure {
         let Some(value) = value else { return Measure::NoData("no value".to_owned()) };
-        let outside = gate.value.as_ref().is_some_and(|rule| gates::outside(rule, value));
-        let streak = self.streaks.entry(gate.name.clone()).or_default();
-        *streak = if outside { streak.saturating_add(1) } else { 0 };
-        Measure::Number { value, streak: *streak }
+        self.streaks.push(gate, value)
     }
 }
 

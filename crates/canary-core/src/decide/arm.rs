@@ -607,19 +607,19 @@ pub(super) fn remember(tick: &mut Tick<'_>, line: String) {
 /// Judges the gates of the stage under way on this tick's readings.
 pub(super) fn judge(tick: &mut Tick<'_>) {
     let weight = tick.status.current.as_ref().map_or(0.0, crate::traffic::weight);
-    let share = if weight >= 1.0 { 1.0 } else { tick.seen.share.unwrap_or(weight) };
+    let share = if weight >= 1.0 { 1.0 } else { tick.seen.measured.share.unwrap_or(weight) };
     let judged = |gate: &Gate| {
-        let reading = tick.seen.readings.iter().find(|reading| reading.gate == gate.name);
+        let reading = tick.seen.measured.of(&gate.name);
         gates::judge(gate, reading, share)
     };
     let applying = tick.spec.gates.iter().filter(|gate| gates::applies(gate, weight));
     tick.judged = applying.map(judged).collect();
-    if let Some(why) = &tick.seen.misrouted {
+    if let Some(why) = &tick.seen.measured.misrouted {
         misrouted(&mut tick.judged, why);
     }
     beside::say_compared_with(tick);
     tick.status.gates = tick.judged.iter().map(|judged| judged.shown.clone()).collect();
-    let counts = tick.seen.readings.iter().flat_map(|reading| {
+    let counts = tick.seen.measured.readings.iter().flat_map(|reading| {
         let side = |side: &str, measure: &Measure| counted(&reading.gate, side, measure);
         let proof = reading.proof.as_ref().and_then(|proof| side("proof", proof));
         let beside = reading.baseline_pods.as_ref().and_then(|measure| side("baseline", measure));
@@ -633,7 +633,7 @@ pub(super) fn judge(tick: &mut Tick<'_>) {
     counts.extend(kept);
     counts.sort_by(|a, b| (&a.gate, &a.side).cmp(&(&b.gate, &b.side)));
     current.counts = counts;
-    tick.current().observed_share = tick.seen.share.map(gates::percent).unwrap_or_default();
+    tick.current().observed_share = tick.seen.measured.share.map(gates::percent).unwrap_or_default();
 }
 
 /// A canary that does not get the traffic that was asked for has not been tried as was asked: nothing passes.

@@ -146,7 +146,7 @@ pub(super) fn unmeasured(tick: &mut Tick<'_>) -> bool {
         |reading: &Reading| !empty(&reading.canary) && empty(reading.baseline_pods.as_ref().unwrap_or(&reading.stable));
     let silent = tick.judged.iter().filter(|judged| judged.verdict == Verdict::NoData).any(|judged| {
         let gate = tick.spec.gates.iter().find(|gate| gate.name == judged.shown.gate);
-        let reading = tick.seen.readings.iter().find(|reading| reading.gate == judged.shown.gate);
+        let reading = tick.seen.measured.of(&judged.shown.gate);
         gate.is_some_and(compares) && reading.is_some_and(without_them)
     });
     let so = silent && tick.shares().baseline > 0;
@@ -175,7 +175,7 @@ pub(super) fn say_compared_with(tick: &mut Tick<'_>) {
         if !gate.and_then(|gate| gate.relative.as_ref()).is_some_and(|rule| rule.to == To::Stable) {
             continue;
         }
-        let reading = tick.seen.readings.iter().find(|reading| reading.gate == judged.shown.gate);
+        let reading = tick.seen.measured.of(&judged.shown.gate);
         let with = match reading.is_some_and(|reading| reading.baseline_pods.is_some()) {
             true if pods == 1 => "compared with stable, 1 baseline pod".to_owned(),
             true => format!("compared with stable, {pods} baseline pods"),

@@ -43,7 +43,7 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
     // Readings of the window before a resume say nothing of the one after it.
     if carries_traffic(tick) && !tick.resumed {
         // The sooner a sample is judged, the fewer bad answers there are.
-        if let Some(look) = tick.seen.next_look {
+        if let Some(look) = tick.seen.measured.next_look {
             tick.wake(look);
         }
         arm::judge(tick);
@@ -96,7 +96,7 @@ fn act_on(tick: &mut Tick<'_>, breach: &Judged) {
 /// Whether the canary counts no requests where it should have counted some: then nothing can be learnt, and traffic
 /// waits on stable.
 fn canary_silent(tick: &mut Tick<'_>) -> bool {
-    let due = tick.seen.due_in_silence;
+    let due = tick.seen.measured.due_in_silence;
     let paused = tick.status.current.as_ref().is_some_and(|current| current.paused.is_some());
     if tick.step() != Step::Bake || paused || tick.resumed || due < SILENT {
         return false;
@@ -356,7 +356,7 @@ pub(super) fn needed_for_stage(tick: &Tick<'_>) -> i64 {
 
 fn baseline(tick: &mut Tick<'_>) {
     tick.wake(tick.spec.interval.std());
-    let seen = |gate: &Gate| tick.seen.readings.iter().find(|reading| reading.gate == gate.name);
+    let seen = |gate: &Gate| tick.seen.measured.of(&gate.name);
     let shown = |gate: &Gate| seen(gate).and_then(|reading| gates::stable_shown(gate, reading));
     tick.status.gates = tick.spec.gates.iter().filter_map(shown).collect();
     let broken = |gate: &Gate| seen(gate).and_then(|reading| gates::stable_in_breach(gate, reading));
@@ -390,7 +390,7 @@ fn baseline(tick: &mut Tick<'_>) {
 /// Tells, once the traffic is known, which stages will learn too little to judge.
 fn say_what_stages_can_know(tick: &mut Tick<'_>) {
     let work = tick.spec.gates.len().saturating_mul(tick.spec.stages.len());
-    let Some(rate) = tick.seen.stable_rate.filter(|_| work <= MOST_TO_KNOW) else { return };
+    let Some(rate) = tick.seen.measured.stable_rate.filter(|_| work <= MOST_TO_KNOW) else { return };
     let mut blind = know::warnings(&know::stages(tick.spec, rate));
     let more = blind.len().saturating_sub(MOST_WARNINGS);
     blind.truncate(MOST_WARNINGS);

@@ -10,7 +10,7 @@ mod running;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use canary_api::{CanaryReleaseSpec, Counted, Gate, ReleaseStatus, Step};
 use canary_stats::{Alpha, Dispersion};
@@ -116,6 +116,24 @@ pub fn budget(spec: &CanaryReleaseSpec) -> Alpha {
     let stages = spec.stages.len().saturating_add(usize::from(!spec.soak.std().is_zero()));
     let count = |number: usize| u32::try_from(number.max(1)).unwrap_or(u32::MAX);
     Alpha::RELEASE.split(count(gates), count(stages)).unwrap_or(Alpha::RELEASE)
+}
+
+/// The release as its window is to be counted, where its step is judged, or told of, by what is counted: after a revert
+/// from when all traffic was back, and from nothing.
+#[must_use]
+pub fn windowed(current: &ReleaseStatus) -> Option<Cow<'_, ReleaseStatus>> {
+    match current.step {
+        Step::Baseline | Step::Shift | Step::Bake | Step::Roll | Step::HandBack | Step::Drain | Step::Soak => {}
+        Step::Scale if current.stage_index > 0 => {}
+        // Stable, once all traffic is back on it, while nothing but time is waited for.
+        Step::RevertDrain => {
+            let clear_at = current.revert.as_ref().and_then(|revert| revert.clear_at.clone())?;
+            let after = ReleaseStatus { window_since: Some(clear_at), counts: Vec::new(), ..current.clone() };
+            return Some(Cow::Owned(after));
+        }
+        Step::Scale | Step::Revert | Step::RevertTarget | Step::Done => return None,
+    }
+    Some(Cow::Borrowed(current))
 }
 
 /// Ticks that the window of a status was planned for, at least 1.

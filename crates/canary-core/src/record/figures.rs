@@ -131,13 +131,13 @@ fn rests_on(sums: &Counted) -> String {
 /// The stable side since all traffic was back on it, and whether it keeps the limits: `yes`, `no: ...` or `not known:
 /// ...`. Nothing where this tick measured nothing. Only gates that count one side by itself can tell.
 pub(super) fn of_stable_after(tick: &Tick<'_>) -> Option<(Vec<GateRecord>, String)> {
-    if tick.seen.readings.is_empty() {
+    if tick.seen.measured.readings.is_empty() {
         return None;
     }
     let mut after = Vec::new();
     let (mut broken, mut open) = (Vec::new(), Vec::new());
     for gate in tick.spec.gates.iter().filter(|gate| gate.value.is_none() && gate.relative.is_none()) {
-        let reading = tick.seen.readings.iter().find(|reading| reading.gate == gate.name);
+        let reading = tick.seen.measured.of(&gate.name);
         let (shown, keeps) = keeps(gate, reading);
         match keeps {
             Keeps::Yes => {}

@@ -6,10 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::{
-    Effect, Kind, Note,
-    observed::{BaselineSide, Fetched, Hold},
-};
+use crate::{Effect, Kind, Note};
 
 const START: &str = "2026-01-01T10:00:00Z";
 
@@ -34,33 +31,7 @@ fn observed(stages: usize, gates: usize, status: CanaryReleaseStatus) -> Observe
     }))
     .unwrap();
     release.status = Some(status);
-    Observed {
-        release,
-        rivals: Fetched::Missing,
-        target: Fetched::Missing,
-        canary: Fetched::Missing,
-        replica_sets: Fetched::Missing,
-        target_pods: Fetched::Missing,
-        canary_pods: Fetched::Missing,
-        service: Fetched::Missing,
-        canary_service: Fetched::Missing,
-        baseline: BaselineSide::none(),
-        routes: Vec::new(),
-        autoscalers: Fetched::Missing,
-        budgets: Fetched::Missing,
-        network_policies: Fetched::Missing,
-        serving_records: Fetched::Missing,
-        hold: Hold::NotTried,
-        policies: String::new(),
-        provider_problem: None,
-        names_pods: true,
-        readings: Vec::new(),
-        share: None,
-        misrouted: None,
-        due_in_silence: 0.0,
-        stable_rate: None,
-        next_look: None,
-    }
+    Observed::alone(release)
 }
 
 fn version(image: &str) -> Version {

@@ -3,6 +3,7 @@
 //! memory may be lost at any write.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -10,10 +11,10 @@ use std::{
 use canary_api::{CanaryRelease, CanaryReleaseSpec, ReleaseStatus, Step, names};
 use canary_core::{
     Decision, Effect, Fetched, Observed, decide,
-    evidence::{Accounts, Paired, Totals},
-    gates::{self, Measure, Reading},
+    evidence::{self, Accounts, Paired, Totals},
+    gates::{Measure, Reading, Streaks},
     object,
-    observed::{BaselineSide, Hold, Rival},
+    observed::{BaselineSide, Hold, Measured, Rival},
     record::Carried,
     traffic::{self, Requests},
 };
@@ -63,7 +64,7 @@ struct Counting {
     /// From when the base is.
     since: Timestamp,
     accounts: Accounts,
-    streaks: BTreeMap<String, u32>,
+    streaks: Streaks,
     asked: Option<Timestamp>,
     readings: Vec<Reading>,
     stable_rate: Option<f64>,
@@ -408,12 +409,7 @@ impl World {
             policies: POLICIES.to_owned(),
             provider_problem: None,
             names_pods: true,
-            readings: Vec::new(),
-            share: None,
-            misrouted: None,
-            due_in_silence: 0.0,
-            stable_rate: None,
-            next_look: None,
+            measured: Measured::default(),
             target,
             canary,
             release,
@@ -449,23 +445,9 @@ impl World {
     /// Fills the readings from the pods' counters, as differences since the window began.
     fn measure(&mut self, name: &str, observed: &mut Observed) {
         let Some(current) = observed.release.status.as_ref().and_then(|status| status.current.clone()) else { return };
-        let measured = match current.step {
-            Step::Baseline | Step::Shift | Step::Bake | Step::Roll | Step::HandBack | Step::Drain | Step::Soak => true,
-            Step::Scale => current.stage_index > 0,
-            // Stable, once all traffic is back on it.
-            Step::RevertDrain => true,
-            Step::Revert | Step::RevertTarget | Step::Done => false,
-        };
-        let cleared = current.revert.as_ref().and_then(|revert| revert.clear_at.clone());
-        let mut current = current;
-        if current.step == Step::RevertDrain {
-            current.window_since = cleared;
-            current.counts.clear();
-        }
+        let measured = evidence::windowed(&current).map(Cow::into_owned);
         let mut counted = self.operators.get_mut(name).unwrap().counted.take();
-        if !measured {
-            return;
-        }
+        let Some(current) = measured else { return };
         let window = current.window_since.as_ref().map_or(self.now, |since| since.0);
         match &mut counted {
             Some(counting) if counting.release == current.id && counting.window == window => {}
@@ -485,12 +467,10 @@ impl World {
         if !young {
             self.ask(&mut counting, observed, &current);
         }
-        observed.readings.clone_from(&counting.readings);
-        let traffic = counting.accounts.traffic();
-        observed.share = traffic.share();
-        observed.misrouted = traffic.misrouted();
-        observed.due_in_silence = traffic.due_in_silence();
-        observed.stable_rate = counting.stable_rate;
+        observed.measured = Measured {
+            stable_rate: counting.stable_rate,
+            ..Measured::new(&counting.readings, counting.accounts.traffic())
+        };
         self.operators.get_mut(name).unwrap().counted = Some(counting);
     }
 
@@ -555,7 +535,7 @@ impl World {
         counting.readings = counting.accounts.absorb(spec, current.step, &totals, requests, self.now);
     }
 
-    fn gauge(&self, streaks: &mut BTreeMap<String, u32>, gate: &canary_api::Gate, pods: &BTreeSet<String>) -> Measure {
+    fn gauge(&self, streaks: &mut Streaks, gate: &canary_api::Gate, pods: &BTreeSet<String>) -> Measure {
         let worst = pods
             .iter()
             .filter_map(|pod| self.get("Pod", pod))
@@ -565,12 +545,7 @@ impl World {
         match (self.metrics, worst) {
             (Metrics::Down, _) => Measure::Error("Prometheus does not answer".to_owned()),
             (Metrics::Silent, _) | (_, None) => Measure::NoData("no series".to_owned()),
-            (Metrics::Fine | Metrics::WithoutBaseline, Some(value)) => {
-                let outside = gate.value.as_ref().is_some_and(|rule| gates::outside(rule, value));
-                let streak = streaks.entry(gate.name.clone()).or_default();
-                *streak = if outside { *streak + 1 } else { 0 };
-                Measure::Number { value, streak: *streak }
-            }
+            (Metrics::Fine | Metrics::WithoutBaseline, Some(value)) => streaks.push(gate, value),
         }
     }
 }
@@ -583,7 +558,6 @@ impl Counting {
         resumed: Option<Timestamp>,
         counters: &BTreeMap<String, (f64, f64)>,
     ) -> Self {
-        let streaks = current.counts.iter().map(|sums| (sums.gate.clone(), sums.streak));
         Self {
             release: current.id.clone(),
             window,
@@ -593,7 +567,7 @@ impl Counting {
             baseline: BTreeSet::new(),
             since: resumed.unwrap_or(window),
             accounts: Accounts::new(spec, current, window, resumed),
-            streaks: if resumed.is_some() { streaks.collect() } else { BTreeMap::new() },
+            streaks: if resumed.is_some() { Streaks::of(current) } else { Streaks::default() },
             asked: None,
             readings: Vec::new(),
             stable_rate: None,

@@ -51,7 +51,7 @@ impl Ledger {
         let current = observed.release.status.as_ref().and_then(|status| status.current.as_ref());
         let weight = current.map_or(0, permille);
         let passes = |gate: &&canary_api::Gate| {
-            let reading = observed.readings.iter().find(|reading| reading.gate == gate.name);
+            let reading = observed.measured.of(&gate.name);
             if let (Some(rule), Some(reading)) = (&gate.relative, reading) {
                 let stable = reading.baseline_pods.as_ref().unwrap_or(&reading.stable);
                 let (Measure::Counted { n, k, .. }, Measure::Counted { n: of, k: events, .. }) =
@@ -74,7 +74,7 @@ impl Ledger {
         let applies = |gate: &&canary_api::Gate| gate.relative.is_none() || weight < 1000;
         self.passed = spec.gates.iter().filter(applies).filter(passes).count();
         self.gates = spec.gates.iter().filter(applies).count();
-        self.last = (observed.readings.clone(), decision.status.gates.clone());
+        self.last = (observed.measured.readings.clone(), decision.status.gates.clone());
     }
 }
 

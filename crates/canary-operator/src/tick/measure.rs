@@ -3,15 +3,15 @@
 //! kept here may be lost at any time: it is then replayed from a store that keeps the past, or else the sums in the
 //! status are gone on from. It never judges.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use canary_api::{CanaryRelease, CanaryReleaseSpec, Gate, ReleaseStatus, Step, names::ANNOTATION_COMMAND};
 use canary_core::{
     Fetched, Observed,
-    evidence::{Accounts, LeftOut, Totals},
-    gates::{self, Measure, Reading},
+    evidence::{self, Accounts, LeftOut, Totals},
+    gates::{Measure, Reading, Streaks},
+    observed::Measured,
     traffic,
 };
 use canary_counters::{Instant, Meter, PodKnown, Scope, Value, ValueLimit, value};
@@ -83,7 +83,7 @@ pub(super) struct Ledger {
     /// The gates' warm-ups on either side, and of the baseline pods.
     warm_ups: (WarmUps, WarmUps, WarmUps),
     accounts: Accounts,
-    streaks: BTreeMap<String, u32>,
+    streaks: Streaks,
     asked: Option<Timestamp>,
     /// When the canary's next sample should be there.
     due: Option<Timestamp>,
@@ -100,7 +100,6 @@ impl Ledger {
             let meter = Meter::new(since.as_millisecond()).with_scrape_interval(window.scrape_ms);
             meter.with_history(window.history)
         };
-        let streaks = current.counts.iter().map(|sums| (sums.gate.clone(), sums.streak));
         Self {
             release: current.id.clone(),
             spec: release.spec.clone(),
@@ -112,7 +111,7 @@ impl Ledger {
             beside: Vec::new(),
             warm_ups: (WarmUps::new(), WarmUps::new(), WarmUps::new()),
             accounts: Accounts::new(&release.spec, current, window.since, resumed),
-            streaks: streaks.collect(),
+            streaks: Streaks::of(current),
             asked: None,
             due: None,
             readings: Vec::new(),
@@ -154,7 +153,7 @@ impl Ledger {
             self.stable.begin_window(window.as_millisecond());
             self.baseline.begin_window(window.as_millisecond());
             self.accounts = Accounts::new(&release.spec, current, window, None);
-            self.streaks.clear();
+            self.streaks = Streaks::default();
             self.asked = None;
             self.due = None;
             self.readings.clear();
@@ -202,26 +201,6 @@ struct Window {
     history: bool,
 }
 
-/// Whether this step's gates are judged on metrics.
-fn measured(release: &CanaryRelease) -> bool {
-    let Some(current) = release.status.as_ref().and_then(|status| status.current.as_ref()) else { return false };
-    match current.step {
-        Step::Baseline | Step::Shift | Step::Bake | Step::Roll | Step::HandBack | Step::Drain | Step::Soak => true,
-        Step::Scale => current.stage_index > 0,
-        // Stable, once all traffic is back on it, while nothing but time is waited for.
-        Step::RevertDrain => true,
-        Step::Revert | Step::RevertTarget | Step::Done => false,
-    }
-}
-
-/// The release as its window is to be counted: after a revert from when all traffic was back, and from nothing.
-fn windowed(current: &ReleaseStatus) -> Cow<'_, ReleaseStatus> {
-    let clear = current.revert.as_ref().filter(|_| current.step == Step::RevertDrain);
-    let Some(clear_at) = clear.and_then(|revert| revert.clear_at.clone()) else { return Cow::Borrowed(current) };
-    let after = ReleaseStatus { window_since: Some(clear_at), counts: Vec::new(), ..current.clone() };
-    Cow::Owned(after)
-}
-
 /// Fills the readings of what was observed, asking the source where a tick is due.
 pub(super) async fn gates(
     ledger: &mut Option<Ledger>,
@@ -234,20 +213,19 @@ pub(super) async fn gates(
         *ledger = None;
         return;
     };
-    if !measured(release) {
+    let Some(current) = evidence::windowed(current) else {
         // What was counted before traffic went back is where counting after it goes on from.
         if current.step != Step::Revert {
             *ledger = None;
         }
         return;
-    }
-    let current = windowed(current);
+    };
     let current = current.as_ref();
     let window = current.window_since.as_ref().map_or(now, |since| since.0);
     let source = match source {
         Ok(source) => source,
         Err(why) => {
-            observed.readings =
+            observed.measured.readings =
                 release.spec.gates.iter().map(|gate| both(gate, &Measure::Error(why.clone()))).collect();
             return;
         }
@@ -274,13 +252,11 @@ pub(super) async fn gates(
         }
         ledger.asked = Some(now);
     }
-    observed.readings.clone_from(&ledger.readings);
-    let traffic = ledger.accounts.traffic();
-    observed.share = traffic.share();
-    observed.misrouted = traffic.misrouted();
-    observed.due_in_silence = traffic.due_in_silence();
-    observed.stable_rate = ledger.stable_rate;
-    observed.next_look = ledger.due.filter(|due| *due > now).map(|due| since(now, due));
+    observed.measured = Measured {
+        stable_rate: ledger.stable_rate,
+        next_look: ledger.due.filter(|due| *due > now).map(|due| since(now, due)),
+        ..Measured::new(&ledger.readings, ledger.accounts.traffic())
+    };
 }
 
 /// Asks a source, and takes what it says.
@@ -468,7 +444,11 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
         .filter_map(|gate| match (gate.value.is_some(), read.numbers.get(&gate.name)) {
             (true, Some(answer)) => {
                 let nothing = Measure::NoData("a value gate looks at the candidate only".to_owned());
-                Some(Totals::new(&gate.name, streak(&mut ledger.streaks, gate, answer), nothing))
+                Some(Totals::new(
+                    &gate.name,
+                    answer.as_ref().map_or_else(Clone::clone, |value| ledger.streaks.push(gate, *value)),
+                    nothing,
+                ))
             }
             (true, None) => None,
             (false, _) => Some(canary.totals(others, gate, seconds, current.step == Step::Baseline)),
@@ -576,18 +556,6 @@ async fn number(
         }
     }
     shown.ok_or_else(|| Measure::Error("the gate has neither max nor min".to_owned()))
-}
-
-/// Ticks in a row outside the limits; a tick without an answer neither adds to them nor ends them.
-fn streak(streaks: &mut BTreeMap<String, u32>, gate: &Gate, answer: &Result<f64, Measure>) -> Measure {
-    let value = match answer {
-        Ok(value) => *value,
-        Err(measure) => return measure.clone(),
-    };
-    let outside = gate.value.as_ref().is_some_and(|rule| gates::outside(rule, value));
-    let streak = streaks.entry(gate.name.clone()).or_default();
-    *streak = if outside { streak.saturating_add(1) } else { 0 };
-    Measure::Number { value, streak: *streak }
 }
 
 #[cfg(test)]

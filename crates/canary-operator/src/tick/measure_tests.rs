@@ -1,7 +1,7 @@
 //! Ticks on a source whose answers are set by hand.
 
 use super::*;
-use canary_core::{Fetched, observed::Hold};
+use canary_core::{Fetched, gates};
 use canary_counters::{NativeBucket, NativeSample, NativeSeries, Sample, Series};
 use canary_metrics::fake::FakeSource;
 use serde_json::json;
@@ -24,31 +24,9 @@ fn release(step: &str, window: &str) -> CanaryRelease {
 fn observed(release: CanaryRelease) -> Observed {
     let pod = |name: &str| json!({"metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}});
     Observed {
-        release,
-        rivals: Fetched::Missing,
-        target: Fetched::Missing,
-        canary: Fetched::Missing,
-        replica_sets: Fetched::Missing,
         target_pods: Fetched::Known(vec![pod("s")]),
         canary_pods: Fetched::Known(vec![pod("c")]),
-        service: Fetched::Missing,
-        canary_service: Fetched::Missing,
-        baseline: canary_core::observed::BaselineSide::none(),
-        routes: Vec::new(),
-        autoscalers: Fetched::Missing,
-        budgets: Fetched::Missing,
-        network_policies: Fetched::Missing,
-        serving_records: Fetched::Missing,
-        hold: Hold::NotTried,
-        policies: String::new(),
-        provider_problem: None,
-        names_pods: true,
-        readings: Vec::new(),
-        share: None,
-        misrouted: None,
-        due_in_silence: 0.0,
-        stable_rate: None,
-        next_look: None,
+        ..Observed::alone(release)
     }
 }
 
@@ -75,7 +53,7 @@ async fn tick_on(source: FakeSource, ledger: &mut Option<Ledger>, release: Canar
     source.set_counter("bad_total", Ok(Vec::new()));
     let mut observed = observed(release);
     gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
-    observed.readings.remove(0)
+    observed.measured.readings.remove(0)
 }
 
 #[tokio::test]
@@ -176,7 +154,7 @@ async fn while_traffic_goes_back_nothing_is_asked() {
         let source = FakeSource::new();
         source.set_counter("requests_total", Ok(vec![series("s", 10.0, 29)]));
         gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(29)).await;
-        assert_eq!((observed.readings.len(), ledger.is_some()), (0, step == "Revert"), "{step}");
+        assert_eq!((observed.measured.readings.len(), ledger.is_some()), (0, step == "Revert"), "{step}");
     }
 }
 
@@ -199,7 +177,7 @@ async fn warming_tick(source: FakeSource, ledger: &mut Option<Ledger>, release: 
     source.set_counter("bad_total", Ok(vec![late(1.0)]));
     let mut observed = observed(release);
     gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
-    observed.readings.remove(0)
+    observed.measured.readings.remove(0)
 }
 
 #[tokio::test]
@@ -286,11 +264,11 @@ async fn gateway_tick(
 async fn by_service_each_side_is_asked_about_for_itself() {
     let (mut ledger, source) = (None, FakeSource::new());
     let seen = gateway_tick(&source, &mut ledger, by_service("Bake", "2026-01-01T01:00:02Z"), 22).await;
-    let reading = &seen.readings[0];
+    let reading = &seen.measured.readings[0];
     // The canary's first requests count whole: the gateway was there, and had not seen it.
     assert_eq!(reading.canary, Measure::Counted { n: 190.0, k: 19.0, seconds: 20.0 });
     assert_eq!(reading.stable, Measure::Counted { n: 600.0, k: 0.0, seconds: 20.0 });
-    assert_eq!(seen.share, Some(190.0 / 790.0));
+    assert_eq!(seen.measured.share, Some(190.0 / 790.0));
     let asked: BTreeSet<String> = source.asked().into_iter().collect();
     let expected = ["bad_total", "requests_total"].into_iter().flat_map(|name| {
         ["web", "web-canary"].map(|service| format!("{name}{{namespace=\"shop\",service=\"{service}\"}}"))
@@ -304,7 +282,7 @@ async fn by_service_the_handed_back_traffic_is_the_candidates_and_what_was_befor
     let (mut ledger, source) = (None, FakeSource::new());
     gateway_tick(&source, &mut ledger, by_service("Roll", "2026-01-01T01:00:02Z"), 20).await;
     let seen = gateway_tick(&source, &mut ledger, by_service("HandBack", "2026-01-01T01:00:02Z"), 30).await;
-    let reading = &seen.readings[0];
+    let reading = &seen.measured.readings[0];
     // Both Services count now, since the window's beginning; the 90,000 of the version before do not.
     assert_eq!(reading.canary, Measure::Counted { n: 270.0 + 840.0, k: 27.0, seconds: 28.0 });
     assert_eq!(reading.stable, Measure::Counted { n: 540.0, k: 0.0, seconds: 28.0 }, "nobody is stable any more");
@@ -316,19 +294,24 @@ async fn by_service_the_past_is_replayed_too() {
     let (mut whole, mut all) = (None, None);
     for second in (4..=30).step_by(2) {
         let source = FakeSource::new().with_history();
-        all = Some(gateway_tick(&source, &mut whole, running.clone(), second).await.readings);
+        all = Some(gateway_tick(&source, &mut whole, running.clone(), second).await.measured.readings);
     }
     let mut restarted = running;
     let sums = canary_api::Counted { gate: "errors".into(), side: "canary".into(), n: 250.0, ..Default::default() };
     restarted.status.as_mut().unwrap().current.as_mut().unwrap().counts = vec![sums];
-    let again = gateway_tick(&FakeSource::new().with_history(), &mut None, restarted.clone(), 30).await.readings;
+    let again =
+        gateway_tick(&FakeSource::new().with_history(), &mut None, restarted.clone(), 30).await.measured.readings;
     assert_eq!(Some(again), all);
     // Not where the Services have changed hands since: then the sums are gone on from.
     restarted.status.as_mut().unwrap().current.as_mut().unwrap().step = Step::HandBack;
     let mut ledger = None;
     gateway_tick(&FakeSource::new().with_history(), &mut ledger, restarted.clone(), 30).await;
     let seen = gateway_tick(&FakeSource::new().with_history(), &mut ledger, restarted, 32).await;
-    assert!(matches!(seen.readings[0].canary, Measure::Counted { n: 330.0, .. }), "{:?}", seen.readings[0]);
+    assert!(
+        matches!(seen.measured.readings[0].canary, Measure::Counted { n: 330.0, .. }),
+        "{:?}",
+        seen.measured.readings[0]
+    );
 }
 
 #[tokio::test]
@@ -337,7 +320,7 @@ async fn by_service_silence_of_the_gateway_is_no_pass() {
     gateway_tick(&source, &mut ledger, by_service("Bake", "2026-01-01T01:00:02Z"), 20).await;
     let mut observed = observed(by_service("Bake", "2026-01-01T01:00:02Z"));
     gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(40)).await;
-    let silent = &observed.readings[0].canary;
+    let silent = &observed.measured.readings[0].canary;
     assert!(
         matches!(silent, Measure::Partial { n: 170.0, why, .. } if why.contains("web-canary at 10.0.0.9:9100 is 20 s old")),
         "{silent:?}"
@@ -345,8 +328,8 @@ async fn by_service_silence_of_the_gateway_is_no_pass() {
     // No share is told by it either.
     source.set_counter("requests_total", Ok(vec![of_gateway("web", 90_000.0, 30.0, 0, 44)]));
     gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(44)).await;
-    assert!(matches!(observed.readings[0].canary, Measure::Partial { .. }));
-    assert_eq!(observed.due_in_silence, 0.0);
+    assert!(matches!(observed.measured.readings[0].canary, Measure::Partial { .. }));
+    assert_eq!(observed.measured.due_in_silence, 0.0);
 }
 
 #[tokio::test]
@@ -364,7 +347,7 @@ async fn by_service_a_silent_canary_is_told_though_an_address_of_the_gateway_is_
         source.set_counter("bad_total", Ok(Vec::new()));
         gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
     }
-    assert!((70.0..=84.0).contains(&observed.due_in_silence), "{}", observed.due_in_silence);
+    assert!((70.0..=84.0).contains(&observed.measured.due_in_silence), "{}", observed.measured.due_in_silence);
 }
 
 #[tokio::test]
@@ -382,15 +365,17 @@ async fn one_gate_may_ask_the_gateway_and_another_the_pods() {
     source.set_counter("bad_total", Ok(Vec::new()));
     let mut observed = observed(mixed);
     gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(20)).await;
-    let counted: Vec<&Measure> = observed.readings.iter().map(|reading| &reading.canary).collect();
+    let counted: Vec<&Measure> = observed.measured.readings.iter().map(|reading| &reading.canary).collect();
     let of = |n: f64| Measure::Counted { n, k: 0.0, seconds: 18.0 };
     assert_eq!(counted, [&of(180.0), &of(54.0)]);
     // Without pods the gateway can still be asked.
     (observed.canary_pods, observed.target_pods) = (Fetched::Missing, Fetched::Missing);
     source.set_counter("requests_total", Ok(vec![of_gateway("web-canary", 5.0, 10.0, 0, 24)]));
     gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(24)).await;
-    assert_eq!(observed.readings[0].canary, Measure::Counted { n: 220.0, k: 0.0, seconds: 22.0 });
-    assert!(matches!(&observed.readings[1].canary, Measure::Error(why) if why.contains("could not be listed")));
+    assert_eq!(observed.measured.readings[0].canary, Measure::Counted { n: 220.0, k: 0.0, seconds: 22.0 });
+    assert!(
+        matches!(&observed.measured.readings[1].canary, Measure::Error(why) if why.contains("could not be listed"))
+    );
 }
 
 /// A tick on a native histogram: ten requests a second of each pod, of which the canary's are slow from second 20 on.
@@ -412,7 +397,7 @@ async fn native_tick(source: FakeSource, ledger: &mut Option<Ledger>, release: C
     source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 10.0, second)]));
     let mut observed = observed(release);
     gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
-    observed.readings.remove(0)
+    observed.measured.readings.remove(0)
 }
 
 #[tokio::test]
@@ -461,7 +446,7 @@ async fn an_edited_gate_is_judged_by_its_new_limit_at_once() {
         source.set_counter("bad_total", Ok(vec![series("s", 0.0, second), series("c", 0.2, second)]));
         let mut observed = observed(release);
         gates(ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
-        observed.readings.remove(0)
+        observed.measured.readings.remove(0)
     };
     let mut ledger = None;
     let loose = tick(&mut ledger, "5%", 40).await;
@@ -482,7 +467,7 @@ async fn a_canary_that_counts_nothing_from_the_start_is_heard_to_be_silent() {
         source.set_counter("requests_total", Ok(vec![series("s", 10.0, second), series("c", 0.0, second)]));
         let mut observed = observed(release);
         gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
-        due = observed.due_in_silence;
+        due = observed.measured.due_in_silence;
     }
     assert!(due >= 200.0, "{due}");
 }
@@ -495,8 +480,11 @@ async fn pods_that_could_not_be_listed_pass_nothing() {
     let mut observed = observed(release("Bake", "2026-01-01T01:00:10Z"));
     observed.canary_pods = Fetched::Failed("the server fails".to_owned());
     gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(20)).await;
-    assert_eq!(observed.readings[0].canary, Measure::Error("the canary's pods could not be listed".to_owned()));
-    assert!(matches!(observed.readings[0].stable, Measure::Counted { .. }));
+    assert_eq!(
+        observed.measured.readings[0].canary,
+        Measure::Error("the canary's pods could not be listed".to_owned())
+    );
+    assert!(matches!(observed.measured.readings[0].stable, Measure::Counted { .. }));
 }
 
 #[tokio::test]
@@ -521,7 +509,7 @@ async fn events_are_held_against_the_time_that_their_samples_cover() {
         source.set_counter("events_total", Ok(vec![every_15("s", 1.0), every_15("c", 1.0)]));
         let mut observed = observed(release);
         gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
-        most = most.max(observed.readings[0].evidence.map_or(0.0, |evidence| evidence.canary));
+        most = most.max(observed.measured.readings[0].evidence.map_or(0.0, |evidence| evidence.canary));
     }
     assert!(most < 0.5, "{most}");
 }
@@ -584,11 +572,11 @@ async fn a_relative_gate_compares_with_the_pods_beside_the_canary_and_the_share_
     let mut ledger = None;
     three_tick(&mut ledger, beside_now(beside("20%", relative()), baseline_pod()), 4).await;
     let seen = three_tick(&mut ledger, beside_now(beside("20%", relative()), baseline_pod()), 32).await;
-    let reading = &seen.readings[0];
+    let reading = &seen.measured.readings[0];
     assert_eq!(reading.baseline_pods, Some(Measure::Counted { n: 300.0, k: 60.0, seconds: 30.0 }));
     assert_eq!(reading.evidence.unwrap().compared, Some((300.0, 300.0)));
     assert_eq!(reading.stable, Measure::Counted { n: 900.0, k: 90.0, seconds: 30.0 }, "stable stays the target's pods");
-    assert_eq!(seen.share, Some(0.2));
+    assert_eq!(seen.measured.share, Some(0.2));
 }
 
 #[tokio::test]
@@ -604,12 +592,12 @@ async fn without_weight_the_stable_pods_are_compared_with_and_nothing_counted_is
         source.set_counter("bad_total", Ok(Vec::new()));
         let mut seen = lost();
         gates(&mut ledger, Ok(Source::Store(&source)), &mut seen, at(second)).await;
-        let reading = &seen.readings[0];
+        let reading = &seen.measured.readings[0];
         assert_eq!(reading.baseline_pods, None);
         if second == 32 {
             // 10 s with the pods beside it, and the 18 s after the tick that saw them gone.
             assert_eq!(reading.evidence.unwrap().compared, Some((280.0, 100.0 + 540.0)));
-            assert_eq!(seen.share, Some(300.0 / 1300.0));
+            assert_eq!(seen.measured.share, Some(300.0 / 1300.0));
         }
     }
 }
@@ -624,7 +612,7 @@ async fn a_list_of_baseline_pods_that_fails_changes_nothing() {
     let failed = || Fetched::Failed("the server fails".to_owned());
     let seen = three_tick(&mut ledger, beside_now(beside("20%", relative()), failed()), 20).await;
     let expected = three_tick(&mut other, beside_now(beside("20%", relative()), baseline_pod()), 20).await;
-    assert_eq!((seen.readings, seen.share), (expected.readings, expected.share));
+    assert_eq!((seen.measured.readings, seen.measured.share), (expected.measured.readings, expected.measured.share));
 }
 
 #[tokio::test]
@@ -633,7 +621,9 @@ async fn a_limit_on_events_is_the_whole_services() {
     let mut ledger = None;
     three_tick(&mut ledger, beside_now(beside("20%", gate.clone()), baseline_pod()), 4).await;
     let seen = three_tick(&mut ledger, beside_now(beside("20%", gate), baseline_pod()), 32).await;
-    let Measure::Counted { n, k, .. } = seen.readings[0].stable else { panic!("{:?}", seen.readings[0]) };
+    let Measure::Counted { n, k, .. } = seen.measured.readings[0].stable else {
+        panic!("{:?}", seen.measured.readings[0])
+    };
     assert_eq!((n, k), (1200.0, 150.0));
 }
 
@@ -646,7 +636,7 @@ async fn after_a_restart_the_comparison_is_replayed() {
         three(&source, second);
         let mut seen = beside_now(running.clone(), baseline_pod());
         gates(&mut whole, Ok(Source::Store(&source)), &mut seen, at(second)).await;
-        all = Some(seen.readings);
+        all = Some(seen.measured.readings);
     }
     let mut restarted = running;
     let sums = canary_api::Counted { gate: "as-stable".into(), side: "canary".into(), n: 250.0, ..Default::default() };
@@ -655,7 +645,7 @@ async fn after_a_restart_the_comparison_is_replayed() {
     three(&source, 30);
     let mut seen = beside_now(restarted, baseline_pod());
     gates(&mut None, Ok(Source::Store(&source)), &mut seen, at(30)).await;
-    assert_eq!(Some(seen.readings), all);
+    assert_eq!(Some(seen.measured.readings), all);
 }
 
 #[tokio::test]
@@ -677,9 +667,9 @@ async fn by_service_the_baselines_is_asked_about_too() {
         let mut seen = beside_now(release.clone(), Fetched::Known(Vec::new()));
         gates(&mut ledger, Ok(Source::Store(&source)), &mut seen, at(second)).await;
         if second == 32 {
-            let baseline = seen.readings[0].baseline_pods.clone();
+            let baseline = seen.measured.readings[0].baseline_pods.clone();
             assert_eq!(baseline, Some(Measure::Counted { n: 300.0, k: 30.0, seconds: 30.0 }));
-            assert_eq!(seen.share, Some(0.2));
+            assert_eq!(seen.measured.share, Some(0.2));
         }
     }
     assert!(source.asked().iter().any(|asked| asked.contains("web-baseline")), "{:?}", source.asked());

@@ -5,7 +5,7 @@ use canary_api::{CanaryRelease, Step, names};
 use canary_core::{
     Fetched, Kind, Observed,
     object::{self, Patch},
-    observed::{BaselineSide, Hold, Rival},
+    observed::{BaselineSide, Hold, Measured, Rival},
 };
 use futures::future::join_all;
 use kube::Client;
@@ -99,12 +99,7 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
         policies: policies.to_owned(),
         provider_problem: None,
         names_pods: true,
-        readings: Vec::new(),
-        share: None,
-        misrouted: None,
-        due_in_silence: 0.0,
-        stable_rate: None,
-        next_look: None,
+        measured: Measured::default(),
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use canary_api::{CanaryReleaseStatus, RevertStatus, Version};
-use canary_core::observed::{BaselineSide, Hold};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -164,34 +163,7 @@ fn seen(status: Option<CanaryReleaseStatus>) -> Observed {
     }))
     .unwrap();
     release.status = status;
-    Observed {
-        release,
-        rivals: Fetched::Missing,
-        target: Fetched::Missing,
-        canary: Fetched::Missing,
-        replica_sets: Fetched::Missing,
-        target_pods: Fetched::Missing,
-        canary_pods: Fetched::Missing,
-        baseline: canary_core::observed::BaselineSide::none(),
-        service: Fetched::Missing,
-        canary_service: Fetched::Missing,
-        baseline: BaselineSide::none(),
-        routes: Vec::new(),
-        autoscalers: Fetched::Missing,
-        budgets: Fetched::Missing,
-        network_policies: Fetched::Missing,
-        serving_records: Fetched::Missing,
-        hold: Hold::NotTried,
-        policies: String::new(),
-        provider_problem: None,
-        names_pods: true,
-        readings: Vec::new(),
-        share: None,
-        misrouted: None,
-        due_in_silence: 0.0,
-        stable_rate: None,
-        next_look: None,
-    }
+    Observed::alone(release)
 }
 
 struct Bench {
