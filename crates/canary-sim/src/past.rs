@@ -161,6 +161,28 @@ impl Past {
         self.pods.iter().flat_map(|pod| pod.cells.iter().step_by(width)).map(|n| f64::from(*n)).sum()
     }
 
+    /// Requests a second while there were samples.
+    #[must_use]
+    pub fn requests_per_second(&self) -> f64 {
+        self.requests() / self.watched_seconds()
+    }
+
+    /// Bad or counted events a minute of each gate of the spec, in its order, while there were samples.
+    #[must_use]
+    pub fn events_per_minute(&self) -> Vec<f64> {
+        let (width, minutes) = (self.width(), self.watched_seconds() / 60.0);
+        let of = |index: usize| -> f64 {
+            let cells = self.pods.iter().flat_map(|pod| pod.cells.chunks(width));
+            cells.map(|cell| Cell(cell).gate(index).1).sum()
+        };
+        (0..self.gates).map(|index| of(index) / minutes).collect()
+    }
+
+    fn watched_seconds(&self) -> f64 {
+        let ticks = self.covered.iter().filter(|covered| **covered).count().max(1);
+        ticks as f64 * self.tick_ms as f64 / 1000.0
+    }
+
     /// The part of the time for which there are samples, 0 to 1.
     #[must_use]
     pub fn coverage(&self) -> f64 {

@@ -234,19 +234,30 @@ pub enum Command {
 #[command(after_help = "\
 A bad share is detected when a gate would call it a breach within the stage, in 80 (or 95) of 100
 releases. A limit is proved when a good stage shows that the candidate is within it; what is not
-proved has merely not been seen to break it. Nothing is asked of a cluster.
+proved has merely not been seen to break it. Nothing is asked of a cluster. With --prometheus the
+traffic, and the events of relative gates, are those that the target's pods counted lately.
 
 Examples:
   kubectl canary plan orders.yaml --rps 100
   kubectl canary plan orders.yaml --rps 100 --detect 5%
   kubectl canary plan orders.yaml --rps 100 --events-per-minute csp=12
+  kubectl canary plan orders.yaml --prometheus http://127.0.0.1:9090 --since 1d
   kubectl get crel orders -n shop -o yaml | kubectl canary plan - --rps 100 -o json")]
 pub struct Plan {
     /// Manifest with CanaryReleases, in one or more documents; - for standard input
     pub file: String,
     /// Requests a second of the whole service
-    #[arg(long, value_name = "N", value_parser = rate)]
-    pub rps: f64,
+    #[arg(long, value_name = "N", value_parser = rate, required_unless_present = "prometheus")]
+    pub rps: Option<f64>,
+    /// Address of a Prometheus, or of what speaks its API, that tells the traffic instead
+    #[arg(long, value_name = "URL", conflicts_with = "rps")]
+    pub prometheus: Option<String>,
+    /// How far back its traffic is looked at
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub since: Days,
+    /// How to ask it
+    #[command(flatten)]
+    pub access: Access,
     /// Also show how long each stage must be to detect this bad share
     #[arg(long, value_name = "SHARE")]
     pub detect: Option<Percent>,
@@ -326,6 +337,17 @@ pub struct Backtest {
     /// Time from one release to the next
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = at_least_a_minute)]
     pub every: Duration,
+    /// How to ask it
+    #[command(flatten)]
+    pub access: Access,
+    /// Seed of all that is drawn
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// How a Prometheus is asked.
+#[derive(Debug, Clone, Args)]
+pub struct Access {
     /// File with a bearer token for the Prometheus
     #[arg(long, value_name = "FILE")]
     pub bearer_token_file: Option<PathBuf>,
@@ -338,9 +360,6 @@ pub struct Backtest {
     /// What the label with the namespace is called
     #[arg(long, value_name = "LABEL", default_value = "namespace")]
     pub namespace_label: String,
-    /// Seed of all that is drawn
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
 }
 
 /// A long time: a duration, or whole days such as `7d`; at most 366 days.

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use canary_api::CanaryReleaseSpec;
-use canary_counters::{Scope, Series};
-use canary_metrics::{FetchError, MetricSource, Problem};
+use canary_counters::{LabelNames, Scope, Series};
+use canary_metrics::{FetchError, MetricSource, Problem, Prometheus, ProviderConfig};
 use canary_sim::past::{Counting, Past, Question, countable, questions};
 use futures::future::join_all;
 use jiff::Timestamp;
 
 use crate::Error;
+use crate::args::{Access, Days};
 
 /// Asked for at once, where the store does not mind.
 const CHUNK_MS: i64 = 3_600_000;
@@ -36,6 +37,58 @@ impl Span {
         let long = ticks(i64::try_from(long.as_millis()).unwrap_or(i64::MAX)).max(tick_ms);
         Self { from_ms: to_ms.saturating_sub(long), to_ms, tick_ms }
     }
+}
+
+/// A Prometheus, asked questions that may be large.
+///
+/// # Errors
+/// Where it can't be asked in this way.
+pub fn prometheus(url: &str, access: &Access) -> Result<Prometheus, Error> {
+    // An error means that a provider is there already, which is what we want.
+    let _present = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let config = ProviderConfig {
+        name: "the Prometheus".to_owned(),
+        url: url.to_owned(),
+        bearer_token_file: access.bearer_token_file.clone(),
+        headers: BTreeMap::new(),
+        ca_file: access.ca_file.clone(),
+        timeout: Duration::from_secs(60),
+        connect_timeout: Duration::from_secs(5),
+        labels: LabelNames {
+            namespace: access.namespace_label.clone(),
+            pod: access.pod_label.clone(),
+            ..LabelNames::default()
+        },
+        scrape_interval: None,
+        max_body_bytes: 64 * 1024 * 1024,
+        max_concurrent: 2,
+        require_pods: true,
+    };
+    Prometheus::new(config).map_err(|error| Error::Metrics(error.to_string()))
+}
+
+/// Whether anything was counted.
+///
+/// # Errors
+/// Where there were no requests, with where to look.
+pub fn counted(
+    past: &Past,
+    spec: &CanaryReleaseSpec,
+    namespace: &str,
+    since: Days,
+    access: &Access,
+) -> Result<(), Error> {
+    if past.requests() > 0.0 {
+        return Ok(());
+    }
+    Err(Error::Metrics(format!(
+        "{} counted no requests of the pods of Deployment {} in namespace {namespace} since {}; see whether the counter has the labels {} and {}, and give --namespace-label and --pod-label where they are called otherwise",
+        spec.traffic.requests.counter,
+        spec.target.name,
+        since.text(),
+        access.namespace_label,
+        access.pod_label
+    )))
 }
 
 /// Reads and counts the past of a spec's counters, by the pods that its target has had. `tell` hears from time to time

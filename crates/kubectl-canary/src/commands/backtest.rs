@@ -3,8 +3,7 @@
 
 use std::fmt::Write as _;
 
-use canary_counters::LabelNames;
-use canary_metrics::{MetricSource, Prometheus, ProviderConfig};
+use canary_metrics::MetricSource;
 use canary_sim::backtest::{Options, Summary, backtest};
 use canary_sim::{SimError, chart};
 use jiff::Timestamp;
@@ -39,9 +38,7 @@ pub struct Report {
 /// Where the file cannot be read or has no CanaryRelease, or the metrics cannot be had or counted.
 pub async fn run(what: &args::Backtest, namespace: Option<&str>, output: &Output) -> Result<Exit, Error> {
     let manifests = manifest::read(&what.file)?;
-    // An error means that a provider is there already, which is what we want.
-    let _present = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let source = Prometheus::new(provider(what)).map_err(|error| Error::Metrics(error.to_string()))?;
+    let source = store::prometheus(&what.prometheus, &what.access)?;
     let mut reports = Vec::new();
     for manifest in &manifests {
         reports.push(report(manifest, what, namespace, &source, Timestamp::now(), output.terminal).await?);
@@ -50,28 +47,6 @@ pub async fn run(what: &args::Backtest, namespace: Option<&str>, output: &Output
         .answer(&reports, |paint| reports.iter().map(|report| render(report, paint)).collect::<Vec<_>>().join("\n"))?;
     let sound = reports.iter().all(|report| report.faults_of_spec.is_empty());
     Ok(if sound { Exit::Done } else { Exit::Wrong })
-}
-
-/// A provider as an admin would configure it, for questions that may be large.
-fn provider(what: &args::Backtest) -> ProviderConfig {
-    ProviderConfig {
-        name: "the Prometheus".to_owned(),
-        url: what.prometheus.clone(),
-        bearer_token_file: what.bearer_token_file.clone(),
-        headers: std::collections::BTreeMap::new(),
-        ca_file: what.ca_file.clone(),
-        timeout: std::time::Duration::from_secs(60),
-        connect_timeout: std::time::Duration::from_secs(5),
-        labels: LabelNames {
-            namespace: what.namespace_label.clone(),
-            pod: what.pod_label.clone(),
-            ..LabelNames::default()
-        },
-        scrape_interval: None,
-        max_body_bytes: 64 * 1024 * 1024,
-        max_concurrent: 2,
-        require_pods: true,
-    }
 }
 
 /// Reads a manifest's past and plays its releases over it.
@@ -117,16 +92,7 @@ pub async fn report(
         }
     });
     let past = past.await?;
-    if past.requests() <= 0.0 {
-        return Err(Error::Metrics(format!(
-            "{} counted no requests of the pods of Deployment {} in namespace {namespace} since {}; see whether the counter has the labels {} and {}, and give --namespace-label and --pod-label where they are called otherwise",
-            spec.traffic.requests.counter,
-            spec.target.name,
-            what.since.text(),
-            what.namespace_label,
-            what.pod_label
-        )));
-    }
+    store::counted(&past, spec, namespace, what.since, &what.access)?;
     let options = Options { every: what.every.std(), seed: what.seed, threads: threads() };
     match backtest(spec, &past, &options) {
         Ok(summary) => report.summary = Some(summary),

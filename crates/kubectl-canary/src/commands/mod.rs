@@ -41,7 +41,7 @@ pub fn run(cli: Cli, output: &Output) -> Result<Exit, Error> {
         Command::Evidence(what) => runtime()?.block_on(evidence::run(what, &cli.global, output)),
         Command::Sign(what) => sign::sign(what, output),
         Command::Verify(what) => sign::verify(what, output),
-        Command::Plan(what) => plan::run(what, cli.global.namespace.as_deref(), output),
+        Command::Plan(what) => runtime()?.block_on(plan::run(what, cli.global.namespace.as_deref(), output)),
         Command::Simulate(what) => simulate::run(what, cli.global.namespace.as_deref(), output),
         Command::Completion { shell } => output.write(&completion::script(*shell)).map(|()| Exit::Done),
         Command::Backtest(what) => runtime()?.block_on(backtest::run(what, cli.global.namespace.as_deref(), output)),

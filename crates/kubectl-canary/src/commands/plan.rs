@@ -1,14 +1,17 @@
-//! `plan`: what each stage of a manifest can detect and prove at the traffic it would get. It asks nothing of a cluster.
+//! `plan`: what each stage of a manifest can detect and prove at the traffic it would get. It asks nothing of a cluster; the
+//! traffic is given, or read from a Prometheus.
 
 use canary_api::{CanaryReleaseSpec, Duration, Percent};
 use canary_core::know::{self, GateKnowledge, Knows, StageDurations, StageKnowledge, Traffic};
+use canary_metrics::MetricSource;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::args::{self, Events};
 use crate::manifest::{self, Manifest};
 use crate::output::{Output, Paint, Tone};
 use crate::table::Table;
-use crate::{Error, Exit, clean};
+use crate::{Error, Exit, clean, store};
 
 /// What there is to say of one CanaryRelease.
 #[derive(Debug, Clone, Serialize)]
@@ -41,11 +44,20 @@ pub struct Report {
 /// Runs `plan`.
 ///
 /// # Errors
-/// Where the file cannot be read or has no CanaryRelease, or an event rate is for no gate of it.
-pub fn run(plan: &args::Plan, namespace: Option<&str>, output: &Output) -> Result<Exit, Error> {
+/// Where the file cannot be read or has no CanaryRelease, an event rate is for no gate of it, or the traffic cannot be
+/// had of the Prometheus.
+pub async fn run(plan: &args::Plan, namespace: Option<&str>, output: &Output) -> Result<Exit, Error> {
     let manifests = manifest::read(&plan.file)?;
     known_gates(&manifests, &plan.events_per_minute)?;
-    let reports: Vec<Report> = manifests.iter().map(|manifest| report(manifest, plan, namespace)).collect();
+    let source = plan.prometheus.as_ref().map(|url| store::prometheus(url, &plan.access)).transpose()?;
+    let mut reports = Vec::new();
+    for manifest in &manifests {
+        let seen = match &source {
+            Some(source) => lately(manifest, plan, namespace, source, Timestamp::now()).await?,
+            None => Traffic::of(plan.rps.unwrap_or_default()),
+        };
+        reports.push(report(manifest, plan, namespace, seen));
+    }
     output
         .answer(&reports, |paint| reports.iter().map(|report| render(report, paint)).collect::<Vec<_>>().join("\n"))?;
     let sound = reports.iter().all(|report| report.faults.is_empty());
@@ -69,9 +81,37 @@ fn known_gates(manifests: &[Manifest], events: &[Events]) -> Result<(), Error> {
     }
 }
 
-/// What there is to say of a manifest.
+/// The traffic that the target's pods counted lately, and the events of gates that compare.
+///
+/// # Errors
+/// Where the metrics cannot be had or counted.
+pub async fn lately(
+    manifest: &Manifest,
+    plan: &args::Plan,
+    namespace: Option<&str>,
+    source: &dyn MetricSource,
+    now: Timestamp,
+) -> Result<Traffic, Error> {
+    let namespace = manifest.namespace.as_deref().or(namespace).unwrap_or("default");
+    let Ok(spec) = &manifest.spec else { return Ok(Traffic::of(0.0)) };
+    if !spec.traffic.requests.by.is_pod() {
+        let why = "spec.traffic.requests is by Service, of which the plan can't read the traffic: give it with --rps";
+        return Err(Error::Usage(why.to_owned()));
+    }
+    let mut asked = spec.clone();
+    asked.gates.retain(|gate| gate.relative.is_some() && gate.by.is_pod());
+    let span = store::Span::of(&asked, now, plan.since.0.std());
+    let past = store::read(source, &asked, namespace, &span, |_| ()).await?;
+    store::counted(&past, spec, namespace, plan.since, &plan.access)?;
+    let mut traffic = Traffic::of((past.requests_per_second() * 10.0).round() / 10.0);
+    let events = asked.gates.iter().zip(past.events_per_minute());
+    traffic.events_per_minute.extend(events.map(|(gate, events)| (gate.name.clone(), events)));
+    Ok(traffic)
+}
+
+/// What there is to say of a manifest at this traffic.
 #[must_use]
-pub fn report(manifest: &Manifest, plan: &args::Plan, namespace: Option<&str>) -> Report {
+pub fn report(manifest: &Manifest, plan: &args::Plan, namespace: Option<&str>, seen: Traffic) -> Report {
     let namespace = manifest.namespace.as_deref().or(namespace).unwrap_or("default");
     let mut report = Report {
         name: manifest.name.clone(),
@@ -92,7 +132,7 @@ pub fn report(manifest: &Manifest, plan: &args::Plan, namespace: Option<&str>) -
             return report;
         }
     };
-    let traffic = traffic(spec, plan);
+    let traffic = traffic(spec, plan, seen);
     report.faults = canary_core::plan::faults(spec, namespace, true);
     report.budget = know::budget(spec).map(|alpha| alpha.get());
     report.gates_with_budget = spec.gates.iter().filter(|gate| gate.value.is_none()).count();
@@ -103,8 +143,8 @@ pub fn report(manifest: &Manifest, plan: &args::Plan, namespace: Option<&str>) -
     report
 }
 
-fn traffic(spec: &CanaryReleaseSpec, plan: &args::Plan) -> Traffic {
-    let mut traffic = Traffic::of(plan.rps);
+/// What was seen, and what is given by hand, which goes before it.
+fn traffic(spec: &CanaryReleaseSpec, plan: &args::Plan, mut traffic: Traffic) -> Traffic {
     for gate in spec.gates.iter().filter(|gate| gate.relative.is_some()) {
         let named = plan.events_per_minute.iter().rfind(|events| events.gate.as_deref() == Some(&gate.name));
         let each = || plan.events_per_minute.iter().rfind(|events| events.gate.is_none());

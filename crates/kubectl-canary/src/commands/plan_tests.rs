@@ -40,7 +40,7 @@ fn reported(text: &str, arguments: &[&str]) -> Report {
     let manifests = manifest::parse("orders.yaml", text).unwrap();
     let plan = asked(arguments);
     known_gates(&manifests, &plan.events_per_minute).unwrap();
-    report(&manifests[0], &plan, None)
+    report(&manifests[0], &plan, None, Traffic::of(plan.rps.unwrap()))
 }
 
 #[test]
@@ -171,4 +171,29 @@ pub(in crate::commands) fn shown_in_the_docs(command: &str, text: &str) {
     let stale: Vec<&&str> =
         shown.filter(|line| **line != "..." && !text.lines().any(|printed| printed == **line)).collect();
     assert!(stale.is_empty(), "not printed: {stale:#?}\n{text}");
+}
+
+#[tokio::test]
+async fn the_traffic_is_read_from_the_past_where_it_is_not_given() {
+    use crate::store::tests::{NOW, Synthetic};
+    let text = RELEASE.replace("counter: csp_violations_total", "counter: 'http_requests_total{code=\"500\"}'");
+    let manifests = manifest::parse("orders.yaml", &text).unwrap();
+    let plan = asked(&["--prometheus", "http://127.0.0.1:9", "--since", "2h"]);
+    let now = Timestamp::from_millisecond(NOW).unwrap();
+    let seen = lately(&manifests[0], &plan, None, &Synthetic::default(), now).await.unwrap();
+    // Four pods of 25 requests/s, of which 1 in 200 is bad.
+    assert!((seen.requests_per_second - 100.0).abs() < 1.0, "{seen:?}");
+    assert!((seen.events_per_minute["csp"] - 30.0).abs() < 1.0, "{seen:?}");
+    let report = report(&manifests[0], &plan, None, seen);
+    assert!(render(&report, Paint::NONE).contains("stage 1/5 at 1% of 99.8 requests/s for 5m"), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_past_without_requests_says_where_to_look() {
+    use crate::store::tests::{NOW, Synthetic};
+    let manifests = manifest::parse("orders.yaml", &RELEASE.replace("http_requests_total", "other_total")).unwrap();
+    let plan = asked(&["--prometheus", "http://127.0.0.1:9"]);
+    let now = Timestamp::from_millisecond(NOW).unwrap();
+    let error = lately(&manifests[0], &plan, None, &Synthetic::default(), now).await.unwrap_err();
+    assert!(error.to_string().contains("other_total counted no requests"), "{error}");
 }
