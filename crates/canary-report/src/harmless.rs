@@ -11,16 +11,21 @@ pub fn harmful(character: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// One line: a line break or tab becomes a space, anything else harmful a mark; no space at either end.
+/// One line, character for character: a line break or tab becomes a space, anything else harmful a mark.
 #[must_use]
-pub fn line(text: &str) -> String {
+pub fn unbroken(text: &str) -> String {
     let sign = |character| match character {
         '\n' | '\t' | '\r' => ' ',
         other if harmful(other) => '\u{fffd}',
         other => other,
     };
-    let shown: String = text.chars().map(sign).collect();
-    shown.trim().to_owned()
+    text.chars().map(sign).collect()
+}
+
+/// As [`unbroken`], with no space at either end.
+#[must_use]
+pub fn line(text: &str) -> String {
+    unbroken(text).trim().to_owned()
 }
 
 /// Lines that stay lines, each harmless; a tab becomes a space, and blanks at a line's end go.

@@ -2,19 +2,8 @@
 //! changes what is sent to a cluster.
 
 use canary_report::harmless::harmful;
+pub use canary_report::harmless::unbroken as text;
 use serde_json::Value;
-
-/// One line of harmless text; a line break or tab becomes a space, anything else harmful a mark.
-#[must_use]
-pub fn text(text: &str) -> String {
-    text.chars()
-        .map(|character| match character {
-            '\n' | '\t' | '\r' => ' ',
-            other if harmful(other) => '\u{fffd}',
-            other => other,
-        })
-        .collect()
-}
 
 /// Harmless text that keeps its line breaks.
 #[must_use]

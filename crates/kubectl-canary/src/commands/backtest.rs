@@ -7,8 +7,8 @@ use canary_metrics::MetricSource;
 use canary_sim::backtest::{Options, Summary, backtest};
 use canary_sim::{SimError, chart};
 use jiff::Timestamp;
-use serde::Serialize;
 
+use super::Played;
 use super::simulate::{ends, faults, threads};
 use crate::manifest::{self, Manifest};
 use crate::output::{Output, Paint, Tone, say};
@@ -17,20 +17,8 @@ use crate::{Error, Exit, args, clean, store};
 /// Releases that are listed in text; all of them are in JSON and YAML.
 const LISTED: usize = 20;
 
-/// What there is to say of one CanaryRelease.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// The CanaryRelease's name.
-    pub name: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// What is wrong with its spec.
-    pub faults_of_spec: Vec<String>,
-    /// What would have become of its releases; none where its spec is wrong.
-    #[serde(flatten)]
-    pub summary: Option<Summary>,
-}
+/// What there is to say of the past of one CanaryRelease.
+pub type Report = Played<Summary>;
 
 /// Runs `backtest`.
 ///
@@ -106,8 +94,7 @@ pub async fn report(
 #[must_use]
 pub fn render(report: &Report, paint: Paint) -> String {
     let mut text = String::new();
-    let title = clean::text(&format!("CanaryRelease {}/{}", report.namespace, report.name));
-    let _ = writeln!(text, "{}", paint.paint(Tone::Title, &title));
+    let _ = writeln!(text, "{}", paint.paint(Tone::Title, &format!("CanaryRelease {}", report.title())));
     for fault in &report.faults_of_spec {
         let _ = writeln!(text, "  {} {}", paint.paint(Tone::Bad, "wrong:"), clean::text(fault));
     }

@@ -17,11 +17,34 @@ pub mod wait;
 pub mod watch;
 
 use order::Verb;
+use serde::Serialize;
 
 use crate::args::{Cli, Command};
 use crate::cluster::Cluster;
 use crate::output::Output;
-use crate::{Error, Exit};
+use crate::{Error, Exit, clean};
+
+/// What became of releases that were played, of one CanaryRelease.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Played<S> {
+    /// The CanaryRelease's name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// What is wrong with its spec.
+    pub faults_of_spec: Vec<String>,
+    /// How its releases ended; none where its spec is wrong.
+    #[serde(flatten)]
+    pub summary: Option<S>,
+}
+
+impl<S> Played<S> {
+    /// Namespace and name.
+    fn title(&self) -> String {
+        clean::text(&format!("{}/{}", self.namespace, self.name))
+    }
+}
 
 /// Runs the command of a command line.
 ///

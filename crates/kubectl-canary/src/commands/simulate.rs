@@ -7,34 +7,16 @@ use std::num::NonZeroUsize;
 use canary_sim::simulate::{Calls, Options, Summary, simulate};
 use canary_sim::tally::Ended;
 use canary_sim::{SimError, chart, svg};
-use serde::Serialize;
 
+use super::Played;
 use crate::args;
 use crate::manifest::{self, Manifest};
 use crate::output::{Output, Paint, Tone};
 use crate::table::Table;
 use crate::{Error, Exit, clean};
 
-/// What there is to say of one CanaryRelease.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// The CanaryRelease's name.
-    pub name: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// What is wrong with its spec.
-    pub faults_of_spec: Vec<String>,
-    /// What became of its releases; none where its spec is wrong.
-    #[serde(flatten)]
-    pub summary: Option<Summary>,
-}
-
-impl Report {
-    fn title(&self) -> String {
-        clean::text(&format!("{}/{}", self.namespace, self.name))
-    }
-}
+/// What there is to say of the releases of one CanaryRelease.
+pub type Report = Played<Summary>;
 
 /// Runs `simulate`.
 ///
