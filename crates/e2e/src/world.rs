@@ -18,7 +18,9 @@ use crate::setup::{Entrance, image};
 pub const SYSTEM: &str = "canaryrelease-system";
 /// The operator's Deployment, ServiceAccount, ConfigMap and Lease.
 pub const OPERATOR: &str = "canaryrelease-operator";
-/// The operator's image.
+/// The operator's user.
+pub const OPERATOR_USER: &str = "system:serviceaccount:canaryrelease-system:canaryrelease-operator";
+/// Its image.
 pub const OPERATOR_IMAGE: &str = "docker.io/lab/canary-operator:dev";
 
 /// The image of the load client, for a cluster that is left up.

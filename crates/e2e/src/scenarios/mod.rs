@@ -6,6 +6,7 @@ pub mod deletion;
 pub mod faults;
 pub mod gitops;
 pub mod hold;
+pub mod hostile;
 pub mod odd_targets;
 pub mod promotion;
 pub mod revert;
@@ -179,6 +180,12 @@ pub fn all() -> Vec<Scenario> {
             "route",
             "route edited by hand: put back and said",
             faults::route_edited_by_hand_is_put_back_and_said,
+            quick
+        ),
+        scenario!(
+            "hostile",
+            "who may write CanaryReleases and not what they name gains nothing by them",
+            hostile::whoever_writes_canaryreleases_gains_nothing_by_them,
             quick
         ),
         scenario!("odd", "a target of odd but legal shape", odd_targets::target_of_odd_but_legal_shape),
