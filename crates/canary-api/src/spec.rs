@@ -99,7 +99,7 @@ pub struct CanaryReleaseSpec {
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// Name of the Deployment.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 }
 
@@ -108,7 +108,7 @@ pub struct Target {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Traffic {
     /// The stable Service, which the routes name and which selects the target's pods.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     #[x_kube(validation = ("self == oldSelf", "traffic.service can't be changed: delete this CanaryRelease and create a new one"))]
     pub service: String,
     /// The routes, in this namespace, that send traffic to the Service.
@@ -126,7 +126,7 @@ pub struct Route {
     /// The route's kind.
     pub kind: RouteKind,
     /// The route's name, in this namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 }
 

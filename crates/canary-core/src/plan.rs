@@ -42,9 +42,8 @@ pub fn faults(spec: &CanaryReleaseSpec, namespace: &str, names_pods: bool) -> Ve
             counter(&field("relative.counter"), &rule.counter, &mut faults);
         }
         if let Some(rule) = &gate.value
-            && let names_pods = names_pods
-            && rule.scope == Scope::Canary
-            && let Err(error) = check_query(&rule.query, namespace, &LabelNames::default(), names_pods)
+            && let Err(error) =
+                check_query(&rule.query, namespace, &LabelNames::default(), names_pods && rule.scope == Scope::Canary)
         {
             faults.push(format!("{}: {error}", field("value.query")));
         }

@@ -22,6 +22,7 @@ use canary_core::{
     Decision, Effect, Fetched, Kind, decide,
     record::{Carried, carried_out},
 };
+use canary_counters::LabelNames;
 use canary_metrics::{
     ConfigError, MetricSource, Prometheus, ProviderConfig, Shared,
     pods::{PodLimits, PodScraper},
@@ -84,13 +85,19 @@ impl Sources {
     fn of(&self, release: &CanaryRelease) -> Result<Source<'_>, String> {
         let name = release.spec.provider.as_str();
         if let Some(store) = self.stores.get(name) {
-            return Ok(Source::Store(store.as_ref()));
+            return match questions::reserved(release, store.labels()) {
+                Some(why) => Err(why),
+                None => Ok(Source::Store(store.as_ref())),
+            };
         }
         if name != PODS && name != "default" {
             let known = self.stores.keys().map(String::as_str).chain([PODS]).collect::<Vec<_>>().join(", ");
             return Err(format!(
                 "the operator has no metrics provider {name:?} (it has: {known}): correct spec.provider, or add it to the operator's configuration"
             ));
+        }
+        if let Some(why) = questions::reserved(release, &LabelNames::default()) {
+            return Err(why);
         }
         match only_of_a_store(release) {
             Some(what) => Err(format!(
@@ -408,5 +415,7 @@ mod tests {
         assert!(why(errors("Pod"), "Service").unwrap().starts_with("spec.traffic.requests is by Service, which"));
         let value = json!({"name": "v", "value": {"query": "up", "max": 1.0}});
         assert!(why(value, "Pod").unwrap().starts_with("gate v is a PromQL value, which"));
+        let strays = json!({"name": "e", "errorRate": {"bad": "b{namespace=\"theirs\"}", "total": "t", "limit": "1%"}});
+        assert!(why(strays, "Pod").unwrap().contains("the label \"namespace\" is set by the operator"));
     }
 }
