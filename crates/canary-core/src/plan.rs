@@ -150,6 +150,18 @@ mod tests {
     }
 
     #[test]
+    fn a_query_of_the_whole_namespace_asks_for_no_other() {
+        let total =
+            |query: &str| serde_json::json!({"name": "g", "value": {"query": query, "scope": "Total", "max": 1.0}});
+        assert_eq!(faults_of(total("sum(x)"), "Pod"), Vec::<String>::new());
+        let said = faults_of(total("sum(x{namespace=\"theirs\"})"), "Pod").join("; ");
+        assert!(
+            said.starts_with("spec.gates[g].value.query: ") && said.contains("its own namespace \"shop\""),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn a_canary_has_the_pods_its_weight_needs() {
         assert_eq!(pods_for(10, 10), 1);
         assert_eq!(pods_for(250, 10), 3);
