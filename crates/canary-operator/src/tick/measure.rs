@@ -10,6 +10,7 @@ use canary_api::{CanaryRelease, CanaryReleaseSpec, Gate, ReleaseStatus, Step, na
 use canary_core::{
     Fetched, Observed,
     evidence::{self, Accounts, LeftOut, Totals},
+    figures::{Durations, Figures},
     gates::{Measure, Reading, Streaks},
     observed::Measured,
     traffic,
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use serde_json::Value as Json;
 
 use super::{
+    figures::{self, Looks},
     pods,
     questions::{Answers, Question, Sides, questions, series_of_pods},
     side::{Look, Others, Side, WarmUps},
@@ -92,6 +94,9 @@ pub(super) struct Ledger {
     stable_first: Option<(i64, f64)>,
     /// Requests a second of the stable side, once two samples of its counters lie apart.
     stable_rate: Option<f64>,
+    durations: Vec<Durations>,
+    /// CPU, memory and the queries of `spec.comparison`.
+    pub(super) figures: Looks,
 }
 
 impl Ledger {
@@ -119,6 +124,27 @@ impl Ledger {
             readings: Vec::new(),
             stable_first: None,
             stable_rate: None,
+            durations: Vec::new(),
+            figures: Looks::default(),
+        }
+    }
+
+    /// Whether it counts for this release.
+    pub(super) fn counts(&self, release: &str) -> bool {
+        self.release == release
+    }
+
+    /// When the window that it counts began.
+    pub(super) const fn window(&self) -> Timestamp {
+        self.window
+    }
+
+    /// What is told beside the gates.
+    fn told(&self, release: &CanaryRelease) -> Figures {
+        Figures {
+            since: (self.since > self.window).then_some(self.since),
+            durations: self.durations.clone(),
+            gauges: self.figures.told(&release.spec.comparison),
         }
     }
 
@@ -162,6 +188,8 @@ impl Ledger {
             self.readings.clear();
             self.stable_first = None;
             self.stable_rate = None;
+            self.durations.clear();
+            self.figures.begin_window();
         }
         true
     }
@@ -264,8 +292,10 @@ pub(super) async fn gates(
         match source {
             Source::Store(store) => look(ledger, store, observed, now).await,
             Source::Pods(scraper) => {
-                let samples = pods::scrape(scraper, observed, &series_of_pods(release), now).await;
+                let wanted = [series_of_pods(release), figures::series_of_pods()].concat();
+                let samples = pods::scrape(scraper, observed, &wanted, now).await;
                 look(ledger, &samples, observed, samples.at()).await;
+                figures::of_pods(&samples, ledger, observed, samples.at()).await;
                 pods::explain(&mut ledger.readings, samples.failures());
             }
         }
@@ -273,6 +303,7 @@ pub(super) async fn gates(
     }
     observed.measured = Measured {
         stable_rate: ledger.stable_rate,
+        figures: ledger.told(release),
         next_look: ledger.due.filter(|due| *due > now).map(|due| since(now, due)),
         ..Measured::new(&ledger.readings, ledger.accounts.traffic())
     };
@@ -478,6 +509,15 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
     let listed = !release.spec.traffic.requests.by.is_pod() || (canary_known && stable_known);
     let requests = canary.requests_beside(others).filter(|_| listed);
     ledger.tell_rate(&stable);
+    let timed = release.spec.gates.iter().filter(|gate| gate.latency.is_some());
+    ledger.durations = timed
+        .map(|gate| Durations {
+            gate: gate.name.clone(),
+            unit: Side::unit(gate),
+            canary: canary.durations(gate),
+            stable: stable.durations(gate),
+        })
+        .collect();
     ledger.readings = ledger.accounts.absorb(&release.spec, current.step, &totals, requests, now);
     tracing::debug!(readings = ?ledger.readings, "gates read");
 }
