@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Version;
+use crate::{GateSeries, Version};
 
 /// All texts of a spec together, so that the object stays small whatever each is allowed to be.
 const ALL_TEXTS: &str = concat!(
@@ -380,6 +380,9 @@ pub struct ReleaseRecordStatus {
     /// Figures of the stable version before any traffic moved.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub baseline: Vec<GateRecord>,
+    /// Durations, CPU, memory and the queries of `spec.comparison`, of the stable version before any traffic moved.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub baseline_figures: Vec<Figure>,
     /// The version that was released.
     pub candidate: Version,
     /// Canary, BlueGreen or Standard, by the stages.
@@ -414,6 +417,9 @@ pub struct ReleaseRecordStatus {
     /// This release's own rollback, after those of earlier attempts at the same template.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rollbacks: Vec<RollbackRecord>,
+    /// Each gate's figures over time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub series: Vec<GateSeries>,
     /// The version that served when it began.
     pub stable: Version,
     /// The stages, planned and as they went.
@@ -486,6 +492,12 @@ pub struct GateRecord {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StageRecord {
+    /// Runs of it before this one, the newest four in order: a release that is resumed without weight begins again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<StageRun>,
+    /// How many earlier runs there were.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub earlier_runs: u32,
     /// When its weight was taken away or the next began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<Time>,
@@ -512,6 +524,49 @@ pub struct StageRecord {
     pub started: Option<Time>,
     /// Its weight, such as `5%`.
     pub weight: String,
+}
+
+/// A run of a stage that a later one took the place of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StageRun {
+    /// When its weight was taken away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Time>,
+    /// Each gate in a few words: value, verdict and requests.
+    pub figures: String,
+    /// The canary's share of the requests as counted.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub observed_share: String,
+    /// Gates that passed, of how many.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub passed: String,
+    /// As of a stage.
+    pub result: String,
+    /// When its weight was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+}
+
+/// A figure with its interval, as it was measured on one side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Figure {
+    /// Upper end of the 95% interval; none where it has no bound, or is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
+    /// Lower end of the 95% interval; none where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub low: Option<f64>,
+    /// What, such as `latency P95` or `CPU per pod`.
+    pub metric: String,
+    /// What it rests on, in words.
+    pub rests_on: String,
+    /// Its unit.
+    pub unit: String,
+    /// The value; none where only `low` is known: it is above that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
 }
 
 /// One rollback.
@@ -573,6 +628,6 @@ pub struct Compared {
     pub metric: String,
 }
 
-fn is_nothing(value: &u32) -> bool {
+pub(crate) fn is_nothing(value: &u32) -> bool {
     *value == 0
 }

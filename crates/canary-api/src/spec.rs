@@ -54,6 +54,12 @@ pub struct CanaryReleaseSpec {
     #[schemars(length(min = 1, max = 20))]
     #[x_kube(validation = ("self.all(a, self.exists_one(b, b.name == a.name))", "gate names must be unique"))]
     pub gates: Vec<Gate>,
+    /// Queries whose answers for both versions stand side by side in the release's record, with the change. They are told
+    /// and decide nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(validation = ("self.all(a, self.exists_one(b, b.name == a.name))", "names of compared queries must be unique"))]
+    pub comparison: Vec<ComparedQuery>,
     /// Name of the metrics provider in the operator's configuration; `pods` reads the pods' own metrics
     /// endpoints, and so does `default` where no other is configured.
     #[serde(default = "defaults::provider")]
@@ -221,6 +227,25 @@ impl Default for Baseline {
     fn default() -> Self {
         Self { duration: defaults::baseline(), pods: false }
     }
+}
+
+/// A query that is asked of the pods of either version, for the record alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ComparedQuery {
+    /// Its name in the record, unique in this CanaryRelease.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = ("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "a compared query's name is lower case letters, digits and '-'"))]
+    pub name: String,
+    /// PromQL that gives one number, or one for each pod, of which the mean is taken. `$pods` stands for a regular
+    /// expression of the pods of one version; the namespace is added to every selector.
+    #[schemars(length(min = 1, max = 2000))]
+    #[x_kube(validation = ("self.contains('$pods')", "a compared query names the pods of one version: add a matcher such as pod=~\"$pods\""))]
+    pub query: String,
+    /// Unit shown behind the value, such as `ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub unit: Option<String>,
 }
 
 /// What happens when a gate has no verdict at the end of an extended stage.

@@ -12,6 +12,7 @@ pub mod canary;
 pub mod decide;
 pub mod effect;
 pub mod evidence;
+pub mod figures;
 pub mod gates;
 pub mod hpa;
 pub mod know;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use canary_api::CanaryRelease;
 use serde_json::Value;
 
-use crate::{gates::Reading, traffic::Traffic};
+use crate::{figures::Figures, gates::Reading, traffic::Traffic};
 
 /// The answer to one read.
 #[derive(Debug, Clone, PartialEq)]
@@ -173,6 +173,8 @@ pub struct Measured {
     pub due_in_silence: f64,
     /// Requests a second of the stable side.
     pub stable_rate: Option<f64>,
+    /// What was measured beside the gates.
+    pub figures: Figures,
     /// When the canary's counters are next worth looking at, where that is before the next interval.
     pub next_look: Option<Duration>,
 }
@@ -187,6 +189,7 @@ impl Measured {
             misrouted: traffic.misrouted(),
             due_in_silence: traffic.due_in_silence(),
             stable_rate: None,
+            figures: Figures::default(),
             next_look: None,
         }
     }

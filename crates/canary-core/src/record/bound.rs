@@ -1,9 +1,10 @@
-//! Keeps a record small, whatever goes into it: first the middle of the timeline goes, then what can be told in fewer
-//! words, then the figures of stages that passed, then texts are cut. What was left out is said in the record.
+//! Keeps a record small, whatever goes into it: first the middle of the timeline goes, then figures over time are
+//! thinned, then what can be told in fewer words, then the figures of stages that passed, then texts are cut. What was
+//! left out is said in the record.
 
 use canary_api::{GateRecord, ReleaseRecordStatus, TimelineEntry, Version};
 
-use super::stages::PASSED;
+use super::{series, stages::PASSED};
 
 /// The most that a record's status may take, in bytes of JSON.
 pub const LIMIT: usize = 48 * 1024;
@@ -11,15 +12,20 @@ pub const LIMIT: usize = 48 * 1024;
 /// Entries of the timeline that stay while figures can go instead; then fewer and fewer.
 const TIMELINE: [usize; 4] = [60, 24, 12, 6];
 
+/// Moments of a gate's figures over time that stay; then none.
+const SERIES: [usize; 3] = [24, 12, 6];
+
 /// The same record within [`LIMIT`]; one that is within it comes back as it is.
 #[must_use]
 pub fn bound(mut record: ReleaseRecordStatus) -> ReleaseRecordStatus {
     if size(&record) <= LIMIT {
         return record;
     }
-    let steps: [fn(&mut ReleaseRecordStatus); 5] = [
+    let steps: [fn(&mut ReleaseRecordStatus); 6] = [
         |record| thin(record, TIMELINE[0]),
+        |record| thin_series(record, SERIES[0]),
         |record| {
+            thin_series(record, SERIES[1]);
             quieten(record);
             thin(record, TIMELINE[1]);
         },
@@ -28,11 +34,13 @@ pub fn bound(mut record: ReleaseRecordStatus) -> ReleaseRecordStatus {
             thin(record, TIMELINE[1]);
         },
         |record| {
+            thin_series(record, SERIES[2]);
             shorten(record, 160, 16);
             drop_figures(record, false);
             thin(record, TIMELINE[2]);
         },
         |record| {
+            thin_series(record, 0);
             shorten(record, 60, 8);
             drop_figures(record, true);
             thin(record, TIMELINE[3]);
@@ -82,6 +90,13 @@ fn thin(record: &mut ReleaseRecordStatus, least: usize) {
     say(record, "entries in the middle of the timeline");
 }
 
+fn thin_series(record: &mut ReleaseRecordStatus, most: usize) {
+    if !record.series.is_empty() {
+        series::thin(record, most);
+        say(record, if most == 0 { "figures over time" } else { "moments of the figures over time" });
+    }
+}
+
 /// What a passed gate rests on, in words, is in its numbers too.
 fn quieten(record: &mut ReleaseRecordStatus) {
     let passed = record.stages.iter_mut().flat_map(|stage| &mut stage.gates).filter(|gate| gate.verdict == "Pass");
@@ -116,7 +131,9 @@ fn drop_figures(record: &mut ReleaseRecordStatus, all: bool) {
     record.rollbacks.drain(..surplus);
     if all {
         record.baseline.clear();
+        record.baseline_figures.clear();
         record.comparison.clear();
+        record.stages.iter_mut().for_each(|stage| stage.earlier.clear());
     }
     say(record, if all { "all figures but those of gates that did not pass" } else { "figures of gates that passed" });
 }
@@ -147,6 +164,10 @@ fn shorten(record: &mut ReleaseRecordStatus, characters: usize, images: usize) {
     for row in &mut record.comparison {
         [&mut row.after, &mut row.before, &mut row.change, &mut row.metric].into_iter().for_each(trim);
     }
+    for figure in &mut record.baseline_figures {
+        [&mut figure.metric, &mut figure.rests_on, &mut figure.unit].into_iter().for_each(trim);
+    }
+    record.stages.iter_mut().flat_map(|stage| &mut stage.earlier).for_each(|run| trim(&mut run.figures));
     for rollback in &mut record.rollbacks {
         [&mut rollback.reason, &mut rollback.trigger, &mut rollback.verified].into_iter().for_each(trim);
     }

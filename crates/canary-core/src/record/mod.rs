@@ -4,10 +4,12 @@
 //! decides nothing about a release, never touches a record's spec, and never grows one beyond [`LIMIT`].
 
 mod bound;
+mod comparison;
 mod ending;
 mod figures;
 mod head;
 mod rollback;
+mod series;
 mod stages;
 #[cfg(test)]
 mod tests;
@@ -94,9 +96,11 @@ pub fn next(before: &ReleaseRecordStatus, seen: &Observed, decision: &Decision, 
         stages::follow(&mut record, &tick, is);
         figures::take(&mut record, &tick, is);
         rollback::follow(&mut record, &tick, is);
+        series::take(&mut record, &tick);
     }
     timeline::append(&mut record, &tick);
     ending::close(&mut record, &tick);
+    series::close(&mut record);
     bound(record)
 }
 

@@ -4,6 +4,7 @@
 
 mod api;
 mod apply;
+mod figures;
 mod measure;
 mod observe;
 mod pods;
@@ -35,6 +36,7 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{
     api::CallError,
+    figures::Asking,
     measure::{Ledger, Source},
     record::{Desk, Journal},
 };
@@ -79,6 +81,11 @@ impl Sources {
             stores.insert(config.name.clone(), Arc::new(source) as Arc<dyn MetricSource>);
         }
         Ok(Self { stores, pods: PodScraper::new(pods)? })
+    }
+
+    /// The store that a CanaryRelease names, where it is one.
+    fn store(&self, release: &CanaryRelease) -> Option<Arc<dyn MetricSource>> {
+        self.stores.get(&release.spec.provider).cloned()
     }
 
     /// The source that a CanaryRelease names, or why there is none.
@@ -136,6 +143,7 @@ struct Memory {
     ledger: Option<Ledger>,
     written: Option<Instant>,
     journal: Journal,
+    asking: Asking,
 }
 
 impl ReleaseTicker {
@@ -182,6 +190,7 @@ impl ReleaseTicker {
         observed.provider_problem = source.as_ref().err().cloned();
         observed.names_pods = source.as_ref().is_ok_and(Source::names_pods);
         let now = Timestamp::now();
+        memory.asking.collect(memory.ledger.as_mut());
         measure::gates(&mut memory.ledger, source, &mut observed, now).await;
         let now = Timestamp::now();
         let decision = decide(&observed, now);
@@ -189,8 +198,12 @@ impl ReleaseTicker {
         let mut carried = Carried::default();
         let next = self.carry_out(key, &raw, memory, &decision, &mut carried).await;
         // Last of all: whatever a record needs, the release has had its writes.
+        let store = self.sources.store(&observed.release);
         let Some(done) = carried_out(&observed, decision, &carried) else { return next };
         let again = memory.journal.keep(&self.desk(), &observed, &done, carried.status, now).await;
+        if let Some(store) = store {
+            memory.asking.begin(memory.ledger.as_mut(), store, &observed, now);
+        }
         if next == Next::Idle { again.map_or(next, Next::WakeAfter) } else { next }
     }
 
