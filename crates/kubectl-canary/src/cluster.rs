@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use canary_api::names::GROUP;
+use canary_api::names::{self, GROUP};
 use canary_api::{CanaryRelease, ReleaseRecord};
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -130,6 +130,16 @@ impl Cluster {
         let found = within(&doing, api.list(&wanted)).await?;
         // Items of a list have no kind of their own.
         found.items.into_iter().map(untyped).collect()
+    }
+
+    /// The record of a CanaryRelease's release, as the API server has it; none where there is none, or it may not be
+    /// read: what is shown of it is shown beside more.
+    pub async fn record(&self, id: &str, uid: &str) -> Option<Value> {
+        let name = names::record(id, uid);
+        let resource = ApiResource::erase::<ReleaseRecord>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let found = within("read the release's record", api.get_opt(&name)).await.ok().flatten()?;
+        untyped(found).ok()
     }
 
     /// The data of a ConfigMap; none where it is not there.

@@ -17,6 +17,7 @@ pub mod release;
 pub mod signature;
 pub mod store;
 pub mod table;
+pub mod trend;
 
 pub use args::Cli;
 pub use error::{Error, Exit};
