@@ -17,6 +17,10 @@ pub const ANNOTATION_ROLLING: &str = "canaryrelease.dev/rolling";
 pub const ANNOTATION_CHANGED_BY: &str = "canaryrelease.dev/changed-by";
 /// Annotation on the target or a route: break-glass, with the reason as its value.
 pub const ANNOTATION_OVERRIDE: &str = "canaryrelease.dev/override";
+/// Annotation of a pod template: the version that it is, for the record; else the image's tag is.
+pub const ANNOTATION_VERSION: &str = "canaryrelease.dev/version";
+/// Annotation of a pod template: how much the version changes, Major, Minor or Patch, for the record.
+pub const ANNOTATION_RELEASE_TYPE: &str = "canaryrelease.dev/release-type";
 /// Annotation stamped by admission beside [`ANNOTATION_OVERRIDE`]: who used it.
 pub const ANNOTATION_OVERRIDE_BY: &str = "canaryrelease.dev/override-by";
 /// Annotation on a split route: `<stable service>/<canary service>`, and where baseline pods have an entry of their

@@ -55,6 +55,28 @@ fn a_good_release_leaves_a_whole_record_in_few_writes() {
 }
 
 #[test]
+fn versions_and_type_come_from_the_templates_annotations_where_they_have_such() {
+    let mut world = World::new(json!({}));
+    world.arm();
+    let push = |world: &mut World, version: &str, kind: &str| {
+        let annotations = json!({"canaryrelease.dev/version": version, "canaryrelease.dev/release-type": kind});
+        world
+            .edit("Deployment", "web", JANE, "kubectl-edit", |target| {
+                target["spec"]["template"]["metadata"]["annotations"] = annotations;
+            })
+            .unwrap();
+        world.finish();
+    };
+    push(&mut world, "2026.11", "Major");
+    let first = world.record("web-1");
+    assert_eq!((first.version.as_str(), first.kind.as_str()), ("2026.11", "Major"));
+    push(&mut world, "2026.12", "huge");
+    let second = world.record("web-2");
+    assert_eq!((second.version.as_str(), second.version_before.as_str()), ("2026.12", "2026.11"));
+    assert_eq!(second.kind, "", "neither a type that there is nor semantic versions");
+}
+
+#[test]
 fn a_breach_is_recorded_with_its_figures_and_stable_is_measured_once_more() {
     let mut world = World::new(json!({}));
     world.arm();
