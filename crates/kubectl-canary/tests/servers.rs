@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use canary_report::evidence::sha256;
+use object_store::ObjectStoreExt as _;
 use serde_json::{Value, json};
 
 const RECORD: &str = include_str!("../../canary-report/tests/records/rolled-back.yaml");
@@ -61,6 +62,13 @@ fn store(folder: &Path) -> Server {
         std::thread::yield_now();
     }
     server
+}
+
+fn client(endpoint: &str) -> impl object_store::ObjectStore {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let builder = object_store::aws::AmazonS3Builder::new().with_bucket_name("evidence").with_region("us-east-1");
+    let builder = builder.with_access_key_id("lab").with_secret_access_key("lab-secret-key");
+    builder.with_endpoint(endpoint).with_allow_http(true).build().unwrap()
 }
 
 /// A folder that goes away with the test.
@@ -242,8 +250,13 @@ fn folders_are_kept_in_a_bucket_once_and_done_again_where_they_were_broken_off()
     assert_eq!((&again["present"], &again["collected"]), (&json!(1), &json!([])));
 
     // Broken off: without its list, and with a file that is not written again.
-    std::fs::remove_file(place.join("SHA256SUMS")).unwrap();
-    std::fs::write(place.join("sbom_v0.json"), "{}").unwrap();
+    let at = |file: &str| object_store::path::Path::from(format!("production/{named}/{file}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let bucket = client(&endpoint);
+        bucket.delete(&at("SHA256SUMS")).await.unwrap();
+        bucket.put(&at("sbom_v0.json"), "{}".into()).await.unwrap();
+    });
     let again: Value = serde_json::from_str(&good(&keep())).unwrap();
     assert_eq!(again["collected"][0]["folder"], named.as_str());
     assert!(!place.join("sbom_v0.json").exists());
