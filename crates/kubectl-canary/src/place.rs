@@ -4,6 +4,7 @@
 //! Folder and bucket are stores of the crate `object_store`. A crate that only signs S3 requests would add as many crates
 //! to the tree (14 against 16) and would leave retries, paging, conditional writes and the roles of cloud pods to us.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Place {
     store: Arc<dyn ObjectStore>,
     /// Below which folders are kept.
     prefix: Path,
+    /// Where it is a folder of this machine.
+    root: Option<PathBuf>,
     /// As people named it.
     pub name: String,
 }
@@ -68,7 +71,12 @@ impl Place {
             }
             std::fs::create_dir_all(to).map_err(|why| Error::Unwritable { file: clean::text(to), why })?;
             let store = LocalFileSystem::new_with_prefix(to).map_err(|error| fail(error.to_string()))?;
-            return Ok(Self { store: Arc::new(store.with_fsync(true)), prefix: Path::default(), name: to.to_owned() });
+            return Ok(Self {
+                store: Arc::new(store.with_fsync(true)),
+                prefix: Path::default(),
+                root: Some(to.into()),
+                name: to.to_owned(),
+            });
         };
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|error| fail(error.to_string()))?;
@@ -82,13 +90,13 @@ impl Place {
             )));
         }
         let store = bucket_store(bucket, endpoint).map_err(|error| fail(error.to_string()))?;
-        Ok(Self { store, prefix, name: to.to_owned() })
+        Ok(Self { store, prefix, root: None, name: to.to_owned() })
     }
 
     /// Of a store that is there already, for tests.
     #[cfg(test)]
     pub(crate) fn of(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, prefix: Path::default(), name: "memory".to_owned() }
+        Self { store, prefix: Path::default(), root: None, name: "memory".to_owned() }
     }
 
     fn at(&self, folder: &str, file: &str) -> Path {
@@ -165,8 +173,24 @@ impl Place {
         Ok(Some(sha256(list.as_bytes())))
     }
 
+    /// Takes away files that were begun and have their names not yet, `NAME#1`: the store does not list them.
+    fn sweep(&self, folder: &str) -> Result<(), Error> {
+        let Some(root) = &self.root else { return Ok(()) };
+        let Ok(entries) = std::fs::read_dir(root.join(folder)) else { return Ok(()) };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let begun = name.rsplit_once('#').is_some_and(|(_, number)| number.parse::<u32>().is_ok());
+            if begun && path.is_file() {
+                std::fs::remove_file(&path)
+                    .map_err(|why| Error::Unwritable { file: clean::text(&path.display().to_string()), why })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes away what an attempt that was broken off left, and this one will not write anew.
     async fn clear(&self, folder: &str, files: &[(String, String)]) -> Result<(), Error> {
+        self.sweep(folder)?;
         let wrong = |error| self.wrong(folder, &error);
         let below =
             folder.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |path, part| path.join(part));

@@ -57,6 +57,23 @@ async fn who_comes_second_overwrites_no_list() {
     assert_eq!(state, State::Finished { record: "other".to_owned(), sound: false });
 }
 
+#[tokio::test]
+async fn a_folder_of_this_machine_is_left_with_the_files_of_the_set_alone() {
+    let root = std::env::temp_dir().join(format!("kubectl-canary-place-{}", std::process::id()));
+    let place = Place::open(root.to_str().unwrap(), None).unwrap();
+    let folder = root.join("shop/orders-1");
+    std::fs::create_dir_all(&folder).unwrap();
+    for name in ["MANIFEST.txt", "sbom_v1.json", "report.html#1"] {
+        std::fs::write(folder.join(name), "old").unwrap();
+    }
+    assert!(place.write("shop/orders-1", &files(&["MANIFEST.txt", "record.yaml"])).await.unwrap().is_some());
+    let mut names: Vec<String> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["MANIFEST.txt", "SHA256SUMS", "record.yaml"]);
+    std::fs::remove_dir_all(&root).unwrap();
+}
+
 #[test]
 fn places_are_folders_or_buckets() {
     for (to, says) in [

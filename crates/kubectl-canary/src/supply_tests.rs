@@ -166,8 +166,11 @@ fn record(images: &[String]) -> ReleaseRecord {
     record
 }
 
+/// Names, and texts or why there are none.
+type Laid = Vec<(String, Result<String, String>)>;
+
 /// The names and texts of what a release's images add to the folder; and the text beside them.
-fn laid(record: &ReleaseRecord, images: &[Image]) -> (Vec<(String, Result<String, String>)>, String) {
+fn laid(record: &ReleaseRecord, images: &[Image]) -> (Laid, String) {
     let mut files = evidence::files(record);
     lay(record, images, Timestamp::UNIX_EPOCH, &mut files);
     let mine = |name: &str| ["sbom", "build_provenance"].iter().any(|start| name.starts_with(start));
@@ -393,6 +396,21 @@ async fn a_token_is_asked_for_with_the_password_only_at_the_registrys_own_host()
         let images = gather(&record, &both).await.unwrap();
         assert!(images[0].not_read.as_deref().is_some_and(|why| why.contains("is none")), "{odd}: {images:?}");
     }
+}
+
+#[tokio::test]
+async fn a_release_takes_so_many_bytes_and_no_more() {
+    let server = Server::start(None).await;
+    let image = server.push();
+    let several: Vec<(&str, Digest)> = (0..6)
+        .map(|number| (SPDX_TYPE, server.blob(format!("{{\"spdxVersion\": \"{number:980}\"}}").as_bytes())))
+        .collect();
+    server.attach(&image, &several);
+    let record = record(&[server.image(), format!("{}/shop/web@{image}", server.host)]);
+    let images = within(&record, &server.allowed(), 3500).await.unwrap();
+    let taken: Vec<usize> = images.iter().map(|image| image.found.len()).collect();
+    assert_eq!(taken, [4, 0]);
+    assert!(images[1].passed_over.iter().all(|why| why.contains("more than")), "{:?}", images[1].passed_over);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! `kubectl canary evidence` with real servers: a container registry and an S3-compatible store. `cargo xtask test` builds
 //! them and runs this with their places in CANARYRELEASE_REGISTRY and CANARYRELEASE_S3.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;

@@ -15,8 +15,6 @@ const PLATFORMS: usize = 8;
 const ARTIFACTS: usize = 64;
 /// Files that are taken of one image.
 const FILES: usize = 16;
-/// Bytes of them, all together.
-const BYTES: usize = 64 * 1024 * 1024;
 /// Words of what was passed over.
 const WORDS: usize = 40;
 /// How long all of it may take.
@@ -63,11 +61,11 @@ struct Candidate {
     manifest: Manifest,
 }
 
-/// Looks at an image.
+/// Looks at an image. Once it has given `room` bytes no more of its files are taken.
 ///
 /// # Errors
 /// Where its registry may be asked and does not answer, so that it is not known what there is.
-pub async fn look(name: &str, allowed: &Allowed) -> Result<Image, Why> {
+pub async fn look(name: &str, allowed: &Allowed, room: usize) -> Result<Image, Why> {
     let mut image = Image { name: clean::text(name), ..Image::default() };
     let reference = match Reference::parse(name) {
         Ok(reference) => reference,
@@ -89,7 +87,7 @@ pub async fn look(name: &str, allowed: &Allowed) -> Result<Image, Why> {
         }
         Err(why) => return Err(why),
     };
-    let looked = tokio::time::timeout(DEADLINE, read(&reference, &registry, &mut image)).await;
+    let looked = tokio::time::timeout(DEADLINE, read(&reference, &registry, room, &mut image)).await;
     match looked.unwrap_or_else(|_| Err(Why::Unreachable(format!("{} takes too long", reference.host)))) {
         Ok(()) => Ok(image),
         Err(Why::Unsound(why)) => {
@@ -100,7 +98,7 @@ pub async fn look(name: &str, allowed: &Allowed) -> Result<Image, Why> {
     }
 }
 
-async fn read(reference: &Reference, registry: &Registry<'_>, image: &mut Image) -> Result<(), Why> {
+async fn read(reference: &Reference, registry: &Registry<'_>, room: usize, image: &mut Image) -> Result<(), Why> {
     let wanted = match (&reference.digest, &reference.tag) {
         (Some(digest), _) => digest.to_string(),
         (None, tag) => {
@@ -118,7 +116,7 @@ async fn read(reference: &Reference, registry: &Registry<'_>, image: &mut Image)
     digests.extend(platforms);
     let candidates = candidates(registry, image, &digests, built_in).await?;
     for candidate in candidates {
-        take(registry, image, &digests, candidate).await?;
+        take(registry, image, &digests, room, candidate).await?;
     }
     // The image's own before those of its platforms; plain files before wrapped ones.
     let order = |one: &Attached| digests.iter().position(|digest| *digest == one.to);
@@ -205,7 +203,13 @@ async fn candidates(
 }
 
 /// Takes the files of an artifact that are SBOMs or provenance of the image.
-async fn take(registry: &Registry<'_>, image: &mut Image, digests: &[Digest], candidate: Candidate) -> Result<(), Why> {
+async fn take(
+    registry: &Registry<'_>,
+    image: &mut Image,
+    digests: &[Digest],
+    room: usize,
+    candidate: Candidate,
+) -> Result<(), Why> {
     let Candidate { to, by, manifest } = candidate;
     let said = manifest.artifact_type.or(manifest.config.map(|config| config.media_type)).unwrap_or_default();
     let files = if manifest.layers.is_empty() { manifest.blobs } else { manifest.layers };
@@ -224,8 +228,8 @@ async fn take(registry: &Registry<'_>, image: &mut Image, digests: &[Digest], ca
             continue;
         }
         let taken: usize = image.found.iter().map(|one| one.text.len()).sum();
-        if image.found.len() >= FILES || taken >= BYTES {
-            note(image, &format!("{digest}: more than {FILES} files or {BYTES} bytes"));
+        if image.found.len() >= FILES || taken >= room {
+            note(image, &format!("{digest}: more than {FILES} files of the image, or too many bytes of the release"));
             return Ok(());
         }
         let bytes = match registry.blob(&digest).await {

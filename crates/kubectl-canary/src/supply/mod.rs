@@ -26,6 +26,8 @@ use crate::Error;
 
 /// Images of a release that are looked at.
 const IMAGES: usize = 10;
+/// Bytes of attached files after which no more of a release are taken.
+const BYTES: usize = 64 * 1024 * 1024;
 
 /// The images of the candidate: those that the release changed before the others, in the order of the containers.
 #[must_use]
@@ -49,12 +51,19 @@ pub fn images(record: &ReleaseRecord) -> Vec<String> {
 /// # Errors
 /// Where a registry that may be asked does not answer: a folder without what it has would look complete.
 pub async fn gather(record: &ReleaseRecord, allowed: &Allowed) -> Result<Vec<Image>, Error> {
+    within(record, allowed, BYTES).await
+}
+
+async fn within(record: &ReleaseRecord, allowed: &Allowed, bytes: usize) -> Result<Vec<Image>, Error> {
     let mut found = Vec::new();
     if allowed.is_empty() {
         return Ok(found);
     }
+    let mut room = bytes;
     for name in images(record) {
-        found.push(look(&name, allowed).await.map_err(|why: Why| Error::Registry(why.words().to_owned()))?);
+        let image = look(&name, allowed, room).await.map_err(|why: Why| Error::Registry(why.words().to_owned()))?;
+        room = image.found.iter().fold(room, |room, file| room.saturating_sub(file.text.len()));
+        found.push(image);
     }
     Ok(found)
 }
