@@ -14,7 +14,8 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientConfigKey, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
+    BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    RetryConfig,
 };
 
 use crate::{Error, clean};
@@ -89,7 +90,7 @@ impl Place {
                 WAYS.get(1..).unwrap_or_default().join(", ")
             )));
         }
-        let store = bucket_store(bucket, endpoint).map_err(|error| fail(error.to_string()))?;
+        let store = bucket_store(bucket, endpoint).map_err(|error| fail(with_causes(&error)))?;
         Ok(Self { store, prefix, root: None, name: to.to_owned() })
     }
 
@@ -105,15 +106,7 @@ impl Place {
     }
 
     fn wrong(&self, folder: &str, error: &object_store::Error) -> Error {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(deeper) = cause {
-            let more = deeper.to_string();
-            if !text.contains(&more) {
-                text = format!("{text}: {more}");
-            }
-            cause = deeper.source();
-        }
+        let text = with_causes(error);
         Error::Place { place: clean::text(&format!("{}, {folder}", self.name)), why: clean::text(&text) }
     }
 
@@ -228,6 +221,20 @@ impl Place {
     }
 }
 
+/// What went wrong, and what that came from.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        let more = deeper.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = deeper.source();
+    }
+    text
+}
+
 fn bucket_store(bucket: &str, endpoint: Option<&str>) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
     // An error means that a provider is there already, which is what we want.
     let _present = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -240,7 +247,13 @@ fn bucket_store(bucket: &str, endpoint: Option<&str>) -> Result<Arc<dyn ObjectSt
         .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), format!("{}s", DEADLINE.as_secs()))
         .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::ConnectTimeout), "10s");
     if let Some(endpoint) = endpoint {
-        builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+        builder = builder.with_endpoint(endpoint);
+        if endpoint.starts_with("http://") {
+            // Without TLS no certificate of the system is needed; an image may have none.
+            let options = ClientOptions::new().with_allow_http(true).with_no_system_certificates(true);
+            builder = builder
+                .with_client_options(options.with_timeout(DEADLINE).with_connect_timeout(Duration::from_secs(10)));
+        }
     }
     let backoff = BackoffConfig { init_backoff: Duration::from_millis(200), ..BackoffConfig::default() };
     let retry = RetryConfig { backoff, max_retries: 4, retry_timeout: DEADLINE };

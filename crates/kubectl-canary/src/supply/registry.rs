@@ -118,16 +118,10 @@ impl<'a> Registry<'a> {
         let api = if image.host == "docker.io" { "registry-1.docker.io" } else { &image.host };
         let base = Url::parse(&format!("{scheme}://{api}/v2/{}/", image.repository));
         let base = base.map_err(|error| Why::Unsound(format!("{} is no address: {error}", image.host)))?;
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("kubectl-canary/", env!("CARGO_PKG_VERSION")))
-            // Each hop is looked at here.
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .timeout(DEADLINE)
-            .connect_timeout(Duration::from_secs(10));
-        let client = if plain { client.no_proxy() } else { client };
-        let client = client.build().map_err(|error| Why::Unreachable(format!("no HTTP client: {error}")))?;
+        let built = client(plain).build();
+        // Without TLS no certificate of the system is needed, but for redirects; an image may have none.
+        let built = if plain { built.or_else(|_| client(plain).tls_certs_only([]).build()) } else { built };
+        let client = built.map_err(|error| Why::Unreachable(format!("no HTTP client: {error}")))?;
         let authorization = Mutex::new(None);
         let (host, repository) = (image.host.as_str(), image.repository.as_str());
         Ok(Some(Self { allowed, host, repository, plain, base, client, authorization }))
@@ -360,6 +354,18 @@ impl<'a> Registry<'a> {
         let read: Token = serde_json::from_slice(&body).map_err(|_| unsound("gives a token that is none"))?;
         read.token.or(read.access_token).ok_or_else(|| unsound("gives a token that is none"))
     }
+}
+
+fn client(plain: bool) -> reqwest::ClientBuilder {
+    let client = reqwest::Client::builder()
+        .user_agent(concat!("kubectl-canary/", env!("CARGO_PKG_VERSION")))
+        // Each hop is looked at here.
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .timeout(DEADLINE)
+        .connect_timeout(Duration::from_secs(10));
+    if plain { client.no_proxy() } else { client }
 }
 
 fn basic(login: &Login) -> String {
