@@ -13,8 +13,8 @@ pub mod harmless;
 pub mod notes;
 pub mod report;
 
-pub use notes::{Style, notes};
-pub use report::report;
+pub use notes::{Style, notes, notes_of};
+pub use report::{report, report_of};
 
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
