@@ -11,6 +11,7 @@ pub mod facts;
 pub mod figure;
 pub mod harmless;
 pub mod notes;
+pub mod over_time;
 pub mod report;
 
 pub use notes::{Style, notes, notes_of};

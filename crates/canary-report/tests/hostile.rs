@@ -83,11 +83,21 @@ fn fill(value: &mut Value, key: &str, text: &str) {
     }
 }
 
-fn filled(record: &Value, text: &str) -> ReleaseRecord {
-    let mut record = record.clone();
+fn filled(plain: &Value, text: &str) -> ReleaseRecord {
+    let mut record = plain.clone();
     fill(&mut record["spec"], "", text);
     fill(&mut record["status"], "", text);
     fill(&mut record["metadata"], "labels", text);
+    // What is written of moments are numbers; which gate they are of, and in which unit, are words.
+    let moments = |series: &mut Value, from: &Value| {
+        for part in ["whole", "around"] {
+            if let Some(points) = from.get(part) {
+                series[part] = points.clone();
+            }
+        }
+    };
+    let (filled, kept) = (record["status"]["series"].as_array_mut(), plain["status"]["series"].as_array());
+    filled.into_iter().flatten().zip(kept.into_iter().flatten()).for_each(|(series, from)| moments(series, from));
     // Two rollbacks of one id are both this release's own.
     record["status"]["id"] = text.into();
     serde_json::from_value(record).unwrap()

@@ -29,15 +29,13 @@ pub(super) fn take(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &Relea
     let figures = &tick.seen.measured.figures;
     let since = figures.since.map_or_else(String::new, |at| format!(", since {} UTC", at.strftime("%H:%M:%S")));
     let place = Place { stage: &format!("{stage}{since}"), alone: without_stable(tick) };
+    // A reason may be none any more; one that still is comes again.
+    if !figures.gauges.is_empty() {
+        let reason = |row: &Compared| row.before == NOT_MEASURED && row.after == NOT_MEASURED;
+        record.comparison.retain(|row| row.metric.contains(": ") || !reason(row));
+    }
     for durations in &figures.durations {
         of_durations(record, tick, is, durations, place);
-    }
-    // A reason that is none any more.
-    if !figures.gauges.is_empty() {
-        let gates = tick.spec.gates.iter().any(|gate| gate.value.is_some());
-        record.comparison.retain(|row| {
-            row.before != NOT_MEASURED || row.after != NOT_MEASURED || gates && row.metric.contains(": ")
-        });
     }
     for gauge in &figures.gauges {
         of_gauge(record, gauge, place);

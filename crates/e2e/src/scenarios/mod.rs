@@ -4,6 +4,7 @@ pub mod beside;
 pub mod commands;
 pub mod deletion;
 pub mod faults;
+pub mod figures;
 pub mod gitops;
 pub mod hold;
 pub mod hostile;

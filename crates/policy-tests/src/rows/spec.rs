@@ -25,8 +25,18 @@ fn stages(weights: &[&str]) -> Value {
     json!({"stages": weights.iter().map(|weight| json!({"weight": weight, "duration": "1m"})).collect::<Vec<_>>()})
 }
 
+/// Compared queries of these names and texts.
+fn comparison(queries: &[(&str, &str)]) -> Value {
+    json!({"comparison": queries.iter().map(|(name, query)| json!({"name": name, "query": query})).collect::<Vec<_>>()})
+}
+
 fn of_fields() -> Vec<(Value, &'static str)> {
+    let of_pods = "max(up{pod=~\"$pods\"})";
     vec![
+        (comparison(&[("a", of_pods), ("a", of_pods)]), "names of compared queries must be unique"),
+        (comparison(&[("DB P95", of_pods)]), "a compared query's name is lower case letters"),
+        (comparison(&[("a", "max(up)")]), "a compared query names the pods of one version"),
+        (comparison(&[("q", of_pods); 11]), "must have at most 10 items"),
         (json!({"interval": "500ms"}), "interval must be from 1s to 10m"),
         (json!({"drain": "2h"}), "drain must be at most 1h"),
         (json!({"soak": "200h"}), "soak must be at most 168h"),
@@ -95,7 +105,7 @@ pub(super) fn rows() -> Vec<Row> {
         Row {
             promise: "what is right is not refused",
             who: "joe",
-            what: "creation with baseline pods and a gate relative to Stable; a gate by Service; a warm-up",
+            what: "creation with baseline pods and a gate relative to Stable; a gate by Service; a warm-up; compared queries",
             expected: "accepted",
             check: |case| {
                 let relative = json!({"name": "r", "relative": {"counter": "c", "margin": "10%"}, "warmUp": "30s"});
@@ -103,7 +113,11 @@ pub(super) fn rows() -> Vec<Row> {
                 merge(&mut beside, &json!({"baseline": {"pods": true}}));
                 let edge =
                     json!({"name": "e", "by": "Service", "errorRate": {"bad": "b", "total": "t", "limit": "1%"}});
-                for fields in [beside, gates(&edge), stages(&["0.1%", "99.9%", "100%"])] {
+                let compared = comparison(&[
+                    ("db-p95", "max by (pod) (up{pod=~\"$pods\"})"),
+                    ("other", "sum(up{pod=~\"$pods\"})"),
+                ]);
+                for fields in [compared, beside, gates(&edge), stages(&["0.1%", "99.9%", "100%"])] {
                     with(case, &fields).accepted()?;
                 }
                 Ok(())
