@@ -14,6 +14,7 @@ pub mod effect;
 pub mod evidence;
 pub mod gates;
 pub mod hpa;
+pub mod job;
 pub mod know;
 pub mod object;
 pub mod observed;
