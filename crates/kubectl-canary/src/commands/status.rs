@@ -48,6 +48,9 @@ pub struct View {
     pub stages: Vec<StageView>,
     /// The gates as they were last judged.
     pub gates: Vec<GateStatus>,
+    /// Jobs that run, or did not end well, one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<String>,
     /// When the clock that runs now ends, at the earliest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ends: Option<Timestamp>,
@@ -136,6 +139,7 @@ pub fn view(release: &Release, now: Timestamp) -> Result<View, Error> {
         weight: under_way.map_or_else(String::new, |current| current.weight.clone()),
         stages: release.spec.as_ref().map_or_else(Vec::new, |spec| stages(spec, status, now)),
         gates: status.gates.clone(),
+        jobs: status.summary.iter().filter_map(|line| line.strip_prefix("Job ")).map(str::to_owned).collect(),
         ends,
         left,
         left_in_all: under_way.zip(release.spec.as_ref()).and_then(|(current, spec)| in_all(spec, current, left)),
@@ -348,6 +352,9 @@ pub fn render(view: &View, paint: Paint) -> String {
         }
     };
     line("now", &view.message);
+    for (index, job) in view.jobs.iter().enumerate() {
+        line(if index == 0 { "jobs" } else { "" }, job);
+    }
     line("time left", &time_left(view));
     line("next", &view.next);
     if !view.command.is_empty() {

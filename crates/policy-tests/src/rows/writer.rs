@@ -61,6 +61,59 @@ pub(super) fn rows() -> Vec<Row> {
             },
         },
         Row {
+            promise: "no escalation by a CanaryRelease: the jobs",
+            who: "a user who gains the rights one by one",
+            what: "a spec with a job; the same without jobs",
+            expected: "refused by name of the right that lacks, until none does; without jobs never",
+            check: |case| {
+                let user = format!("{}:{}", case.namespace(), case.name);
+                let all = json!(["get", "create", "update", "patch"]);
+                let mut rules = vec![
+                    json!({"apiGroups": ["canaryrelease.dev"], "resources": ["canaryreleases"], "verbs": all}),
+                    json!({"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["update"]}),
+                    json!({"apiGroups": ["gateway.networking.k8s.io"], "resources": ["httproutes"], "verbs": ["update"]}),
+                ];
+                let role = |rules: &[Value]| {
+                    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+                        "metadata": {"name": case.name, "namespace": case.namespace()}, "rules": rules})
+                };
+                case.create(&role(&rules))?;
+                case.create(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+                    "metadata": {"name": case.name, "namespace": case.namespace()},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": case.name},
+                    "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}]}))?;
+                eventually(|| create(case, &user, &case.canary_release()).accepted().map(drop))?;
+                let mut with = case.canary_release();
+                let jobs = json!([{"name": "smoke", "cronJob": "smoke", "at": "Stage"}]);
+                merge(&mut with, &json!({"metadata": {"name": format!("{}-jobs", case.name)}, "spec": {"jobs": jobs}}));
+                let lacks = [
+                    (
+                        "verb \"create\" on jobs.batch",
+                        json!({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]}),
+                    ),
+                    (
+                        "verb \"get\" on cronjobs.batch \"smoke\"",
+                        json!({"apiGroups": ["batch"], "resources": ["cronjobs"], "resourceNames": ["smoke"], "verbs": ["get"]}),
+                    ),
+                    (
+                        "verb \"get\" on pods/log",
+                        json!({"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}),
+                    ),
+                ];
+                for (words, rule) in lacks {
+                    eventually(|| {
+                        create(case, &user, &with)
+                            .refused(&["it runs jobs", words])
+                            .or_else(|_| create(case, &user, &with).refused(&["may not write CanaryRelease", words]))
+                    })?;
+                    rules.push(rule);
+                    let granted = role(&rules).to_string();
+                    case.kubectl_with("", &["apply", "-f", "-"], Some(&granted)).accepted()?;
+                }
+                eventually(|| create(case, &user, &with).accepted().map(drop))
+            },
+        },
+        Row {
             promise: "who may do it by hand may write it",
             who: "joe, a GitOps tool",
             what: "create, update of the spec, apply",
