@@ -98,7 +98,8 @@ fn place(job: &JobRecord) -> String {
 
 /// The name of a run's file: that of the template where it has one for what the log tells of.
 fn name(record: &ReleaseRecord, status: &ReleaseRecordStatus, job: &JobRecord) -> String {
-    let weight = (job.at == "Stage").then(|| part(job.weight.trim_end_matches('%')));
+    let short = |text: &str| part(&part(text).chars().take(40).collect::<String>());
+    let weight = (job.at == "Stage").then(|| short(job.weight.trim_end_matches('%')));
     match (job.evidence.as_str(), weight) {
         ("DatabaseHealth", Some(weight)) => format!("db_health_stage_{weight}.txt"),
         ("Pooler", Some(weight)) => format!("pgbouncer_stage_{weight}.txt"),
@@ -107,8 +108,10 @@ fn name(record: &ReleaseRecord, status: &ReleaseRecordStatus, job: &JobRecord) -
         ("LsnBefore", _) => "pitr_lsn_before.txt".to_owned(),
         ("LsnAfter", _) => "pitr_lsn_after.txt".to_owned(),
         ("Restore", _) => restore(status, job),
-        (_, Some(weight)) => format!("job_{}_stage_{weight}.txt", part(&job.name)),
-        (_, None) => format!("job_{}_{}.txt", part(&job.name), part(&place(job).replace("the ", "").replace(' ', "_"))),
+        (_, Some(weight)) => format!("job_{}_stage_{weight}.txt", short(&job.name)),
+        (_, None) => {
+            format!("job_{}_{}.txt", short(&job.name), short(&place(job).replace("the ", "").replace(' ', "_")))
+        }
     }
 }
 
