@@ -67,7 +67,7 @@ fn ran<'a>(
     };
     ensure!(job.result == result, "job {name} at {stage:?} is {}: {}", job.result, job.message);
     ensure!(job.exit_code == Some(code), "job {name} has exit code {:?}", job.exit_code);
-    ensure!(job.log.contains("\"answers\"") || job.log.contains("total"), "job {name} logged {:?}", job.log);
+    ensure!(job.log.contains("p95_ms"), "job {name} logged {:?}", job.log);
     ensure!(job.log_note.starts_with("container load of pod "), "{}", job.log_note);
     ensure!(job.started.is_some() && job.ended.is_some(), "job {name} has no times");
     Ok(job)
