@@ -44,7 +44,7 @@ pub fn from_cron_job(cron_job: &Value, run: &Run<'_>) -> Value {
     let mut spec = cron_job.pointer("/spec/jobTemplate/spec").cloned().unwrap_or_else(|| json!({}));
     if let Some(fields) = spec.as_object_mut() {
         fields.entry("ttlSecondsAfterFinished").or_insert_with(|| json!(KEPT_SECONDS));
-        annotate(entry(entry(fields, "template"), "metadata"), &told);
+        annotate(fields, &told);
     }
     json!({
         "apiVersion": "batch/v1",
@@ -78,21 +78,20 @@ fn told(run: &Run<'_>) -> BTreeMap<String, String> {
 }
 
 /// An object's field that is an object; made where it is none.
-fn entry<'a>(fields: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String, Value> {
+fn entry<'a>(fields: &'a mut Map<String, Value>, name: &str) -> Option<&'a mut Map<String, Value>> {
     let slot = fields.entry(name).or_insert_with(|| json!({}));
     if !slot.is_object() {
         *slot = json!({});
     }
-    match slot {
-        Value::Object(found) => found,
-        // It was made one just now.
-        _ => unreachable!("a map"),
-    }
+    slot.as_object_mut()
 }
 
-fn annotate(metadata: &mut Map<String, Value>, told: &BTreeMap<String, String>) {
-    let annotations = entry(metadata, "annotations");
-    annotations.extend(told.iter().map(|(key, value)| (key.clone(), json!(value))));
+/// Puts what is told on the pods of a Job's spec.
+fn annotate(spec: &mut Map<String, Value>, told: &BTreeMap<String, String>) {
+    let metadata = entry(spec, "template").and_then(|template| entry(template, "metadata"));
+    if let Some(annotations) = metadata.and_then(|metadata| entry(metadata, "annotations")) {
+        annotations.extend(told.iter().map(|(key, value)| (key.clone(), json!(value))));
+    }
 }
 
 /// How far a Job is.
@@ -303,7 +302,7 @@ mod tests {
         let told = teller(&[early.clone(), late, others.clone()], "j").unwrap();
         assert_eq!(told, Teller { pod: "bb".to_owned(), container: "two".to_owned(), exit_code: Some(4) });
         let good = pod("dddd", "j", &[("one", 0, "2026-01-01T00:00:01Z")]);
-        assert_eq!(teller(&[good.clone()], "j").unwrap().exit_code, Some(0));
+        assert_eq!(teller(std::slice::from_ref(&good), "j").unwrap().exit_code, Some(0));
         assert_eq!(teller(&[early, good], "j").unwrap().pod, "a");
         assert_eq!(teller(&[others], "j"), None);
     }
