@@ -397,6 +397,9 @@ pub struct ReleaseRecordStatus {
     pub gates: Vec<GatePlan>,
     /// `<name>-<number>` of the release.
     pub id: String,
+    /// The jobs that the release ran, in the order in which they were due, each attempt by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<JobRecord>,
     /// What was left out of this record for want of room, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
@@ -567,6 +570,50 @@ pub struct Figure {
     /// The value; none where only `low` is known: it is above that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
+}
+
+/// One run of a job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JobRecord {
+    /// BeforeStart, Stage, AfterRollback or AfterPromotion.
+    pub at: String,
+    /// Which run of it at this place it is, from 1.
+    pub attempt: u32,
+    /// The CronJob it was made from.
+    pub cron_job: String,
+    /// When it was seen to have ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Time>,
+    /// What its log tells of: DatabaseHealth, Pooler, Logs, Scan, LsnBefore, LsnAfter, Restore or Other.
+    pub evidence: String,
+    /// Exit code of the container that decided, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Name of the Job.
+    pub job: String,
+    /// The end of its log: at most 40 lines and 2 KiB, without control characters.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub log: String,
+    /// Of which pod and container the log is, whether its beginning is cut off, or why there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub log_note: String,
+    /// Why the result is what it is, where that is not plain.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Its name in the CanaryRelease.
+    pub name: String,
+    /// Succeeded, Failed, NotRun (it could not be run) or Unfinished (it was not waited for); Running until then.
+    pub result: String,
+    /// Number of the stage, from 1; absent where it was not run at a stage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<i32>,
+    /// When it was due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    /// Weight of that stage, such as `5%`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub weight: String,
 }
 
 /// One rollback.

@@ -15,6 +15,7 @@ pub mod evidence;
 pub mod figures;
 pub mod gates;
 pub mod hpa;
+pub mod job;
 pub mod know;
 pub mod object;
 pub mod observed;

@@ -59,12 +59,12 @@ pub fn rollback_names(rollback: &RollbackRecord) -> Option<RollbackNames> {
     })
 }
 
-fn stamp(at: Timestamp) -> String {
+pub(crate) fn stamp(at: Timestamp) -> String {
     at.strftime("%Y%m%dT%H%M%SZ").to_string()
 }
 
 /// A text as part of a file's name.
-fn part(text: &str) -> String {
+pub(crate) fn part(text: &str) -> String {
     let sign = |sign: char| if sign.is_ascii_alphanumeric() || "._-".contains(sign) { sign } else { '-' };
     let shown: String = line(text).chars().map(sign).take(60).collect();
     let shown = shown.trim_matches(['-', '.']).to_owned();
@@ -126,6 +126,7 @@ fn listed(record: &ReleaseRecord) -> Vec<File> {
             files.push(file);
         }
     }
+    crate::jobs::add_to(&mut files, record, status);
     files
 }
 

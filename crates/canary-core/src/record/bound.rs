@@ -1,6 +1,6 @@
-//! Keeps a record small, whatever goes into it: first the middle of the timeline goes, then figures over time are
-//! thinned, then what can be told in fewer words, then the figures of stages that passed, then texts are cut. What was
-//! left out is said in the record.
+//! Keeps a record small, whatever goes into it: first logs of jobs that succeeded are cut, then the middle of the
+//! timeline goes, then figures over time are thinned, then what can be told in fewer words, then the figures of stages
+//! that passed and all logs but those of jobs that failed, then texts are cut. What was left out is said in the record.
 
 use canary_api::{GateRecord, ReleaseRecordStatus, TimelineEntry, Version};
 
@@ -21,26 +21,32 @@ pub fn bound(mut record: ReleaseRecordStatus) -> ReleaseRecordStatus {
     if size(&record) <= LIMIT {
         return record;
     }
-    let steps: [fn(&mut ReleaseRecordStatus); 6] = [
+    let steps: [fn(&mut ReleaseRecordStatus); 7] = [
+        |record| cut_logs(record, 512, 2048),
         |record| thin(record, TIMELINE[0]),
         |record| thin_series(record, SERIES[0]),
         |record| {
             thin_series(record, SERIES[1]);
+            cut_logs(record, 0, 1024);
             quieten(record);
             thin(record, TIMELINE[1]);
         },
         |record| {
+            cut_logs(record, 0, 512);
             drop_passed(record);
             thin(record, TIMELINE[1]);
         },
         |record| {
             thin_series(record, SERIES[2]);
+            cut_logs(record, 0, 160);
             shorten(record, 160, 16);
             drop_figures(record, false);
             thin(record, TIMELINE[2]);
         },
         |record| {
             thin_series(record, 0);
+            cut_logs(record, 0, 0);
+            drop_jobs(record);
             shorten(record, 60, 8);
             drop_figures(record, true);
             thin(record, TIMELINE[3]);
@@ -59,10 +65,41 @@ fn size(record: &ReleaseRecordStatus) -> usize {
     serde_json::to_vec(record).map_or(0, |text| text.len())
 }
 
-fn say(record: &mut ReleaseRecordStatus, what: &str) {
+pub(super) fn say(record: &mut ReleaseRecordStatus, what: &str) {
     if !record.left_out.iter().any(|said| said == what) {
         record.left_out.push(what.to_owned());
     }
+}
+
+/// Keeps the ends of the jobs' logs: so many bytes of those that succeeded, and of the others.
+fn cut_logs(record: &mut ReleaseRecordStatus, good: usize, bad: usize) {
+    let mut any = false;
+    for one in &mut record.jobs {
+        let most = if one.result == "Succeeded" { good } else { bad };
+        if one.log.len() > most {
+            let mut from = one.log.len().saturating_sub(most);
+            while !one.log.is_char_boundary(from) {
+                from = from.saturating_add(1);
+            }
+            one.log = one.log.split_off(from);
+            any = true;
+        }
+    }
+    if any {
+        say(record, "the beginnings of jobs' logs, or the logs as a whole");
+    }
+}
+
+/// Of the jobs only the last few that did not succeed.
+fn drop_jobs(record: &mut ReleaseRecordStatus) {
+    const MOST: usize = 12;
+    if record.jobs.len() <= MOST {
+        return;
+    }
+    record.jobs.retain(|one| one.result != "Succeeded");
+    let surplus = record.jobs.len().saturating_sub(MOST);
+    record.jobs.drain(..surplus);
+    say(record, "runs of jobs that succeeded");
 }
 
 /// Takes entries out of the timeline's middle until all fits, or so few are left.
@@ -155,6 +192,9 @@ fn shorten(record: &mut ReleaseRecordStatus, characters: usize, images: usize) {
         &mut record.outcome,
     ];
     heads.into_iter().for_each(trim);
+    for one in &mut record.jobs {
+        [&mut one.message, &mut one.log_note, &mut one.cron_job].into_iter().for_each(trim);
+    }
     for plan in &mut record.gates {
         [&mut plan.gate, &mut plan.limit].into_iter().for_each(trim);
     }

@@ -450,3 +450,50 @@ proptest! {
         }
     }
 }
+
+/// A record with so many runs of jobs, each with as long a log as there may be.
+fn with_logs(runs: usize, result: &str) -> ReleaseRecordStatus {
+    let one = |number: usize| canary_api::JobRecord {
+        name: format!("job-{number}"),
+        at: "Stage".to_owned(),
+        attempt: 1,
+        job: format!("web-1-job-{number}"),
+        result: result.to_owned(),
+        log: format!("{}\nthe end", "\u{1F600}\"\\ ".repeat(290)),
+        log_note: "container c of pod p".to_owned(),
+        ..canary_api::JobRecord::default()
+    };
+    ReleaseRecordStatus { id: "web-1".to_owned(), jobs: (0..runs).map(one).collect(), ..ReleaseRecordStatus::default() }
+}
+
+#[test]
+fn logs_of_jobs_make_no_record_too_large_and_their_ends_stay_longest_where_they_failed() {
+    for runs in [5, 25, 60, 500] {
+        let good = bound(with_logs(runs, "Succeeded"));
+        assert!(size(&good) <= LIMIT, "{runs}: {}", size(&good));
+        let bad = bound(with_logs(runs, "Failed"));
+        assert!(size(&bad) <= LIMIT, "{runs}: {}", size(&bad));
+        assert_eq!(bound(bad.clone()), bad);
+        let cut = |record: &ReleaseRecordStatus| record.jobs.iter().any(|one| one.log.len() < 1000);
+        assert_eq!(!good.left_out.is_empty(), cut(&good) || good.jobs.len() < runs, "{runs}: {:?}", good.left_out);
+        let longest = |record: &ReleaseRecordStatus| record.jobs.iter().map(|one| one.log.len()).max();
+        assert!(longest(&bad) >= longest(&good), "{runs}");
+    }
+    let some = bound(with_logs(25, "Succeeded"));
+    assert!(some.jobs.iter().all(|one| one.log.ends_with("the end") && one.log.len() <= 512), "{some:?}");
+}
+
+#[test]
+fn a_log_is_noted_once_and_never_for_a_job_that_did_not_run() {
+    let mut record = with_logs(2, "Succeeded");
+    record.jobs[0].log.clear();
+    record.jobs[0].log_note.clear();
+    record.jobs[1] = canary_api::JobRecord { result: "NotRun".to_owned(), ..record.jobs[0].clone() };
+    assert_eq!(logs_to_read(&record), ["web-1-job-0"]);
+    let log = JobLog { exit_code: Some(0), text: "fine".to_owned(), note: "container c".to_owned() };
+    let record = note_log(record, "web-1-job-0", &log);
+    assert_eq!((record.jobs[0].log.as_str(), record.jobs[0].exit_code), ("fine", Some(0)));
+    assert!(logs_to_read(&record).is_empty());
+    let other = JobLog { text: "other".to_owned(), ..log };
+    assert_eq!(note_log(record.clone(), "web-1-job-0", &other), record);
+}

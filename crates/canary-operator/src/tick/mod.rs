@@ -21,6 +21,7 @@ use std::{
 use canary_api::{CanaryRelease, CanaryReleaseStatus, Gate, Phase};
 use canary_core::{
     Decision, Effect, Fetched, Kind, decide,
+    observed::Refusal,
     record::{Carried, carried_out},
 };
 use canary_counters::LabelNames;
@@ -56,6 +57,8 @@ const REFRESH: Duration = Duration::from_secs(60);
 const REWORD: Duration = Duration::from_secs(5);
 /// After a write, how soon to look at what came of it where nothing wakes us.
 const FOLLOW_UP: Duration = Duration::from_millis(300);
+/// A Job that could not be created, after this long.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// After a conflict.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -144,6 +147,21 @@ struct Memory {
     written: Option<Instant>,
     journal: Journal,
     asking: Asking,
+    /// Jobs that could not be created, and when that was.
+    refused: BTreeMap<String, (Instant, Refusal)>,
+}
+
+impl Memory {
+    /// Jobs that could not be created, of those that are still wanted.
+    fn refusals(&mut self, release: &CanaryRelease) -> BTreeMap<String, Refusal> {
+        let current = release.status.as_ref().and_then(|status| status.current.as_ref());
+        let wanted = |job: &str| {
+            current.is_some_and(|current| current.jobs.iter().any(|run| run.job == job && run.state.is_open()))
+        };
+        self.refused.retain(|job, _| wanted(job));
+        let now = |at: &Instant, refusal: &Refusal| Refusal { fresh: at.elapsed() < TRY_AGAIN, ..refusal.clone() };
+        self.refused.iter().map(|(job, (at, refusal))| (job.clone(), now(at, refusal))).collect()
+    }
 }
 
 impl ReleaseTicker {
@@ -186,6 +204,7 @@ impl ReleaseTicker {
         };
         let policies = self.policies.borrow().0.clone();
         let mut observed = observe::cluster(&self.client, release, &policies).await;
+        observed.jobs.refused = memory.refusals(&observed.release);
         let source = self.sources.of(&observed.release);
         observed.provider_problem = source.as_ref().err().cloned();
         observed.names_pods = source.as_ref().is_ok_and(Source::names_pods);
@@ -239,8 +258,11 @@ impl ReleaseTicker {
         }
         carried.status = true;
         let effects = &decision.effects;
-        if let Err(error) = apply::effects(&self.client, &key.namespace, effects, |_| true, &mut carried.effects).await
-        {
+        let done = &mut carried.effects;
+        let refused = |name: &str, why: Refusal| {
+            memory.refused.insert(name.to_owned(), (Instant::now(), why));
+        };
+        if let Err(error) = apply::effects(&self.client, &key.namespace, effects, |_| true, done, refused).await {
             return self.ended("apply", decision, &error);
         }
         if !write && !decision.notes.is_empty() {
@@ -258,7 +280,8 @@ impl ReleaseTicker {
     async fn despite(&self, key: &ObjectKey, decision: &Decision, error: &CallError, carried: &mut Carried) -> Next {
         let (effects, done) = (&decision.effects, &mut carried.effects);
         let back = Effect::gives_traffic_back;
-        if let Err(second) = apply::effects(&self.client, &key.namespace, effects, back, done).await {
+        let no_job = |_: &str, _: Refusal| {};
+        if let Err(second) = apply::effects(&self.client, &key.namespace, effects, back, done, no_job).await {
             tracing::warn!("traffic could not be given back: {second}");
         }
         self.ended("record", decision, error)

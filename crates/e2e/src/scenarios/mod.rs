@@ -8,6 +8,7 @@ pub mod figures;
 pub mod gitops;
 pub mod hold;
 pub mod hostile;
+pub mod jobs;
 pub mod odd_targets;
 pub mod promotion;
 pub mod revert;
@@ -112,6 +113,12 @@ pub fn all() -> Vec<Scenario> {
             "baseline-pods",
             "baseline pods: three weights, like compared with like; lost ones stop nothing; a worse version is reverted",
             beside::compared_with_pods_beside_the_canarys
+        ),
+        scenario!(
+            "jobs",
+            "jobs by reference: their exit codes decide, their logs are in the record; what fails reverts though gates pass",
+            jobs::exit_codes_decide_and_logs_are_kept,
+            quick
         ),
         scenario!("bad-3", "release that turns bad at stage 3 reverted", revert::turns_bad_at_stage_3_reverted, quick),
         scenario!(

@@ -53,6 +53,9 @@ pub struct View {
     /// Their last figures, where the release's record holds such.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trends: Vec<Trend>,
+    /// Jobs that run, or did not end well, one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<String>,
     /// When the clock that runs now ends, at the earliest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ends: Option<Timestamp>,
@@ -150,6 +153,7 @@ pub fn view(release: &Release, now: Timestamp) -> Result<View, Error> {
         stages: release.spec.as_ref().map_or_else(Vec::new, |spec| stages(spec, status, now)),
         gates: status.gates.clone(),
         trends: Vec::new(),
+        jobs: status.summary.iter().filter_map(|line| line.strip_prefix("Job ")).map(str::to_owned).collect(),
         ends,
         left,
         left_in_all: under_way.zip(release.spec.as_ref()).and_then(|(current, spec)| in_all(spec, current, left)),
@@ -362,6 +366,9 @@ pub fn render(view: &View, paint: Paint) -> String {
         }
     };
     line("now", &view.message);
+    for (index, job) in view.jobs.iter().enumerate() {
+        line(if index == 0 { "jobs" } else { "" }, job);
+    }
     line("time left", &time_left(view));
     line("next", &view.next);
     if !view.command.is_empty() {

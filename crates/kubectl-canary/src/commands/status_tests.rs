@@ -229,3 +229,18 @@ fn many_stages_still_fit_a_screen() {
     assert!(lines.iter().all(|line| line.chars().count() <= 121), "{lines:?}");
     assert!(lines[1].ends_with("100%"));
 }
+
+#[test]
+fn jobs_that_run_or_did_not_end_well_have_a_line_each() {
+    let mut status = baking();
+    status["summary"] = json!([
+        "Job db at stage 2/4: Failed: exit code 3 of container db (orders-3-db-s2-1-0c1d2)",
+        "Job smoke at stage 2/4: Running (orders-3-smoke-s2-1-77e01)",
+        "What to do: nothing",
+    ]);
+    let shown = screen(status, 9);
+    let lines = "  jobs        db at stage 2/4: Failed: exit code 3 of container db (orders-3-db-s2-1-0c1d2)
+              smoke at stage 2/4: Running (orders-3-smoke-s2-1-77e01)
+";
+    assert!(shown.contains(lines), "{shown}");
+}

@@ -50,6 +50,24 @@ fn of_fields() -> Vec<(Value, &'static str)> {
     ]
 }
 
+fn of_jobs() -> Vec<(Value, &'static str)> {
+    let job = |more: Value| {
+        let mut job = json!({"name": "smoke", "cronJob": "smoke", "at": "Stage"});
+        merge(&mut job, &more);
+        job
+    };
+    let one = |more: Value| json!({"jobs": [job(more)]});
+    vec![
+        (json!({"jobs": [job(json!({})), job(json!({"at": "BeforeStart"}))]}), "job names must be unique"),
+        (one(json!({"name": "Smoke"})), "a job's name is lower case letters, digits and '-'"),
+        (one(json!({"at": "BeforeStart", "stages": ["10%"]})), "stages is for a job at Stage"),
+        (one(json!({"stages": ["11%"]})), "each of a job's stages must be the weight of a stage"),
+        (one(json!({"deadline": "1s"})), "a job's deadline must be from 5s to 24h"),
+        (one(json!({"at": "AfterRollback", "onFailure": "Revert"})), "its onFailure can only be Record"),
+        (one(json!({"at": "AfterPromotion", "onFailure": "Pause"})), "its onFailure can only be Record"),
+    ]
+}
+
 fn of_gates() -> Vec<(Value, &'static str)> {
     let baseline = json!({"name": "r", "relative": {"counter": "c", "to": "Baseline", "margin": "10%"}});
     let relative = json!({"name": "r", "relative": {"counter": "c", "to": "Stable", "margin": "10%"}, "warmUp": "30s"});
@@ -97,7 +115,7 @@ pub(super) fn rows() -> Vec<Row> {
             expected: "refused, with the rule's own sentence",
             check: |case| {
                 with(case, &json!({})).accepted()?;
-                of_fields().iter().chain(&of_gates()).try_for_each(|(fields, words)| {
+                of_fields().iter().chain(&of_gates()).chain(&of_jobs()).try_for_each(|(fields, words)| {
                     with(case, fields).refused(&[words]).map_err(|error| format!("{fields}: {error}"))
                 })
             },
@@ -105,7 +123,7 @@ pub(super) fn rows() -> Vec<Row> {
         Row {
             promise: "what is right is not refused",
             who: "joe",
-            what: "creation with baseline pods and a gate relative to Stable; a gate by Service; a warm-up; compared queries",
+            what: "creation with baseline pods and a gate relative to Stable; a gate by Service; a warm-up; compared queries; jobs at each place",
             expected: "accepted",
             check: |case| {
                 let relative = json!({"name": "r", "relative": {"counter": "c", "margin": "10%"}, "warmUp": "30s"});
@@ -117,7 +135,18 @@ pub(super) fn rows() -> Vec<Row> {
                     ("db-p95", "max by (pod) (up{pod=~\"$pods\"})"),
                     ("other", "sum(up{pod=~\"$pods\"})"),
                 ]);
-                for fields in [compared, beside, gates(&edge), stages(&["0.1%", "99.9%", "100%"])] {
+                let job = |name: &str, more: Value| {
+                    let mut job = json!({"name": name, "cronJob": "smoke"});
+                    merge(&mut job, &more);
+                    job
+                };
+                let jobs = json!({"jobs": [
+                    job("a", json!({"at": "BeforeStart", "onFailure": "Revert"})),
+                    job("b", json!({"at": "Stage", "stages": ["10.0%", "100%"], "evidence": "DatabaseHealth"})),
+                    job("c", json!({"at": "AfterRollback", "onFailure": "Record"})),
+                    job("d", json!({"at": "AfterPromotion", "deadline": "24h"})),
+                ]});
+                for fields in [compared, jobs, beside, gates(&edge), stages(&["0.1%", "99.9%", "100%"])] {
                     with(case, &fields).accepted()?;
                 }
                 Ok(())
