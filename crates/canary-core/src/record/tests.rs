@@ -488,7 +488,8 @@ fn a_log_is_noted_once_and_never_for_a_job_that_did_not_run() {
     let mut record = with_logs(2, "Succeeded");
     record.jobs[0].log.clear();
     record.jobs[0].log_note.clear();
-    record.jobs[1] = canary_api::JobRecord { result: "NotRun".to_owned(), ..record.jobs[0].clone() };
+    record.jobs[1] =
+        canary_api::JobRecord { job: "web-1-other".to_owned(), result: "NotRun".to_owned(), ..record.jobs[0].clone() };
     assert_eq!(logs_to_read(&record), ["web-1-job-0"]);
     let log = JobLog { exit_code: Some(0), text: "fine".to_owned(), note: "container c".to_owned() };
     let record = note_log(record, "web-1-job-0", &log);
