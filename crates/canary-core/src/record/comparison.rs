@@ -71,7 +71,9 @@ pub(super) fn of_baseline(record: &mut ReleaseRecordStatus, tick: &Tick<'_>) {
 }
 
 fn figure(metric: &str, unit: &str, estimate: Estimate, rests_on: String) -> Figure {
-    let Estimate { value, low, high } = estimate;
+    // Six digits: more are none of the figure's.
+    let six = |number: f64| format!("{number:.5e}").parse().unwrap_or(number);
+    let (value, low, high) = (estimate.value.map(six), estimate.low.map(six), estimate.high.map(six));
     Figure { high, low, metric: metric.to_owned(), rests_on, unit: unit.to_owned(), value }
 }
 
