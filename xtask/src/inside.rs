@@ -12,7 +12,7 @@ use e2e::run::{Options, Played, play};
 use e2e::setup::Entrance;
 use e2e::soak::{self, Part};
 use e2e::world::{Install, World};
-use e2e::{bench, demo, report, scenarios};
+use e2e::{bench, demo, examples, report, scenarios};
 use lab::Lab;
 
 use crate::programs::root;
@@ -64,6 +64,11 @@ enum Act {
         /// Where "passed failed" goes, as two numbers
         #[arg(long)]
         count: Option<PathBuf>,
+    },
+    Examples {
+        /// Where the records go
+        #[arg(long)]
+        folder: PathBuf,
     },
     Bench {
         #[arg(long)]
@@ -176,6 +181,7 @@ async fn act(arguments: Arguments) -> Result<bool> {
             }
             Ok(failed == 0 && unused.is_empty())
         }
+        Act::Examples { folder } => examples::write(&world, &folder).await.map(|()| true),
         Act::Bench { runs, idle, write } => {
             let options = bench::Options { runs, idle: Duration::from_secs(idle) };
             let figures = bench::measure(&world, options, |line| println!("{line}")).await?;

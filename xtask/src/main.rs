@@ -84,6 +84,14 @@ enum Command {
         #[command(flatten)]
         place: outside::Place,
     },
+    /// Play a release that is promoted and one that is taken back, and write their records to docs/examples
+    ///
+    /// What people wrote comes from `docs/examples/spec-*.yaml`. Notes and reports are made from the records by the
+    /// commands in docs/notes.md. About 6 minutes.
+    Examples {
+        #[command(flatten)]
+        place: outside::Place,
+    },
     /// Play many releases to see that gates tell bad from noise: healthy ones, bad ones, late faults
     ///
     /// Parts: `healthy` (0.5 % errors on both sides, limit 1 %), `latency` (4 % slow, limit 5 %), `load` (50 to 150
@@ -141,6 +149,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Proof { write, play } => outside::proof(write, &play),
         Command::Bench { of: Some(BenchOf::Gates(arguments)), .. } => gates::bench(&arguments),
         Command::Bench { of: None, runs, idle, write, place } => outside::bench(runs, idle, write, &place),
+        Command::Examples { place } => outside::examples(&place),
         Command::Soak { soaked, write, place } => outside::soak(&soaked, write, &place),
         Command::Dist(arguments) => dist::run(&arguments),
         Command::Lab { arguments } => outside::lab(&arguments),

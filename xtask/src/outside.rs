@@ -260,6 +260,14 @@ pub(crate) fn bench(runs: usize, idle: u64, write: bool, place: &Place) -> Resul
     Ok(good)
 }
 
+pub(crate) fn examples(place: &Place) -> Result<bool> {
+    let ground = prepare(place, &Wanted { name: &own_name("examples"), scrape_seconds: 2, detached: false })?;
+    let folder = programs::root().join("docs/examples");
+    let good = ground.inside(2, &["examples".into(), "--folder".into(), folder.into()])?;
+    ground.end()?;
+    Ok(good)
+}
+
 pub(crate) fn soak(soaked: &Soaked, write: bool, place: &Place) -> Result<bool> {
     if place.context.is_some() {
         bail!("the soak needs a lab: gateways of its own, and an operator that it may kill");

@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod demo;
+pub mod examples;
 pub mod history;
 pub mod live;
 pub mod report;

@@ -12,7 +12,7 @@ use crate::setup::host;
 use crate::world::LOAD_IMAGE;
 
 /// A suspended CronJob that sends a few requests through the gateway, and fails where one is not answered well.
-fn smoke(scene: &Scene, name: &str, host: &str) -> Value {
+pub fn smoke(scene: &Scene, name: &str, host: &str) -> Value {
     let url = scene.entrance.url.as_str();
     let told = ["--url", url, "--host", host, "--rate", "20", "--duration", "1s", "--fail-on-bad"];
     let container = json!({

@@ -1,8 +1,10 @@
 //! `doctor`: whether what releases need is there, and how to mend what is not. It reads, and asks what the caller may do;
 //! it changes nothing. What may not be read is unknown, never taken for good.
 
+use std::collections::BTreeSet;
+
 use canary_api::CanaryReleaseSpec;
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Look};
@@ -16,8 +18,16 @@ const LEAST_MINOR: u32 = 36;
 /// The policies of `deploy/`; each has a binding of its name.
 const MUTATING: [&str; 4] =
     ["canaryrelease-hold", "canaryrelease-override", "canaryrelease-command", "canaryrelease-route"];
-const VALIDATING: [&str; 4] =
-    ["canaryrelease-guard", "canaryrelease-command-check", "canaryrelease-route-warning", "canaryrelease-writer"];
+const VALIDATING: [&str; 5] = [
+    "canaryrelease-guard",
+    "canaryrelease-command-check",
+    "canaryrelease-record",
+    "canaryrelease-route-warning",
+    "canaryrelease-writer",
+];
+/// The operator's rights as this version has them.
+const RIGHTS: &str = include_str!("../../../../deploy/10-rbac.yaml");
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
 const ADMISSION: &str = "admissionregistration.k8s.io/v1";
 const OPERATOR: &str = "canaryrelease-operator";
 
@@ -124,6 +134,13 @@ async fn installation(cluster: &Cluster, namespace: &str) -> Vec<Finding> {
         }));
     }
     found.push(policies(cluster).await);
+    let look = cluster.look(RBAC, "ClusterRole", None, OPERATOR).await;
+    let mend = "kubectl apply -f deploy/10-rbac.yaml";
+    found.push(looked("operator", look, &format!("ClusterRole {OPERATOR} is not there"), mend, role));
+    let look = cluster.look(RBAC, "ClusterRoleBinding", None, OPERATOR).await;
+    found.push(looked("operator", look, &format!("ClusterRoleBinding {OPERATOR} is not there"), mend, |object| {
+        binding(object, namespace)
+    }));
     let look = cluster.look("apps/v1", "Deployment", Some(namespace), OPERATOR).await;
     let mend = format!("kubectl apply -f deploy/; or say where it is by --operator-namespace (looked in {namespace})");
     found.push(looked("operator", look, "the operator is not there", &mend, |object| operator(object, namespace)));
@@ -131,11 +148,11 @@ async fn installation(cluster: &Cluster, namespace: &str) -> Vec<Finding> {
 }
 
 async fn policies(cluster: &Cluster) -> Finding {
-    let kinds = [
-        ("MutatingAdmissionPolicy", MUTATING),
-        ("MutatingAdmissionPolicyBinding", MUTATING),
-        ("ValidatingAdmissionPolicy", VALIDATING),
-        ("ValidatingAdmissionPolicyBinding", VALIDATING),
+    let kinds: [(&str, &[&str]); 4] = [
+        ("MutatingAdmissionPolicy", &MUTATING),
+        ("MutatingAdmissionPolicyBinding", &MUTATING),
+        ("ValidatingAdmissionPolicy", &VALIDATING),
+        ("ValidatingAdmissionPolicyBinding", &VALIDATING),
     ];
     let mut missing = Vec::new();
     for (kind, names) in kinds {
@@ -157,6 +174,69 @@ async fn policies(cluster: &Cluster) -> Finding {
     }
 }
 
+/// Whether the operator's role grants all that this version's does.
+fn role(object: &Value) -> Finding {
+    let granted = rights_of(object);
+    let lacks: Vec<String> = wanted()
+        .into_iter()
+        .filter(|right| !granted.contains(right))
+        .map(
+            |[group, resource, verb]| {
+                if group.is_empty() { format!("{verb} {resource}") } else { format!("{verb} {resource}.{group}") }
+            },
+        )
+        .collect();
+    if lacks.is_empty() {
+        return Finding::good("operator", "its role grants what this version needs");
+    }
+    let what = format!("ClusterRole {OPERATOR} lacks: {}", lacks.join(", "));
+    Finding::new("operator", State::Bad, what, "kubectl apply -f deploy/10-rbac.yaml, of the operator's version")
+}
+
+fn binding(object: &Value, namespace: &str) -> Finding {
+    let subjects = object.get("subjects").and_then(Value::as_array);
+    let text = |subject: &Value, field: &str| {
+        subject.get(field).and_then(Value::as_str)
+            == Some(match field {
+                "namespace" => namespace,
+                _ => OPERATOR,
+            })
+    };
+    if subjects.into_iter().flatten().any(|subject| text(subject, "name") && text(subject, "namespace")) {
+        return Finding::good("operator", "its role is bound to it");
+    }
+    let what = format!("ClusterRoleBinding {OPERATOR} does not name the ServiceAccount {namespace}/{OPERATOR}");
+    Finding::new("operator", State::Bad, what, "kubectl apply -f deploy/10-rbac.yaml")
+}
+
+/// Group, resource and verb of each right that this version's manifests give the operator in every namespace.
+fn wanted() -> BTreeSet<[String; 3]> {
+    let documents =
+        serde_norway::Deserializer::from_str(RIGHTS).filter_map(|document| Value::deserialize(document).ok());
+    let own = |object: &Value| {
+        object.get("kind").and_then(Value::as_str) == Some("ClusterRole")
+            && object.pointer("/metadata/name").and_then(Value::as_str) == Some(OPERATOR)
+    };
+    documents.filter(own).flat_map(|object| rights_of(&object)).collect()
+}
+
+fn rights_of(role: &Value) -> BTreeSet<[String; 3]> {
+    let words = |rule: &Value, field: &str| -> Vec<String> {
+        let all = rule.get(field).and_then(Value::as_array);
+        all.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let mut rights = BTreeSet::new();
+    for rule in role.get("rules").and_then(Value::as_array).into_iter().flatten() {
+        for group in words(rule, "apiGroups") {
+            for resource in words(rule, "resources") {
+                let verbs = words(rule, "verbs").into_iter();
+                rights.extend(verbs.map(|verb| [group.clone(), resource.clone(), verb]));
+            }
+        }
+    }
+    rights
+}
+
 fn operator(object: &Value, namespace: &str) -> Finding {
     let count = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64);
     let (wanted, there) = (count("/spec/replicas").unwrap_or(1), count("/status/availableReplicas").unwrap_or(0));
@@ -173,7 +253,7 @@ fn operator(object: &Value, namespace: &str) -> Finding {
 
 /// What the caller may do here, and the role that allows it.
 async fn rights(cluster: &Cluster) -> Vec<Finding> {
-    let asked: [(&str, &str, &[&str], &str); 3] = [
+    let asked: [(&str, &str, &[&str], &str); 4] = [
         ("look", "canaryreleases", &["get", "list", "watch"], "ClusterRole canaryrelease-viewer"),
         (
             "give commands",
@@ -182,6 +262,7 @@ async fn rights(cluster: &Cluster) -> Vec<Finding> {
             "ClusterRole canaryrelease-releaser",
         ),
         ("read records", "releaserecords", &["get", "list"], "ClusterRole canaryrelease-viewer"),
+        ("fill in records", "releaserecords", &["update", "patch"], "ClusterRole canaryrelease-record-editor"),
     ];
     let mut found = Vec::new();
     for (to, resource, verbs, role) in asked {
@@ -242,6 +323,17 @@ async fn of_release(cluster: &Cluster, operator_namespace: &str, release: &Relea
         found.push(looked("route", look, &missing, "create it, or mend spec.traffic.routes", |object| {
             route(object, &one.name)
         }));
+    }
+    for job in &spec.jobs {
+        let look = cluster.look("batch/v1", "CronJob", place, &job.cron_job).await;
+        let missing = format!("CronJob {} of job {} is not there", job.cron_job, job.name);
+        found.push(looked(
+            "job",
+            look,
+            &missing,
+            "create it, or mend spec.jobs: a release pauses where it can't run",
+            |_| Finding::good("job", format!("CronJob {} is there", job.cron_job)),
+        ));
     }
     found.push(provider(cluster, operator_namespace, &spec.provider).await);
     found.extend(gates(release));

@@ -12,6 +12,45 @@ fn the_server_must_have_mutating_policies() {
 }
 
 #[test]
+fn every_policy_of_the_manifests_is_looked_for() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    let mut installed = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|end| end != "yaml") {
+            continue;
+        }
+        for document in serde_norway::Deserializer::from_str(&std::fs::read_to_string(path).unwrap()) {
+            let object = Value::deserialize(document).unwrap();
+            let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+            if text("/kind").ends_with("AdmissionPolicy") {
+                installed.insert((text("/kind"), text("/metadata/name")));
+            }
+        }
+    }
+    let all = |kind: &'static str, names: &[&str]| {
+        names.iter().map(|name| (kind.to_owned(), (*name).to_owned())).collect::<BTreeSet<_>>()
+    };
+    let mut looked_for = all("MutatingAdmissionPolicy", &MUTATING);
+    looked_for.extend(all("ValidatingAdmissionPolicy", &VALIDATING));
+    assert_eq!(looked_for, installed);
+}
+
+#[test]
+fn a_role_of_an_older_version_lacks_rights_and_says_which() {
+    assert!(wanted().len() > 20, "{:?}", wanted());
+    let rule = |(group, resource, verb): (&str, &str, &str)| json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]});
+    let mut rules: Vec<Value> = wanted().iter().map(|[group, resource, verb]| rule((group, resource, verb))).collect();
+    assert_eq!(role(&json!({"rules": rules})).state, State::Good);
+    rules.retain(|rule| rule["resources"][0] != "jobs");
+    let old = role(&json!({"rules": rules}));
+    assert!(old.state == State::Bad && old.what.contains("create jobs.batch"), "{old:?}");
+    let bound =
+        |namespace: &str| binding(&json!({"subjects": [{"name": OPERATOR, "namespace": namespace}]}), "ns").state;
+    assert_eq!((bound("ns"), bound("other")), (State::Good, State::Bad));
+}
+
+#[test]
 fn what_may_not_be_read_is_unknown_and_what_is_missing_is_bad() {
     let judge = |_: &Value| Finding::good("x", "there");
     assert_eq!(looked("x", Look::There(json!({})), "gone", "make it", judge).state, State::Good);
