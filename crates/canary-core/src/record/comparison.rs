@@ -61,7 +61,9 @@ pub(super) fn of_baseline(record: &mut ReleaseRecordStatus, tick: &Tick<'_>) {
     }
     for gauge in &measured.gauges {
         if let Some(estimate) = gauge.stable {
-            let rests_on = format!("{}, {} looks", gauge.source, gauge.looks.1);
+            // A query that people named has no other source than its name.
+            let of = if gauge.source.is_empty() { String::new() } else { format!("{}, ", gauge.source) };
+            let rests_on = format!("{of}{} looks", gauge.looks.1);
             found.push(figure(&gauge.name, &gauge.unit, estimate, rests_on));
         }
     }

@@ -283,6 +283,14 @@ fn folded(
 }
 
 #[test]
+fn a_named_query_of_the_baseline_rests_on_its_looks_alone() {
+    let named = Gauge { source: String::new(), ..gauge("staleness", estimate(1.0, 1.0, 1.0), None) };
+    let figures = Figures { since: None, durations: vec![], gauges: vec![named] };
+    let record = folded(&ReleaseRecordStatus::default(), Step::Baseline, 0, "0%", 10, figures);
+    assert_eq!(record.baseline_figures[0].rests_on, "9 looks");
+}
+
+#[test]
 fn durations_and_memory_stand_side_by_side_with_their_change_and_its_interval() {
     let figures = |gauges| Figures { since: None, durations: durations(9000.0, 1000.0), gauges };
     let memory = gauge("Memory per pod", estimate(20e6, 19e6, 21e6), estimate(25e6, 24e6, 26e6));
