@@ -346,7 +346,7 @@ pub struct Backtest {
 }
 
 /// How a Prometheus is asked.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Access {
     /// File with a bearer token for the Prometheus
     #[arg(long, value_name = "FILE")]
@@ -531,8 +531,16 @@ SBOM and provenance are read from the registries of --registry, by what is attac
 with the passwords of docker login. No other registry is asked anything. A registry that is allowed and
 does not answer makes the command fail.
 
+The record has the end of each job's log. Where the Job and its pods still stand, the whole log lies beside
+it, at most the newest 1 MiB of a container; that takes the rights to get jobs, list pods and get pods/log.
+What can't be read is named in MANIFEST.txt and fails nothing.
+
+With --prometheus series_GATE.csv has every sample of a gate's counters, by pod, from 10m before the start to
+5m after the end, by the gates of the CanaryRelease as it is now. One that does not answer makes the command fail.
+
 Examples:
   kubectl canary evidence orders -n shop -d evidence
+  kubectl canary evidence orders -n shop -d evidence --prometheus http://127.0.0.1:9090
   kubectl canary evidence --record orders-3 -n shop -d orders-3 --registry registry.example.com
   kubectl canary evidence -f record.yaml -d evidence     # without a cluster
   kubectl canary evidence --all -n shop --to /mnt/evidence
@@ -566,6 +574,15 @@ pub struct Evidence {
     /// The same, without TLS; a registry on this machine needs it not
     #[arg(long, value_name = "HOST", help_heading = "Registries")]
     pub insecure_registry: Vec<String>,
+    /// Do not read the whole logs of jobs; the ends of them are in the record
+    #[arg(long)]
+    pub no_logs: bool,
+    /// Address of a Prometheus, or of what speaks its API, whose samples of the gates' counters are written too
+    #[arg(long, value_name = "URL")]
+    pub prometheus: Option<String>,
+    /// How to ask it
+    #[command(flatten)]
+    pub access: Access,
     /// More changes.
     #[command(flatten)]
     pub changes: MoreChanges,

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use canary_api::names::{self, GROUP};
 use canary_api::{CanaryRelease, ReleaseRecord};
-use futures::{Stream, StreamExt as _};
+use futures::{AsyncReadExt as _, Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{ListParams, LogParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -79,6 +79,14 @@ impl Cluster {
         let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|error| fail(&error))?;
         Ok(Self { client, namespace })
+    }
+
+    /// An API server of plain HTTP at this address, for tests.
+    #[cfg(test)]
+    pub(crate) fn at(address: &str, namespace: &str) -> Self {
+        let _present = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let config = Config::new(format!("http://{address}").parse().unwrap());
+        Self { client: Client::try_from(config).unwrap(), namespace: namespace.to_owned() }
     }
 
     fn releases(&self) -> Api<DynamicObject> {
@@ -183,6 +191,47 @@ impl Cluster {
         let doing = format!("read ConfigMap {}/{name}", self.namespace);
         let found = within(&clean::text(&doing), api.get_opt(name)).await?;
         Ok(found.map(|found| found.data.unwrap_or_default()))
+    }
+
+    /// The pods that say they are of the Job of this name. Whose they are the caller sees by their owner.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub async fn pods_of_job(&self, job: &str) -> Result<Vec<Value>, Error> {
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::erase::<Pod>(&()));
+        let wanted = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+        let doing = format!("list the pods of Job {}/{job}", self.namespace);
+        let found = within(&clean::text(&doing), api.list(&wanted)).await?;
+        found.items.into_iter().map(untyped).collect()
+    }
+
+    /// The newest bytes of a container's log, at most so many, and whether there were more before them.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn newest_of_log(&self, pod: &str, container: &str, most: usize) -> Result<(Vec<u8>, bool), Error> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let wanted = LogParams { container: Some(container.to_owned()), ..LogParams::default() };
+        let doing = format!("read the log of container {container} of pod {}/{pod}", self.namespace);
+        let call = async {
+            let mut log = std::pin::pin!(api.log_stream(pod, &wanted).await?);
+            let mut piece = vec![0; 64 * 1024];
+            let (mut kept, mut cut) = (Vec::new(), false);
+            loop {
+                let count = log.read(&mut piece).await.map_err(kube::Error::ReadEvents)?;
+                kept.extend_from_slice(piece.get(..count).unwrap_or_default());
+                // What is old goes seldom, so that little is moved.
+                if kept.len() > most.saturating_mul(2) || (count == 0 && kept.len() > most) {
+                    kept.drain(..kept.len().saturating_sub(most));
+                    cut = true;
+                }
+                if count == 0 {
+                    return Ok((kept, cut));
+                }
+            }
+        };
+        within(&clean::text(&doing), call).await
     }
 
     /// Major and minor version of the API server.
@@ -336,6 +385,7 @@ pub fn explain(error: &kube::Error) -> String {
             format!("{said}; ask for ClusterRole canaryrelease-viewer in this namespace")
         }
         403 => format!("{said}; ask for ClusterRole view in this namespace"),
+        404 if said.starts_with("pods ") => said,
         404 => format!("{said}; are CanaryReleases installed? kubectl apply --server-side -f crds/"),
         _ => said,
     }

@@ -24,6 +24,14 @@ const KEY: &str = "changes";
 /// # Errors
 /// Where there is no such record, or what it names cannot be read.
 pub async fn find(which: &OfRecord, global: &Global) -> Result<(ReleaseRecord, Changes), Error> {
+    find_in(which, global).await.map(|(record, changes, _)| (record, changes))
+}
+
+/// As [`find`], with the cluster that the record is of; none where it is from a file.
+///
+/// # Errors
+/// Where there is no such record, or what it names cannot be read.
+pub async fn find_in(which: &OfRecord, global: &Global) -> Result<(ReleaseRecord, Changes, Option<Cluster>), Error> {
     let (record, cluster) = match &which.file {
         Some(file) => (choose(read(file)?, which, &format!("file {file}"))?, None),
         None => {
@@ -34,7 +42,7 @@ pub async fn find(which: &OfRecord, global: &Global) -> Result<(ReleaseRecord, C
         }
     };
     let changes = elsewhere(&record, cluster.as_ref()).await?;
-    Ok((record, changes))
+    Ok((record, changes, cluster))
 }
 
 /// Selects the records of a CanaryRelease.

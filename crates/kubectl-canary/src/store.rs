@@ -37,6 +37,12 @@ impl Span {
         let long = ticks(i64::try_from(long.as_millis()).unwrap_or(i64::MAX)).max(tick_ms);
         Self { from_ms: to_ms.saturating_sub(long), to_ms, tick_ms }
     }
+
+    /// From one time to another, in milliseconds since the Unix epoch; a chunk has at least a second.
+    #[must_use]
+    pub const fn between(from_ms: i64, to_ms: i64) -> Self {
+        Self { from_ms, to_ms, tick_ms: 1000 }
+    }
 }
 
 /// A Prometheus, asked questions that may be large.
@@ -135,6 +141,45 @@ pub async fn read(
         ))),
         None => Ok(counting.finish()),
     }
+}
+
+/// All samples of a span, by question and series; none where they are more than there is `room` for, which shrinks.
+///
+/// # Errors
+/// Where the store does not answer.
+pub async fn samples(
+    source: &dyn MetricSource,
+    questions: &[Question],
+    scope: &Scope,
+    span: &Span,
+    room: &mut usize,
+) -> Result<Option<BTreeMap<String, Vec<Series>>>, Error> {
+    let mut found: BTreeMap<String, BTreeMap<BTreeMap<String, String>, Series>> = BTreeMap::new();
+    let (mut at, mut chunk) = (span.from_ms, CHUNK_MS);
+    while at < span.to_ms {
+        let to = at.saturating_add(chunk).min(span.to_ms);
+        let answers = match ask(source, questions, scope, at, to).await {
+            Ok(answers) => answers,
+            Err(error) if too_much(&error) && chunk > span.tick_ms => {
+                chunk = (chunk / 2).max(span.tick_ms);
+                continue;
+            }
+            Err(error) => return Err(Error::Metrics(error.to_string())),
+        };
+        for (key, series) in answers {
+            let known = found.entry(key).or_default();
+            for one in series {
+                let Some(left) = room.checked_sub(one.samples.len()) else { return Ok(None) };
+                *room = left;
+                match known.get_mut(&one.labels) {
+                    Some(before) => before.samples.extend(one.samples),
+                    None => drop(known.insert(one.labels.clone(), one)),
+                }
+            }
+        }
+        at = to;
+    }
+    Ok(Some(found.into_iter().map(|(key, series)| (key, series.into_values().collect())).collect()))
 }
 
 /// All samples after one time, up to and with another, of every question.

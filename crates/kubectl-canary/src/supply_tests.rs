@@ -437,8 +437,9 @@ async fn images_beyond_the_first_are_named_in_their_files() {
     );
     assert!(files[0].1.as_ref().unwrap().contains("spdx"), "SPDX comes first");
     assert!(beside.contains("its name is not whole"), "{beside}");
+    let found = crate::commands::evidence::Found { images, ..Default::default() };
     let (all, _) =
-        crate::commands::evidence::files(&record, &canary_api::Changes::default(), &images, Timestamp::UNIX_EPOCH)
+        crate::commands::evidence::files(&record, &canary_api::Changes::default(), &found, Timestamp::UNIX_EPOCH)
             .unwrap();
     let notes = all.iter().find(|(name, _)| name.starts_with("release_notes")).unwrap();
     assert!(notes.1.lines().any(|line| line.contains("sbom_v2.1.2.json") && !line.contains("not collected")));

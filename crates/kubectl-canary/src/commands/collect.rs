@@ -4,13 +4,12 @@
 use canary_api::{Changes, ReleaseRecord};
 use serde::Serialize;
 
-use super::evidence::files;
+use super::evidence::{Sources, files};
 use crate::args::{self, Global};
 use crate::cluster::{Cluster, is_name};
 use crate::output::{Output, Tone};
 use crate::place::{Place, State};
-use crate::supply::credentials::Allowed;
-use crate::{Error, Exit, clean, records, supply};
+use crate::{Error, Exit, clean, records};
 
 /// Records that are in memory at once; each takes at most 64 KiB in the cluster.
 const PAGE: u32 = 50;
@@ -92,11 +91,11 @@ enum Came {
 ///
 /// # Errors
 /// Where the place can't be opened, or the records can't be listed.
-pub async fn run(what: &args::Evidence, global: &Global, allowed: &Allowed, output: &Output) -> Result<Exit, Error> {
+pub async fn run(what: &args::Evidence, global: &Global, sources: &Sources, output: &Output) -> Result<Exit, Error> {
     let place = Place::open(what.to.as_deref().unwrap_or_default(), what.s3_endpoint.as_deref())?;
     let mut kept = Kept { place: place.name.clone(), ..Kept::default() };
     if !what.all {
-        let (record, found) = records::find(&what.of, global).await?;
+        let (record, found, cluster) = records::find_in(&what.of, global).await?;
         if !frozen(&record) {
             return Err(Error::Usage(format!(
                 "the release of record {} is not over; evidence -d FOLDER writes what there is so far",
@@ -104,10 +103,10 @@ pub async fn run(what: &args::Evidence, global: &Global, allowed: &Allowed, outp
             )));
         }
         let changes = records::more(found, what.changes.changes.as_deref(), what.changes.git.as_deref())?;
-        kept.count(title(&record), one(&record, More::Given(changes), allowed, &place).await);
+        kept.count(title(&record), one(&record, More::Given(changes), cluster.as_ref(), sources, &place).await);
     } else if let Some(file) = &what.of.file {
         for record in records::read(file)? {
-            each(&record, None, what, allowed, &place, &mut kept).await;
+            each(&record, None, what, sources, &place, &mut kept).await;
         }
     } else {
         let cluster = Cluster::connect(global).await?;
@@ -116,7 +115,7 @@ pub async fn run(what: &args::Evidence, global: &Global, allowed: &Allowed, outp
             let (page, more) = cluster.records_page(what.all_namespaces, PAGE, next).await?;
             for object in page {
                 match records::record(object) {
-                    Ok(record) => each(&record, Some(&cluster), what, allowed, &place, &mut kept).await,
+                    Ok(record) => each(&record, Some(&cluster), what, sources, &place, &mut kept).await,
                     Err(error) => kept.count("a record".to_owned(), Err(error)),
                 }
             }
@@ -156,7 +155,7 @@ async fn each(
     record: &ReleaseRecord,
     cluster: Option<&Cluster>,
     what: &args::Evidence,
-    allowed: &Allowed,
+    sources: &Sources,
     place: &Place,
     kept: &mut Kept,
 ) {
@@ -165,8 +164,8 @@ async fn each(
         return;
     }
     let namespace = record.metadata.namespace.as_deref().unwrap_or_default();
-    let changes = More::Of(cluster.map(|cluster| cluster.of_namespace(namespace)));
-    kept.count(title(record), one(record, changes, allowed, place).await);
+    let cluster = cluster.map(|cluster| cluster.of_namespace(namespace));
+    kept.count(title(record), one(record, More::Named, cluster.as_ref(), sources, place).await);
 }
 
 /// Changes that stand elsewhere than in the record.
@@ -174,21 +173,28 @@ enum More {
     /// These.
     Given(Changes),
     /// Those of the ConfigMap that the record names; it is read only where a folder is to be written.
-    Of(Option<Cluster>),
+    Named,
 }
 
 /// Collects one record, where that was not done yet.
-async fn one(record: &ReleaseRecord, changes: More, allowed: &Allowed, place: &Place) -> Result<Came, Error> {
+async fn one(
+    record: &ReleaseRecord,
+    changes: More,
+    cluster: Option<&Cluster>,
+    sources: &Sources,
+    place: &Place,
+) -> Result<Came, Error> {
     let folder = folder(record)?;
     if let State::Finished { record: written, sound } = place.state(&folder).await? {
         return Ok(compared(record, &written, sound));
     }
     let changes = match changes {
         More::Given(changes) => changes,
-        More::Of(cluster) => records::elsewhere(record, cluster.as_ref()).await?,
+        More::Named => records::elsewhere(record, cluster).await?,
     };
-    let images = supply::gather(record, allowed).await?;
-    let (files, _) = files(record, &changes, &images, jiff::Timestamp::now())?;
+    let now = jiff::Timestamp::now();
+    let found = sources.gather(record, cluster, now).await?;
+    let (files, _) = files(record, &changes, &found, now)?;
     match place.write(&folder, &files).await? {
         Some(digest) => Ok(Came::Collected(digest)),
         None => match place.state(&folder).await? {

@@ -11,7 +11,7 @@ fn record() -> ReleaseRecord {
 }
 
 async fn came(record: &ReleaseRecord, place: &Place) -> Came {
-    one(record, More::Of(None), &Allowed::default(), place).await.unwrap()
+    one(record, More::Named, None, &Sources::default(), place).await.unwrap()
 }
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn one_record_that_fails_stops_no_other() {
     open.status.as_mut().unwrap().frozen = false;
     let what = args::Evidence { all: true, ..args::Evidence::default() };
     for record in [&bad, &open, &record()] {
-        each(record, None, &what, &Allowed::default(), &place, &mut kept).await;
+        each(record, None, &what, &Sources::default(), &place, &mut kept).await;
     }
     assert_eq!((kept.collected.len(), kept.failed.len(), kept.waiting), (1, 1, 1), "{kept:?}");
     assert_eq!(kept.exit(), Exit::Failed);
@@ -50,7 +50,7 @@ async fn one_record_that_fails_stops_no_other() {
     let signed = args::Evidence { all: true, signed_off: true, ..args::Evidence::default() };
     let mut unsigned = record();
     unsigned.spec.sign_off = None;
-    each(&unsigned, None, &signed, &Allowed::default(), &place, &mut kept).await;
+    each(&unsigned, None, &signed, &Sources::default(), &place, &mut kept).await;
     assert_eq!(kept.waiting, 2);
 }
 

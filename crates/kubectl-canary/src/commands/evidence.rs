@@ -13,12 +13,15 @@ use canary_report::{Style, notes_of, report_of};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use canary_metrics::Prometheus;
+
 use super::collect;
 use crate::args::{self, Global};
+use crate::cluster::Cluster;
 use crate::output::{Output, Tone};
 use crate::supply::credentials::Allowed;
 use crate::supply::image::Image;
-use crate::{Error, Exit, records, supply};
+use crate::{Error, Exit, logs, records, series, store, supply};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -54,19 +57,81 @@ pub struct Missing {
     pub why: String,
 }
 
+/// What may be asked beside the record.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// Registries.
+    pub allowed: Allowed,
+    /// Whether the logs of jobs are left alone.
+    pub no_logs: bool,
+    /// Where the gates' counters are.
+    pub metrics: Option<Prometheus>,
+}
+
+/// What was found beside the record.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What is attached to images.
+    pub images: Vec<Image>,
+    /// Logs of jobs, one entry for each of the record.
+    pub logs: Vec<logs::Read>,
+    /// Samples of the gates' counters.
+    pub series: Vec<File>,
+}
+
+impl Sources {
+    /// As the flags say. Asks nothing yet.
+    ///
+    /// # Errors
+    /// Where they can't be asked in this way.
+    pub fn new(what: &args::Evidence) -> Result<Self, Error> {
+        Ok(Self {
+            allowed: Allowed::new(&what.registry, &what.insecure_registry)?,
+            no_logs: what.no_logs,
+            metrics: what.prometheus.as_ref().map(|url| store::prometheus(url, &what.access)).transpose()?,
+        })
+    }
+
+    /// Asks for what there is of a release. The cluster is the one that the record is from.
+    ///
+    /// # Errors
+    /// Where a registry or Prometheus that is named does not answer.
+    pub async fn gather(
+        &self,
+        record: &ReleaseRecord,
+        cluster: Option<&Cluster>,
+        now: Timestamp,
+    ) -> Result<Found, Error> {
+        let cluster = cluster
+            .map(|cluster| cluster.of_namespace(record.metadata.namespace.as_deref().unwrap_or(&cluster.namespace)));
+        let images = supply::gather(record, &self.allowed).await?;
+        let series = match &self.metrics {
+            Some(metrics) => series::gather(record, cluster.as_ref(), metrics, now).await?,
+            None => Vec::new(),
+        };
+        let logs = if self.no_logs {
+            logs::none(record, "--no-logs was given")
+        } else {
+            logs::gather(record, cluster.as_ref()).await
+        };
+        Ok(Found { images, logs, series })
+    }
+}
+
 /// Runs `evidence`.
 ///
 /// # Errors
 /// Where the record cannot be read, or the folder is not empty or cannot be written.
 pub async fn run(what: &args::Evidence, global: &Global, output: &Output) -> Result<Exit, Error> {
-    let allowed = Allowed::new(&what.registry, &what.insecure_registry)?;
-    let Some(to) = &what.folder else { return collect::run(what, global, &allowed, output).await };
+    let sources = Sources::new(what)?;
+    let Some(to) = &what.folder else { return collect::run(what, global, &sources, output).await };
     let folder = Path::new(to);
     free(folder)?;
-    let (record, found) = records::find(&what.of, global).await?;
-    let changes = records::more(found, what.changes.changes.as_deref(), what.changes.git.as_deref())?;
-    let images = supply::gather(&record, &allowed).await?;
-    let (files, missing) = files(&record, &changes, &images, Timestamp::now())?;
+    let (record, changes, cluster) = records::find_in(&what.of, global).await?;
+    let changes = records::more(changes, what.changes.changes.as_deref(), what.changes.git.as_deref())?;
+    let now = Timestamp::now();
+    let found = sources.gather(&record, cluster.as_ref(), now).await?;
+    let (files, missing) = files(&record, &changes, &found, now)?;
     let digest = write(folder, &files)?;
     let collected = Collected {
         folder: to.clone(),
@@ -103,14 +168,14 @@ fn free(folder: &Path) -> Result<(), Error> {
 /// Names and texts of files.
 pub type Texts = Vec<(String, String)>;
 
-/// The texts of the folder by name, and what is missing. `images` is what was found in registries, `now` when.
+/// The texts of the folder by name, and what is missing. `found` is what there was beside the record, `now` when.
 ///
 /// # Errors
 /// Where they cannot be rendered.
 pub fn files(
     record: &ReleaseRecord,
     changes: &Changes,
-    images: &[Image],
+    found: &Found,
     now: Timestamp,
 ) -> Result<(Texts, Vec<Missing>), Error> {
     let rendering = |error: canary_report::Error| Error::Rendering(error.to_string());
@@ -122,7 +187,9 @@ pub fn files(
         of_rollback: false,
     };
     let mut listed = evidence::files(record);
-    supply::lay(record, images, now, &mut listed);
+    supply::lay(record, &found.images, now, &mut listed);
+    logs::lay(record, &found.logs, &mut listed);
+    listed.extend(found.series.iter().cloned());
     let mut facts = facts(record, changes);
     // Notes and report speak of the folder that they lie in.
     facts.evidence = listed.iter().map(in_notes).collect();

@@ -9,7 +9,7 @@ fn folder(name: &str) -> std::path::PathBuf {
 #[test]
 fn the_folder_has_the_files_of_the_template_and_their_digests() {
     let record = records::parse("x", RECORD).unwrap().remove(0);
-    let (files, missing) = files(&record, &Changes::default(), &[], Timestamp::UNIX_EPOCH).unwrap();
+    let (files, missing) = files(&record, &Changes::default(), &Found::default(), Timestamp::UNIX_EPOCH).unwrap();
     let folder = folder("evidence");
     let digest = write(&folder, &files).unwrap();
     let mut names: Vec<String> =
