@@ -18,10 +18,13 @@ fn record() -> ReleaseRecord {
     records::parse("x", RECORD).unwrap().remove(0)
 }
 
+/// A status and a body.
+type Answer = (u16, Vec<u8>);
+
 /// An API server on this machine, of fixed answers by path; that of a log ends with its container.
 #[derive(Clone, Default)]
 struct Server {
-    answers: Arc<Mutex<BTreeMap<String, (u16, Vec<u8>)>>>,
+    answers: Arc<Mutex<BTreeMap<String, Answer>>>,
 }
 
 impl Server {
@@ -50,7 +53,7 @@ impl Server {
         (server, cluster)
     }
 
-    fn answer(&self, head: &str) -> (u16, Vec<u8>) {
+    fn answer(&self, head: &str) -> Answer {
         let asked = head.split(' ').nth(1).unwrap();
         let (path, query) = asked.split_once('?').unwrap_or((asked, ""));
         let container = query.split('&').find_map(|one| one.strip_prefix("container="));

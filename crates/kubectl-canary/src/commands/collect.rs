@@ -103,7 +103,7 @@ pub async fn run(what: &args::Evidence, global: &Global, sources: &Sources, outp
             )));
         }
         let changes = records::more(found, what.changes.changes.as_deref(), what.changes.git.as_deref())?;
-        kept.count(title(&record), one(&record, More::Given(changes), cluster.as_ref(), sources, &place).await);
+        kept.count(title(&record), one(&record, Some(changes), cluster.as_ref(), sources, &place).await);
     } else if let Some(file) = &what.of.file {
         for record in records::read(file)? {
             each(&record, None, what, sources, &place, &mut kept).await;
@@ -165,21 +165,13 @@ async fn each(
     }
     let namespace = record.metadata.namespace.as_deref().unwrap_or_default();
     let cluster = cluster.map(|cluster| cluster.of_namespace(namespace));
-    kept.count(title(record), one(record, More::Named, cluster.as_ref(), sources, place).await);
+    kept.count(title(record), one(record, None, cluster.as_ref(), sources, place).await);
 }
 
-/// Changes that stand elsewhere than in the record.
-enum More {
-    /// These.
-    Given(Changes),
-    /// Those of the ConfigMap that the record names; it is read only where a folder is to be written.
-    Named,
-}
-
-/// Collects one record, where that was not done yet.
+/// Collects one record, where that was not done yet. Without changes those of the ConfigMap that the record names are read.
 async fn one(
     record: &ReleaseRecord,
-    changes: More,
+    changes: Option<Changes>,
     cluster: Option<&Cluster>,
     sources: &Sources,
     place: &Place,
@@ -189,8 +181,8 @@ async fn one(
         return Ok(compared(record, &written, sound));
     }
     let changes = match changes {
-        More::Given(changes) => changes,
-        More::Named => records::elsewhere(record, cluster).await?,
+        Some(changes) => changes,
+        None => records::elsewhere(record, cluster).await?,
     };
     let now = jiff::Timestamp::now();
     let found = sources.gather(record, cluster, now).await?;

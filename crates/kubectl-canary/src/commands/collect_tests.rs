@@ -11,7 +11,7 @@ fn record() -> ReleaseRecord {
 }
 
 async fn came(record: &ReleaseRecord, place: &Place) -> Came {
-    one(record, More::Named, None, &Sources::default(), place).await.unwrap()
+    one(record, None, None, &Sources::default(), place).await.unwrap()
 }
 
 #[tokio::test]
