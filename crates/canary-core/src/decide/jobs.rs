@@ -229,7 +229,28 @@ fn run_at<'s>(current: &'s ReleaseStatus, name: &str, (at, stage): (JobAt, i32))
     current.jobs.iter().find(|run| run.name == name && run.at == at && run.stage == stage)
 }
 
-/// Acts on jobs that ended; whether that ended or stopped the release.
+fn does(tick: &Tick<'_>, run: &JobStatus) -> OnJobFailure {
+    spec_of(tick, run).map_or(OnJobFailure::Record, Job::on_failure)
+}
+
+/// Whether a run is a verdict on the candidate: nothing may wash it off, neither another attempt nor a command.
+fn rejects(tick: &Tick<'_>, run: &JobStatus) -> bool {
+    run.state == JobState::Failed && does(tick, run) == OnJobFailure::Revert
+}
+
+/// Reverts for a job that failed, whenever that was and whatever the release waits for; whether it does. Once the
+/// candidate is live no job is a verdict on it any longer.
+pub(super) fn verdict(tick: &mut Tick<'_>) -> bool {
+    if tick.step() == Step::Soak {
+        return false;
+    }
+    let runs = tick.status.current.iter().flat_map(|current| &current.jobs);
+    let Some(run) = runs.into_iter().find(|run| rejects(tick, run)).cloned() else { return false };
+    revert::begin(tick, revert::Cause::job(&run.name, sentence(tick, &run)));
+    true
+}
+
+/// Stops the release for jobs that ended; whether it did.
 pub(super) fn act(tick: &mut Tick<'_>) -> bool {
     let paused = tick.status.current.as_ref().and_then(|current| current.paused.as_ref());
     // Traffic has left the candidate: its jobs are run again when the release goes on.
@@ -243,17 +264,11 @@ pub(super) fn act(tick: &mut Tick<'_>) -> bool {
         let more = names.filter_map(|name| run_at(current, name, here)).filter(|run| !run.state.is_open());
         found.extend(more.cloned());
     }
-    let does = |run: &JobStatus| spec_of(tick, run).map_or(OnJobFailure::Record, Job::on_failure);
-    let failed = |run: &&JobStatus| run.state == JobState::Failed;
-    if let Some(run) = found.iter().filter(failed).find(|run| does(run) == OnJobFailure::Revert) {
-        revert::begin(tick, revert::Cause::job(&run.name, sentence(tick, run)));
-        return true;
-    }
     let goes_on = tick.status.current.as_ref().is_some_and(|current| current.partial);
     let stops = |run: &&JobStatus| match run.state {
-        JobState::Failed => does(run) == OnJobFailure::Pause,
+        JobState::Failed => does(tick, run) == OnJobFailure::Pause,
         // Once a person has said that the candidate is to be promoted, nothing is waited for that is no verdict.
-        JobState::NotRun | JobState::Unfinished => does(run) != OnJobFailure::Record && !goes_on,
+        JobState::NotRun | JobState::Unfinished => does(tick, run) != OnJobFailure::Record && !goes_on,
         JobState::Succeeded | JobState::Wanted | JobState::Running => false,
     };
     let may = matches!(tick.step(), Step::Baseline | Step::Scale | Step::Shift | Step::Bake) && !stopped;
@@ -383,7 +398,9 @@ fn again(tick: &mut Tick<'_>, wanted: impl Fn(&JobStatus) -> bool) {
     let Some(here) = here(tick) else { return };
     let Some(current) = &tick.status.current else { return };
     let due: Vec<&str> = due(tick, here.0).into_iter().map(|planned| planned.name.as_str()).collect();
-    let meant = |run: &JobStatus| (run.at, run.stage) == here && due.contains(&run.name.as_str()) && wanted(run);
+    let meant = |run: &JobStatus| {
+        (run.at, run.stage) == here && due.contains(&run.name.as_str()) && wanted(run) && !rejects(tick, run)
+    };
     let indices: Vec<usize> = (0..).zip(&current.jobs).filter(|(_, run)| meant(run)).map(|(index, _)| index).collect();
     for index in indices {
         once_more(tick, index);

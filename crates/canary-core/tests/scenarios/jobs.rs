@@ -319,6 +319,69 @@ fn a_failure_reverts_a_release_that_a_person_paused() {
     assert_eq!(world.finish(), "RolledBack");
 }
 
+/// A verdict that comes while traffic waits on stable for another reason is no less one.
+#[test]
+fn a_failure_before_the_start_rejects_also_a_release_that_is_stopped() {
+    for command in [None, Some("promote web-1"), Some("resume web-1")] {
+        let over = json!({"jobs": [job("scan", "BeforeStart", json!({"onFailure": "Revert"}))]});
+        let mut world = World::new(over);
+        world.cron_job("scan", JobFate::Hangs);
+        world.arm();
+        world.faulty("v1", 0.3);
+        world.apply("v2").unwrap();
+        world.until("stopped", |world| paused(world).is_some());
+        assert_eq!(paused(&world), Some(("StableInBreach".to_owned(), true)));
+        world.faulty("v1", 0.0);
+        world.job_fates.insert("scan".to_owned(), JobFate::Fails(1));
+        // It has failed when the command is read.
+        world.fate_changed();
+        world.step(std::time::Duration::from_secs(1));
+        if let Some(command) = command {
+            world.command(command);
+        }
+        assert_eq!(world.finish(), "RolledBack", "{command:?}: {}", world.describe());
+        assert_eq!(world.status().current.unwrap().revert.unwrap().by, "job scan", "{command:?}");
+    }
+}
+
+#[test]
+fn a_failure_reverts_in_the_tick_in_which_the_canary_also_loses_its_pods() {
+    let mut world = world(smoke(json!({})), &[("smoke", JobFate::Hangs)]);
+    world.reach((Step::Bake, 0));
+    world.run(5);
+    world.job_fates.insert("smoke".to_owned(), JobFate::Fails(1));
+    world.lose_canary_pods();
+    world.step(std::time::Duration::from_millis(1));
+    world.tick("web");
+    assert_eq!((runs(&world)[0].state, world.place().0), (JobState::Failed, Step::Revert), "{}", world.describe());
+    assert_eq!(world.finish(), "RolledBack");
+}
+
+/// Whichever of both is seen first: where the job's end is known, so is its verdict.
+#[test]
+fn a_failure_reverts_whatever_else_stops_the_release_about_then() {
+    let mut ends = std::collections::BTreeSet::new();
+    for after in 1..30 {
+        for silent in [true, false] {
+            let mut world = world(smoke(json!({})), &[("smoke", JobFate::Fails(after))]);
+            world.reach((Step::Bake, 0));
+            if silent {
+                world.obeyed = 0.0;
+                world.fate_changed();
+            } else {
+                world.faulty("v1", 0.5);
+                world.faulty("v2", 0.5);
+            }
+            let failed = |world: &World| runs(world).iter().any(|run| run.state == JobState::Failed);
+            world.until("an end", |world| paused(world).is_some() || world.place().0 == Step::Revert || failed(world));
+            ends.insert((silent, paused(&world).map_or_else(|| format!("{:?}", world.place().0), |(why, _)| why)));
+            assert!(!failed(&world) || world.place().0 == Step::Revert, "{after}: {}", world.describe());
+        }
+    }
+    let ends: Vec<_> = ends.iter().map(|(silent, end)| (*silent, end.as_str())).collect();
+    assert_eq!(ends, [(false, "Confounded"), (false, "Revert"), (true, "CanarySilent"), (true, "Revert")]);
+}
+
 #[test]
 fn a_stage_that_begins_again_runs_its_jobs_again() {
     let mut world = world(smoke(json!({})), &[("smoke", JobFate::Succeeds(1))]);
