@@ -77,14 +77,15 @@ fn end(tick: &Tick<'_>, run: &JobStatus) -> Option<End> {
     let Some(planned) = spec_of(tick, run) else {
         return Some(End { state: JobState::Unfinished, message: "it was taken out of the spec".to_owned() });
     };
-    if tick.since(run.started.as_ref()) < planned.deadline.std() {
+    // Nobody creates one while the release is stopped.
+    if tick.since(run.started.as_ref()) < planned.deadline.std() || stands(tick, run) {
         return None;
     }
     if run.state == JobState::Running {
         let message = format!("it had not ended within {}", planned.deadline);
         return Some(End { state: JobState::Unfinished, message });
     }
-    // One that nobody tried to create, since no operator was there or the release was paused, is not late.
+    // One that nobody tried to create, since no operator was there, is not late.
     let why = in_the_way(tick, run, planned)?;
     Some(End::not_run(format!("it could not be created within {}: {why}", planned.deadline)))
 }
@@ -138,10 +139,19 @@ fn in_the_way(tick: &Tick<'_>, run: &JobStatus, planned: &Job) -> Option<String>
     refused.or_else(|| unread(seen.cron_jobs.get(&planned.cron_job))).or_else(|| unread(seen.jobs.get(&run.job)))
 }
 
+/// Whether a run waits for a release that is stopped: its clock starts when that goes on.
+fn stands(tick: &Tick<'_>, run: &JobStatus) -> bool {
+    let stopped = tick.status.current.as_ref().is_some_and(|current| current.paused.is_some());
+    stopped && run.state == JobState::Wanted && !run.at.after()
+}
+
 fn keep_open(tick: &mut Tick<'_>, index: usize) {
     let now = tick.time();
     let Some(run) = tick.status.current.as_ref().and_then(|current| current.jobs.get(index)) else { return };
     let there = matches!(tick.seen.jobs.jobs.get(&run.job), Some(Fetched::Known(_)));
+    if stands(tick, run) && !there {
+        return;
+    }
     let deadline = spec_of(tick, run).map(|planned| planned.deadline.std()).unwrap_or_default();
     let overdue = run.state == JobState::Wanted && !there && tick.since(run.started.as_ref()) >= deadline;
     tick.wake(if run.at.after() { LOOK_LATER } else { LOOK });

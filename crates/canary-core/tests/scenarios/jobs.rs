@@ -383,6 +383,24 @@ fn a_failure_reverts_whatever_else_stops_the_release_about_then() {
 }
 
 #[test]
+fn a_job_that_waits_while_a_release_is_paused_is_not_late_and_its_clock_is_left_alone() {
+    let mut world = world(smoke(json!({"deadline": "30s"})), &[("smoke", JobFate::Succeeds(1))]);
+    world.jobs_refused = Some(Refused::Unavailable("a webhook does not answer".to_owned()));
+    world.reach((Step::Bake, 0));
+    world.run(3);
+    world.command("pause web-1");
+    world.run(3);
+    let before = runs(&world);
+    assert_eq!(before[0].state, JobState::Wanted);
+    world.run(300);
+    assert_eq!(runs(&world), before);
+    world.jobs_refused = None;
+    world.command("resume web-1");
+    assert_eq!(world.finish(), "Promoted");
+    assert_eq!(recorded(&world, "web-1")[0], "smoke s1 1 Succeeded");
+}
+
+#[test]
 fn a_stage_that_begins_again_runs_its_jobs_again() {
     let mut world = world(smoke(json!({})), &[("smoke", JobFate::Succeeds(1))]);
     world.reach((Step::Bake, 1));
