@@ -404,6 +404,17 @@ pub(super) fn resumed(tick: &mut Tick<'_>) {
     again(tick, |run| !run.state.is_open());
 }
 
+/// Whether a job before the start is still to succeed, so that a release that starts again starts with it.
+pub(super) fn start_is_owed(tick: &Tick<'_>) -> bool {
+    let Some(current) = &tick.status.current else { return false };
+    let succeeded = |planned: &&Job| {
+        let run = run_at(current, &planned.name, (JobAt::BeforeStart, 0));
+        run.is_some_and(|run| run.state == JobState::Succeeded)
+    };
+    let mut needed = due(tick, JobAt::BeforeStart).into_iter();
+    needed.any(|planned| planned.on_failure() != OnJobFailure::Record && !succeeded(&planned))
+}
+
 fn again(tick: &mut Tick<'_>, wanted: impl Fn(&JobStatus) -> bool) {
     let Some(here) = here(tick) else { return };
     let Some(current) = &tick.status.current else { return };

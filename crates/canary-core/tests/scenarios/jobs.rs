@@ -401,6 +401,22 @@ fn a_job_that_waits_while_a_release_is_paused_is_not_late_and_its_clock_is_left_
 }
 
 #[test]
+fn a_release_that_starts_again_after_promote_starts_with_what_never_succeeded() {
+    let mut world = world(json!({"jobs": [job("scan", "BeforeStart", json!({}))]}), &[("scan", JobFate::Fails(5))]);
+    world.until("paused", |world| paused(world).is_some());
+    world.block_new_pods("v2");
+    world.command("promote web-1");
+    world.until("stopped", |world| paused(world).is_some_and(|(why, _)| why == "Unschedulable"));
+    world.unblock_pods();
+    world.job_fates.insert("scan".to_owned(), JobFate::Succeeds(5));
+    world.command("resume web-1");
+    world.run(3);
+    assert_eq!((world.place().0, world.weight()), (Step::Baseline, 0), "{}", world.describe());
+    assert_eq!(world.finish(), "Promoted");
+    assert_eq!(recorded(&world, "web-1"), ["scan BeforeStart 1 Failed", "scan BeforeStart 2 Succeeded"]);
+}
+
+#[test]
 fn a_stage_that_begins_again_runs_its_jobs_again() {
     let mut world = world(smoke(json!({})), &[("smoke", JobFate::Succeeds(1))]);
     world.reach((Step::Bake, 1));
