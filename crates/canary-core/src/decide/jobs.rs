@@ -439,6 +439,17 @@ pub(super) fn leave(tick: &mut Tick<'_>, why: &str) {
     }
 }
 
+/// Another release takes this one's place: of jobs after it that have not ended nothing will be known.
+pub(super) fn give_up(tick: &mut Tick<'_>) {
+    let runs = tick.status.current.iter().flat_map(|current| &current.jobs);
+    let open = runs.filter(|run| run.state.is_open()).cloned();
+    for run in open.collect::<Vec<_>>() {
+        let what = if run.state == JobState::Wanted { "was never started" } else { "was not waited for" };
+        let text = format!("job {} {} {what}: a newer release begins (Job {})", run.name, place(tick, &run), run.job);
+        tick.warn("JobNotRun", text);
+    }
+}
+
 /// The same of a stage's jobs alone: its weight is taken away, and they are run again with the stage.
 pub(super) fn leave_stage(tick: &mut Tick<'_>, why: &str) {
     if tick.step() != Step::Baseline {

@@ -499,6 +499,8 @@ fn a_newer_release_closes_the_record_of_the_one_whose_job_still_runs() {
         (record.frozen, record.jobs[0].result.as_str(), record.result.as_str()),
         (true, "Unfinished", "SUCCESS")
     );
+    let told = "job tidy after the promotion was not waited for: a newer release begins";
+    assert!(world.notes.iter().any(|note| note.contains(told)), "{:?}", world.notes);
 }
 
 #[test]
