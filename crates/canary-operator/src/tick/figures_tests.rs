@@ -179,7 +179,7 @@ async fn a_store_that_hangs_holds_nothing_up_and_is_not_asked_twice() {
     measure::gates(&mut ledger, Ok(Source::Store(source.as_ref())), &mut observed, at(2)).await;
     asking.0.spawn(std::future::pending());
     let before = source.asked().len();
-    asking.begin(ledger.as_mut(), Arc::clone(&source) as Arc<dyn MetricSource>, &observed, at(4));
+    asking.begin(ledger.as_mut(), Store::new(Arc::clone(&source) as Arc<dyn MetricSource>), &observed, at(4));
     asking.collect(ledger.as_mut());
     tokio::task::yield_now().await;
     assert_eq!((asking.0.len(), source.asked().len()), (1, before));
