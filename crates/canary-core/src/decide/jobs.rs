@@ -81,6 +81,10 @@ fn end(tick: &Tick<'_>, run: &JobStatus) -> Option<End> {
     if tick.since(run.started.as_ref()) < planned.deadline.std() || stands(tick, run) {
         return None;
     }
+    // Whether its program ended by itself is not known: that is no verdict.
+    if let Some(State::Failed(why)) = seen.and_then(Fetched::known).map(job::state) {
+        return Some(End::not_run(format!("it failed, and its pods, which tell why, could not be read: {why}")));
+    }
     if run.state == JobState::Running {
         let message = format!("it had not ended within {}", planned.deadline);
         return Some(End { state: JobState::Unfinished, message });

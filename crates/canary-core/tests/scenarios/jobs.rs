@@ -230,8 +230,12 @@ fn what_could_not_be_run_is_no_verdict() {
     assert!(late.status().message.contains("DeadlineExceeded"), "{}", late.status().message);
     let evicted = without_verdict(JobFate::Evicted(5), |_| {});
     assert!(evicted.status().message.contains("no program of it ended by itself"), "{}", evicted.status().message);
-    for mut world in [gone, refused, failing, hangs, late, evicted] {
+    let unread = without_verdict(JobFate::Fails(5), |world| _ = world.unreadable.insert(Read::JobPods));
+    let why = "it failed, and its pods, which tell why, could not be read: BackoffLimitExceeded";
+    assert!(unread.status().message.contains(why), "{}", unread.status().message);
+    for mut world in [gone, refused, failing, hangs, late, evicted, unread] {
         world.jobs_refused = None;
+        world.unreadable.clear();
         if world.get("CronJob", "smoke").is_none() {
             world.cron_job("smoke", JobFate::Hangs);
         }
