@@ -444,10 +444,13 @@ async fn read_log(client: &Client, namespace: &str, name: &str, uid: &str) -> Re
     let told = job::teller(&pods, object::uid(&job)).ok_or("the Job has no pod any more")?;
     let (mut log, mut asked, mut short) = (String::new(), TAIL_LINES, true);
     // Where lines are so long that only the beginning of them came, fewer of them are asked for, to see the end.
-    for lines in [TAIL_LINES, 4, 1].into_iter().take_while(|_| short) {
+    for lines in [TAIL_LINES, 4, 1] {
         let answer = api::log(client, namespace, &told.pod, &told.container, (lines, MOST_OF_LOG)).await;
         (log, asked) = (answer.map_err(|error| error.to_string())?, lines);
         short = log.len() >= MOST_OF_LOG;
+        if !short {
+            break;
+        }
     }
     let (text, cut) = job::tail(log.as_bytes());
     // So many lines came as were asked for: there may be more before them.
