@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::time::Duration;
 
-use super::{beside, tick::Tick};
+use super::{beside, jobs, tick::Tick};
 use crate::{
     canary,
     gates::{self, Judged, Measure, Verdict},
@@ -564,6 +564,7 @@ pub(super) fn rejected_set<'a>(tick: &Tick<'a>, wanted: &Value) -> Option<&'a Va
 
 /// Starts a release of what the target asks for.
 pub(super) fn start(tick: &mut Tick<'_>, target: &Value, wanted: &Value) {
+    jobs::give_up(tick);
     let number = tick.status.current.as_ref().map_or(0, |last| last.number).saturating_add(1);
     let stable = tick.status.hold.as_ref().and_then(|hold| hold.serving.clone()).unwrap_or_default();
     let changed_by = object::annotation(target, names::ANNOTATION_CHANGED_BY).unwrap_or_default();

@@ -133,13 +133,15 @@ fn resume(tick: &mut Tick<'_>, by: &str) -> Result<String, String> {
     tick.resumed = true;
     let now = tick.time();
     if paused.without_weight {
+        let owed = jobs::start_is_owed(tick);
         let current = tick.current();
         current.stage_index = 0;
         current.flaps = 0;
         current.partial = false;
         current.counts.clear();
         current.window_since = Some(now);
-        let baseline = current.step == Step::Baseline;
+        // Whoever promoted past the jobs before the start skipped them for that once.
+        let baseline = current.step == Step::Baseline || owed;
         beside::next_stage(tick);
         tick.enter(if baseline { Step::Baseline } else { Step::Scale });
         jobs::resumed(tick);

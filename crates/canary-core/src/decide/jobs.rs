@@ -77,14 +77,19 @@ fn end(tick: &Tick<'_>, run: &JobStatus) -> Option<End> {
     let Some(planned) = spec_of(tick, run) else {
         return Some(End { state: JobState::Unfinished, message: "it was taken out of the spec".to_owned() });
     };
-    if tick.since(run.started.as_ref()) < planned.deadline.std() {
+    // Nobody creates one while the release is stopped.
+    if tick.since(run.started.as_ref()) < planned.deadline.std() || stands(tick, run) {
         return None;
+    }
+    // Whether its program ended by itself is not known: that is no verdict.
+    if let Some(State::Failed(why)) = seen.and_then(Fetched::known).map(job::state) {
+        return Some(End::not_run(format!("it failed, and its pods, which tell why, could not be read: {why}")));
     }
     if run.state == JobState::Running {
         let message = format!("it had not ended within {}", planned.deadline);
         return Some(End { state: JobState::Unfinished, message });
     }
-    // One that nobody tried to create, since no operator was there or the release was paused, is not late.
+    // One that nobody tried to create, since no operator was there, is not late.
     let why = in_the_way(tick, run, planned)?;
     Some(End::not_run(format!("it could not be created within {}: {why}", planned.deadline)))
 }
@@ -138,10 +143,19 @@ fn in_the_way(tick: &Tick<'_>, run: &JobStatus, planned: &Job) -> Option<String>
     refused.or_else(|| unread(seen.cron_jobs.get(&planned.cron_job))).or_else(|| unread(seen.jobs.get(&run.job)))
 }
 
+/// Whether a run waits for a release that is stopped: its clock starts when that goes on.
+fn stands(tick: &Tick<'_>, run: &JobStatus) -> bool {
+    let stopped = tick.status.current.as_ref().is_some_and(|current| current.paused.is_some());
+    stopped && run.state == JobState::Wanted && !run.at.after()
+}
+
 fn keep_open(tick: &mut Tick<'_>, index: usize) {
     let now = tick.time();
     let Some(run) = tick.status.current.as_ref().and_then(|current| current.jobs.get(index)) else { return };
     let there = matches!(tick.seen.jobs.jobs.get(&run.job), Some(Fetched::Known(_)));
+    if stands(tick, run) && !there {
+        return;
+    }
     let deadline = spec_of(tick, run).map(|planned| planned.deadline.std()).unwrap_or_default();
     let overdue = run.state == JobState::Wanted && !there && tick.since(run.started.as_ref()) >= deadline;
     tick.wake(if run.at.after() { LOOK_LATER } else { LOOK });
@@ -229,7 +243,28 @@ fn run_at<'s>(current: &'s ReleaseStatus, name: &str, (at, stage): (JobAt, i32))
     current.jobs.iter().find(|run| run.name == name && run.at == at && run.stage == stage)
 }
 
-/// Acts on jobs that ended; whether that ended or stopped the release.
+fn does(tick: &Tick<'_>, run: &JobStatus) -> OnJobFailure {
+    spec_of(tick, run).map_or(OnJobFailure::Record, Job::on_failure)
+}
+
+/// Whether a run is a verdict on the candidate: nothing may wash it off, neither another attempt nor a command.
+fn rejects(tick: &Tick<'_>, run: &JobStatus) -> bool {
+    run.state == JobState::Failed && does(tick, run) == OnJobFailure::Revert
+}
+
+/// Reverts for a job that failed, whenever that was and whatever the release waits for; whether it does. Once the
+/// candidate is live no job is a verdict on it any longer.
+pub(super) fn verdict(tick: &mut Tick<'_>) -> bool {
+    if tick.step() == Step::Soak {
+        return false;
+    }
+    let runs = tick.status.current.iter().flat_map(|current| &current.jobs);
+    let Some(run) = runs.into_iter().find(|run| rejects(tick, run)).cloned() else { return false };
+    revert::begin(tick, revert::Cause::job(&run.name, sentence(tick, &run)));
+    true
+}
+
+/// Stops the release for jobs that ended; whether it did.
 pub(super) fn act(tick: &mut Tick<'_>) -> bool {
     let paused = tick.status.current.as_ref().and_then(|current| current.paused.as_ref());
     // Traffic has left the candidate: its jobs are run again when the release goes on.
@@ -243,17 +278,11 @@ pub(super) fn act(tick: &mut Tick<'_>) -> bool {
         let more = names.filter_map(|name| run_at(current, name, here)).filter(|run| !run.state.is_open());
         found.extend(more.cloned());
     }
-    let does = |run: &JobStatus| spec_of(tick, run).map_or(OnJobFailure::Record, Job::on_failure);
-    let failed = |run: &&JobStatus| run.state == JobState::Failed;
-    if let Some(run) = found.iter().filter(failed).find(|run| does(run) == OnJobFailure::Revert) {
-        revert::begin(tick, revert::Cause::job(&run.name, sentence(tick, run)));
-        return true;
-    }
     let goes_on = tick.status.current.as_ref().is_some_and(|current| current.partial);
     let stops = |run: &&JobStatus| match run.state {
-        JobState::Failed => does(run) == OnJobFailure::Pause,
+        JobState::Failed => does(tick, run) == OnJobFailure::Pause,
         // Once a person has said that the candidate is to be promoted, nothing is waited for that is no verdict.
-        JobState::NotRun | JobState::Unfinished => does(run) != OnJobFailure::Record && !goes_on,
+        JobState::NotRun | JobState::Unfinished => does(tick, run) != OnJobFailure::Record && !goes_on,
         JobState::Succeeded | JobState::Wanted | JobState::Running => false,
     };
     let may = matches!(tick.step(), Step::Baseline | Step::Scale | Step::Shift | Step::Bake) && !stopped;
@@ -379,11 +408,24 @@ pub(super) fn resumed(tick: &mut Tick<'_>) {
     again(tick, |run| !run.state.is_open());
 }
 
+/// Whether a job before the start is still to succeed, so that a release that starts again starts with it.
+pub(super) fn start_is_owed(tick: &Tick<'_>) -> bool {
+    let Some(current) = &tick.status.current else { return false };
+    let succeeded = |planned: &&Job| {
+        let run = run_at(current, &planned.name, (JobAt::BeforeStart, 0));
+        run.is_some_and(|run| run.state == JobState::Succeeded)
+    };
+    let mut needed = due(tick, JobAt::BeforeStart).into_iter();
+    needed.any(|planned| planned.on_failure() != OnJobFailure::Record && !succeeded(&planned))
+}
+
 fn again(tick: &mut Tick<'_>, wanted: impl Fn(&JobStatus) -> bool) {
     let Some(here) = here(tick) else { return };
     let Some(current) = &tick.status.current else { return };
     let due: Vec<&str> = due(tick, here.0).into_iter().map(|planned| planned.name.as_str()).collect();
-    let meant = |run: &JobStatus| (run.at, run.stage) == here && due.contains(&run.name.as_str()) && wanted(run);
+    let meant = |run: &JobStatus| {
+        (run.at, run.stage) == here && due.contains(&run.name.as_str()) && wanted(run) && !rejects(tick, run)
+    };
     let indices: Vec<usize> = (0..).zip(&current.jobs).filter(|(_, run)| meant(run)).map(|(index, _)| index).collect();
     for index in indices {
         once_more(tick, index);
@@ -398,6 +440,17 @@ pub(super) fn leave(tick: &mut Tick<'_>, why: &str) {
         run.state = JobState::Unfinished;
         why.clone_into(&mut run.message);
         run.ended = Some(now.clone());
+    }
+}
+
+/// Another release takes this one's place: of jobs after it that have not ended nothing will be known.
+pub(super) fn give_up(tick: &mut Tick<'_>) {
+    let runs = tick.status.current.iter().flat_map(|current| &current.jobs);
+    let open = runs.filter(|run| run.state.is_open()).cloned();
+    for run in open.collect::<Vec<_>>() {
+        let what = if run.state == JobState::Wanted { "was never started" } else { "was not waited for" };
+        let text = format!("job {} {} {what}: a newer release begins (Job {})", run.name, place(tick, &run), run.job);
+        tick.warn("JobNotRun", text);
     }
 }
 

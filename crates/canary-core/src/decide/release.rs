@@ -51,10 +51,14 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
         // One that is the candidate's own doing comes before one that may not be.
         if let Some(breach) = breaches().find(|judged| judged.confounded.is_none()).or_else(|| breaches().next()) {
             let breach = breach.clone();
+            // What is not known to be the candidate's doing hides no verdict on it.
+            if breach.confounded.is_some() && jobs::verdict(tick) {
+                return;
+            }
             return act_on(tick, &breach);
         }
     }
-    if target_left(tick) {
+    if jobs::verdict(tick) || target_left(tick) {
         return;
     }
     beside::watch(tick);

@@ -230,8 +230,12 @@ fn what_could_not_be_run_is_no_verdict() {
     assert!(late.status().message.contains("DeadlineExceeded"), "{}", late.status().message);
     let evicted = without_verdict(JobFate::Evicted(5), |_| {});
     assert!(evicted.status().message.contains("no program of it ended by itself"), "{}", evicted.status().message);
-    for mut world in [gone, refused, failing, hangs, late, evicted] {
+    let unread = without_verdict(JobFate::Fails(5), |world| _ = world.unreadable.insert(Read::JobPods));
+    let why = "it failed, and its pods, which tell why, could not be read: BackoffLimitExceeded";
+    assert!(unread.status().message.contains(why), "{}", unread.status().message);
+    for mut world in [gone, refused, failing, hangs, late, evicted, unread] {
         world.jobs_refused = None;
+        world.unreadable.clear();
         if world.get("CronJob", "smoke").is_none() {
             world.cron_job("smoke", JobFate::Hangs);
         }
@@ -319,6 +323,103 @@ fn a_failure_reverts_a_release_that_a_person_paused() {
     assert_eq!(world.finish(), "RolledBack");
 }
 
+/// A verdict that comes while traffic waits on stable for another reason is no less one.
+#[test]
+fn a_failure_before_the_start_rejects_also_a_release_that_is_stopped() {
+    for command in [None, Some("promote web-1"), Some("resume web-1")] {
+        let over = json!({"jobs": [job("scan", "BeforeStart", json!({"onFailure": "Revert"}))]});
+        let mut world = World::new(over);
+        world.cron_job("scan", JobFate::Hangs);
+        world.arm();
+        world.faulty("v1", 0.3);
+        world.apply("v2").unwrap();
+        world.until("stopped", |world| paused(world).is_some());
+        assert_eq!(paused(&world), Some(("StableInBreach".to_owned(), true)));
+        world.faulty("v1", 0.0);
+        world.job_fates.insert("scan".to_owned(), JobFate::Fails(1));
+        // It has failed when the command is read.
+        world.fate_changed();
+        world.step(std::time::Duration::from_secs(1));
+        if let Some(command) = command {
+            world.command(command);
+        }
+        assert_eq!(world.finish(), "RolledBack", "{command:?}: {}", world.describe());
+        assert_eq!(world.status().current.unwrap().revert.unwrap().by, "job scan", "{command:?}");
+    }
+}
+
+#[test]
+fn a_failure_reverts_in_the_tick_in_which_the_canary_also_loses_its_pods() {
+    let mut world = world(smoke(json!({})), &[("smoke", JobFate::Hangs)]);
+    world.reach((Step::Bake, 0));
+    world.run(5);
+    world.job_fates.insert("smoke".to_owned(), JobFate::Fails(1));
+    world.lose_canary_pods();
+    world.step(std::time::Duration::from_millis(1));
+    world.tick("web");
+    assert_eq!((runs(&world)[0].state, world.place().0), (JobState::Failed, Step::Revert), "{}", world.describe());
+    assert_eq!(world.finish(), "RolledBack");
+}
+
+/// Whichever of both is seen first: where the job's end is known, so is its verdict.
+#[test]
+fn a_failure_reverts_whatever_else_stops_the_release_about_then() {
+    let mut ends = std::collections::BTreeSet::new();
+    for after in 1..30 {
+        for silent in [true, false] {
+            let mut world = world(smoke(json!({})), &[("smoke", JobFate::Fails(after))]);
+            world.reach((Step::Bake, 0));
+            if silent {
+                world.obeyed = 0.0;
+                world.fate_changed();
+            } else {
+                world.faulty("v1", 0.5);
+                world.faulty("v2", 0.5);
+            }
+            let failed = |world: &World| runs(world).iter().any(|run| run.state == JobState::Failed);
+            world.until("an end", |world| paused(world).is_some() || world.place().0 == Step::Revert || failed(world));
+            ends.insert((silent, paused(&world).map_or_else(|| format!("{:?}", world.place().0), |(why, _)| why)));
+            assert!(!failed(&world) || world.place().0 == Step::Revert, "{after}: {}", world.describe());
+        }
+    }
+    let ends: Vec<_> = ends.iter().map(|(silent, end)| (*silent, end.as_str())).collect();
+    assert_eq!(ends, [(false, "Confounded"), (false, "Revert"), (true, "CanarySilent"), (true, "Revert")]);
+}
+
+#[test]
+fn a_job_that_waits_while_a_release_is_paused_is_not_late_and_its_clock_is_left_alone() {
+    let mut world = world(smoke(json!({"deadline": "30s"})), &[("smoke", JobFate::Succeeds(1))]);
+    world.jobs_refused = Some(Refused::Unavailable("a webhook does not answer".to_owned()));
+    world.reach((Step::Bake, 0));
+    world.run(3);
+    world.command("pause web-1");
+    world.run(3);
+    let before = runs(&world);
+    assert_eq!(before[0].state, JobState::Wanted);
+    world.run(300);
+    assert_eq!(runs(&world), before);
+    world.jobs_refused = None;
+    world.command("resume web-1");
+    assert_eq!(world.finish(), "Promoted");
+    assert_eq!(recorded(&world, "web-1")[0], "smoke s1 1 Succeeded");
+}
+
+#[test]
+fn a_release_that_starts_again_after_promote_starts_with_what_never_succeeded() {
+    let mut world = world(json!({"jobs": [job("scan", "BeforeStart", json!({}))]}), &[("scan", JobFate::Fails(5))]);
+    world.until("paused", |world| paused(world).is_some());
+    world.block_new_pods("v2");
+    world.command("promote web-1");
+    world.until("stopped", |world| paused(world).is_some_and(|(why, _)| why == "Unschedulable"));
+    world.unblock_pods();
+    world.job_fates.insert("scan".to_owned(), JobFate::Succeeds(5));
+    world.command("resume web-1");
+    world.run(3);
+    assert_eq!((world.place().0, world.weight()), (Step::Baseline, 0), "{}", world.describe());
+    assert_eq!(world.finish(), "Promoted");
+    assert_eq!(recorded(&world, "web-1"), ["scan BeforeStart 1 Failed", "scan BeforeStart 2 Succeeded"]);
+}
+
 #[test]
 fn a_stage_that_begins_again_runs_its_jobs_again() {
     let mut world = world(smoke(json!({})), &[("smoke", JobFate::Succeeds(1))]);
@@ -402,6 +503,8 @@ fn a_newer_release_closes_the_record_of_the_one_whose_job_still_runs() {
         (record.frozen, record.jobs[0].result.as_str(), record.result.as_str()),
         (true, "Unfinished", "SUCCESS")
     );
+    let told = "job tidy after the promotion was not waited for: a newer release begins";
+    assert!(world.notes.iter().any(|note| note.contains(told)), "{:?}", world.notes);
 }
 
 #[test]

@@ -102,10 +102,12 @@ pub enum Read {
     Baseline,
     /// Jobs and CronJobs.
     Jobs,
+    /// The pods of Jobs.
+    JobPods,
 }
 
 impl Read {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Rivals,
         Self::Target,
         Self::Canary,
@@ -121,6 +123,7 @@ impl Read {
         Self::ServingRecords,
         Self::Baseline,
         Self::Jobs,
+        Self::JobPods,
     ];
 }
 

@@ -273,7 +273,7 @@ impl World {
     }
 
     fn pods_of_job(&self, job: &Value) -> Fetched<Vec<Value>> {
-        self.list(Read::Jobs, "Pod", |pod| object::controlled_by(pod, object::uid(job)))
+        self.list(Read::JobPods, "Pod", |pod| object::controlled_by(pod, object::uid(job)))
     }
 
     fn tell(&mut self, decision: &Decision) {

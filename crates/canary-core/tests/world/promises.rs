@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use canary_api::{CanaryReleaseStatus, GateStatus, Percent, ReleaseStatus, Step};
+use canary_api::{CanaryReleaseStatus, GateStatus, JobState, OnJobFailure, Percent, ReleaseStatus, Step};
 use canary_core::{
     Decision, Effect, Kind, Observed,
     gates::{Measure, Reading},
@@ -47,6 +47,7 @@ impl Ledger {
 
     /// Judges the gates once more, independently: enough requests, finite, within the limit.
     pub(super) fn decided(&mut self, observed: &Observed, decision: &Decision) {
+        no_verdict_of_a_job_is_lost(observed, decision);
         let spec = &observed.release.spec;
         let current = observed.release.status.as_ref().and_then(|status| status.current.as_ref());
         let weight = current.map_or(0, permille);
@@ -75,6 +76,18 @@ impl Ledger {
         self.passed = spec.gates.iter().filter(applies).filter(passes).count();
         self.gates = spec.gates.iter().filter(applies).count();
         self.last = (observed.measured.readings.clone(), decision.status.gates.clone());
+    }
+}
+
+/// A job that failed, where that is to revert, has reverted.
+fn no_verdict_of_a_job_is_lost(observed: &Observed, decision: &Decision) {
+    let Some(current) = &decision.status.current else { return };
+    let live = current.step == Step::Soak || current.step == Step::Done;
+    for run in current.jobs.iter().filter(|run| run.state == JobState::Failed) {
+        let mut planned = observed.release.spec.jobs.iter();
+        let planned = planned.find(|planned| planned.name == run.name && planned.at == run.at);
+        let reverts = planned.is_some_and(|planned| planned.on_failure() == OnJobFailure::Revert);
+        assert!(!reverts || live || current.revert.is_some(), "{run:?} is forgotten in {:?}", current.step);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Figures beside the gates, for the record: CPU and memory of either side's pods, and the queries of `spec.comparison`.
 //! A store is asked about them by a task of its own after a tick has done its work, and the next tick takes what came
-//! of it: nothing ever waits for these answers, and nothing is decided by them. The pods' own endpoints are read
+//! of it: nothing ever waits for these answers, and nothing is decided by them. A store is asked one such question at a
+//! time, whichever release it is for, so that gates hardly share their line with them. The pods' own endpoints are read
 //! for the gates anyway. What could not be read says why.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,14 +13,13 @@ use canary_core::{Observed, figures::Gauge, traffic};
 use canary_counters::{Instant, LabelNames, Scope, Selector, Series};
 use canary_metrics::MetricSource;
 use canary_stats::{Batches, Estimate};
-use futures::future::{join, join_all};
 use jiff::Timestamp;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{measure::Ledger, questions::Sides};
 
-/// Longest time for all questions of one look.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// Longest time for all questions of one look, from when it is its turn.
+const DEADLINE: Duration = Duration::from_secs(10);
 /// Samples are asked for at least this far back: many clusters read containers once a minute.
 const LOOKBACK: Duration = Duration::from_secs(150);
 /// Of the intervals.
@@ -29,6 +29,20 @@ const CPU: &str = "CPU per pod";
 const MEMORY: &str = "Memory per pod";
 const BOTH: &str = "CPU and memory per pod";
 const QUERIES: &str = "queries of spec.comparison";
+
+/// A store that answers PromQL, and whose turn it is to ask it for figures.
+#[derive(Debug, Clone)]
+pub(super) struct Store {
+    pub(super) source: Arc<dyn MetricSource>,
+    /// One look at a time in the whole process: the store takes only so many questions at once, and gates need them.
+    turn: Arc<Semaphore>,
+}
+
+impl Store {
+    pub(super) fn new(source: Arc<dyn MetricSource>) -> Self {
+        Self { source, turn: Arc::new(Semaphore::new(1)) }
+    }
+}
 
 /// What CPU and memory are read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,13 +157,14 @@ impl Asking {
     pub(super) fn begin(
         &mut self,
         ledger: Option<&mut Ledger>,
-        store: Arc<dyn MetricSource>,
+        store: Store,
         observed: &Observed,
         now: Timestamp,
     ) {
+        let Store { source, turn } = store;
         let Some(ledger) = ledger.filter(|_| self.0.is_empty()) else { return };
         let spacing =
-            observed.release.spec.interval.std().max(store.scrape_interval().unwrap_or_default()).mul_f64(0.8);
+            observed.release.spec.interval.std().max(source.scrape_interval().unwrap_or_default()).mul_f64(0.8);
         let recent = |asked: Timestamp| Duration::try_from(now.duration_since(asked)).unwrap_or_default() < spacing;
         if ledger.figures.asked.is_some_and(recent) {
             return;
@@ -158,12 +173,13 @@ impl Asking {
         ledger.figures.asked = Some(now);
         self.0.spawn(async move {
             let late = Answer {
-                labels: store.labels().clone(),
+                labels: source.labels().clone(),
                 resources: Err("no answer in time".to_owned()),
                 queries: plan.queries.iter().map(|query| nothing(query, "no answer in time")).collect(),
                 plan: plan.clone(),
             };
-            Some(timeout(DEADLINE, ask(store.as_ref(), plan)).await.unwrap_or(late))
+            let _turn = turn.acquire().await.ok()?;
+            Some(timeout(DEADLINE, ask(source.as_ref(), plan)).await.unwrap_or(late))
         });
     }
 }
@@ -180,8 +196,10 @@ pub(super) async fn of_pods(samples: &dyn MetricSource, ledger: &mut Ledger, obs
     }
 }
 
+/// One question after another.
 async fn ask(source: &dyn MetricSource, plan: Plan) -> Answer {
-    let (resources, queries) = join(resources(source, &plan), queries(source, &plan)).await;
+    let resources = resources(source, &plan).await;
+    let queries = queries(source, &plan).await;
     Answer { labels: source.labels().clone(), resources, queries, plan }
 }
 
@@ -214,12 +232,13 @@ async fn queries(source: &dyn MetricSource, plan: &Plan) -> Vec<(String, Said, S
         let why = "the provider `pods` can't answer PromQL: name a Prometheus in spec.provider";
         return plan.queries.iter().map(|query| nothing(query, why)).collect();
     }
-    let asked = plan.queries.iter().map(|query| async move {
-        let (canary, stable) =
-            join(number(source, plan, query, &plan.canary), number(source, plan, query, &plan.stable)).await;
-        (query.name.clone(), canary, stable)
-    });
-    join_all(asked).await
+    let mut answers = Vec::new();
+    for query in &plan.queries {
+        let canary = number(source, plan, query, &plan.canary).await;
+        let stable = number(source, plan, query, &plan.stable).await;
+        answers.push((query.name.clone(), canary, stable));
+    }
+    answers
 }
 
 /// The mean over one side's pods.

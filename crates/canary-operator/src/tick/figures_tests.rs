@@ -4,7 +4,9 @@ use super::*;
 use canary_api::CanaryRelease;
 use canary_core::Fetched;
 use canary_counters::Sample;
-use canary_metrics::{Problem, fake::FakeSource};
+use canary_counters::NativeSeries;
+use canary_metrics::{FetchError, Problem, fake::FakeSource};
+use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::super::measure::{self, Source};
@@ -76,7 +78,7 @@ async fn looked(
         fill(source, second);
         asking.collect(ledger.as_mut());
         measure::gates(&mut ledger, Ok(Source::Store(source.as_ref())), &mut observed, at(second)).await;
-        asking.begin(ledger.as_mut(), Arc::clone(source) as Arc<dyn MetricSource>, &observed, at(second));
+        asking.begin(ledger.as_mut(), Store::new(Arc::clone(source) as Arc<dyn MetricSource>), &observed, at(second));
         while let Some(answer) = asking.0.join_next().await {
             ledger.as_mut().unwrap().take_figures(answer.unwrap().unwrap());
         }
@@ -177,8 +179,96 @@ async fn a_store_that_hangs_holds_nothing_up_and_is_not_asked_twice() {
     measure::gates(&mut ledger, Ok(Source::Store(source.as_ref())), &mut observed, at(2)).await;
     asking.0.spawn(std::future::pending());
     let before = source.asked().len();
-    asking.begin(ledger.as_mut(), Arc::clone(&source) as Arc<dyn MetricSource>, &observed, at(4));
+    asking.begin(ledger.as_mut(), Store::new(Arc::clone(&source) as Arc<dyn MetricSource>), &observed, at(4));
     asking.collect(ledger.as_mut());
     tokio::task::yield_now().await;
     assert_eq!((asking.0.len(), source.asked().len()), (1, before));
+}
+
+/// A source that takes its time, and sees how many questions it has at once.
+#[derive(Debug, Default)]
+struct Slow {
+    answers: FakeSource,
+    /// Now, and the most so far.
+    at_once: std::sync::Mutex<(usize, usize)>,
+}
+
+impl Slow {
+    async fn take_time(&self) {
+        {
+            let mut at_once = self.at_once.lock().unwrap();
+            at_once.0 += 1;
+            at_once.1 = at_once.1.max(at_once.0);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.at_once.lock().unwrap().0 -= 1;
+    }
+}
+
+impl MetricSource for Slow {
+    fn name(&self) -> &str {
+        self.answers.name()
+    }
+
+    fn labels(&self) -> &LabelNames {
+        self.answers.labels()
+    }
+
+    fn scrape_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    fn counters<'a>(
+        &'a self,
+        selector: &'a Selector,
+        scope: &'a Scope,
+        lookback: Duration,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<Series>, FetchError>> {
+        Box::pin(async move {
+            self.take_time().await;
+            self.answers.counters(selector, scope, lookback, at).await
+        })
+    }
+
+    fn natives<'a>(
+        &'a self,
+        _: &'a Selector,
+        _: &'a Scope,
+        _: Duration,
+        _: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<NativeSeries>, FetchError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn value<'a>(
+        &'a self,
+        query: &'a str,
+        scope: &'a Scope,
+        require_pods: bool,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<Instant, FetchError>> {
+        Box::pin(async move {
+            self.take_time().await;
+            self.answers.value(query, scope, require_pods, at).await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_is_asked_one_question_at_a_time_for_however_many_releases() {
+    let slow = Arc::new(Slow::default());
+    of_containers(&slow.answers, 9);
+    let store = Store::new(Arc::clone(&slow) as Arc<dyn MetricSource>);
+    let mut observed = observed("Bake");
+    let mut releases: Vec<(Option<Ledger>, Asking)> = (0..3).map(|_| (None, Asking::default())).collect();
+    for (ledger, asking) in &mut releases {
+        measure::gates(ledger, Ok(Source::Store(&slow.answers)), &mut observed, at(9)).await;
+        asking.begin(ledger.as_mut(), store.clone(), &observed, at(9));
+    }
+    for (_, asking) in &mut releases {
+        let answer = asking.0.join_next().await.unwrap().unwrap().unwrap();
+        assert!(answer.resources.is_ok() && answer.queries.len() == 2, "{answer:?}");
+    }
+    assert_eq!(*slow.at_once.lock().unwrap(), (0, 1));
 }

@@ -26,7 +26,7 @@ use canary_core::{
 };
 use canary_counters::LabelNames;
 use canary_metrics::{
-    ConfigError, MetricSource, Prometheus, ProviderConfig, Shared,
+    ConfigError, Prometheus, ProviderConfig, Shared,
     pods::{PodLimits, PodScraper},
 };
 use jiff::Timestamp;
@@ -37,7 +37,7 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{
     api::CallError,
-    figures::Asking,
+    figures::{Asking, Store},
     measure::{Ledger, Source},
     record::{Desk, Journal},
 };
@@ -68,7 +68,7 @@ pub const PODS: &str = "pods";
 /// Where metrics may come from, as the admin configured it.
 #[derive(Debug)]
 pub struct Sources {
-    stores: BTreeMap<String, Arc<dyn MetricSource>>,
+    stores: BTreeMap<String, Store>,
     pods: PodScraper,
 }
 
@@ -81,13 +81,13 @@ impl Sources {
         let mut stores = BTreeMap::new();
         for config in configured {
             let source = Shared::new(Arc::new(Prometheus::new(config.clone())?));
-            stores.insert(config.name.clone(), Arc::new(source) as Arc<dyn MetricSource>);
+            stores.insert(config.name.clone(), Store::new(Arc::new(source)));
         }
         Ok(Self { stores, pods: PodScraper::new(pods)? })
     }
 
     /// The store that a CanaryRelease names, where it is one.
-    fn store(&self, release: &CanaryRelease) -> Option<Arc<dyn MetricSource>> {
+    fn store(&self, release: &CanaryRelease) -> Option<Store> {
         self.stores.get(&release.spec.provider).cloned()
     }
 
@@ -95,9 +95,9 @@ impl Sources {
     fn of(&self, release: &CanaryRelease) -> Result<Source<'_>, String> {
         let name = release.spec.provider.as_str();
         if let Some(store) = self.stores.get(name) {
-            return match questions::reserved(release, store.labels()) {
+            return match questions::reserved(release, store.source.labels()) {
                 Some(why) => Err(why),
-                None => Ok(Source::Store(store.as_ref())),
+                None => Ok(Source::Store(store.source.as_ref())),
             };
         }
         if name != PODS && name != "default" {

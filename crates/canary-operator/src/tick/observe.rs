@@ -13,6 +13,7 @@ use canary_core::{
 use futures::future::join_all;
 use kube::Client;
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
 use super::api;
 
@@ -124,22 +125,23 @@ async fn jobs(client: &Client, namespace: &str, release: &CanaryRelease) -> Jobs
     if current.step == Step::Revert || release.metadata.deletion_timestamp.is_some() {
         return JobsSeen::default();
     }
+    let deadline = Instant::now().checked_add(DEADLINE_OF_JOBS).unwrap_or_else(Instant::now);
     let open: Vec<_> = current.jobs.iter().filter(|run| run.state.is_open()).collect();
     let from = |name: &str| release.spec.jobs.iter().find(|job| job.name == name).map(|job| job.cron_job.clone());
     let wanted = open.iter().filter(|run| run.state == JobState::Wanted).filter_map(|run| from(&run.name));
     let cron_jobs = join_all(wanted.collect::<BTreeSet<_>>().into_iter().map(|name| async {
-        let found = bounded(api::get(client, api::cron_jobs(namespace), &name), unanswered).await;
+        let found = by(deadline, api::get(client, api::cron_jobs(namespace), &name)).await;
         (name, found)
     }));
     let jobs = join_all(open.iter().map(|run| async {
-        let found = bounded(api::get(client, api::folder(Kind::Job, namespace), &run.job), unanswered).await;
+        let found = by(deadline, api::get(client, api::folder(Kind::Job, namespace), &run.job)).await;
         (run.job.clone(), found)
     }));
     let (cron_jobs, jobs) = futures::join!(cron_jobs, jobs);
     let failed = jobs.iter().filter_map(|(name, found)| Some((name, found.known()?)));
     let failed = failed.filter(|(_, found)| matches!(job::state(found), State::Failed(_)));
     let pods = join_all(failed.map(|(name, found)| async {
-        (name.clone(), bounded(pods_of_job(client, namespace, found), unanswered).await)
+        (name.clone(), by(deadline, pods_of_job(client, namespace, found)).await)
     }));
     let pods = pods.await.into_iter().collect();
     JobsSeen {
@@ -150,12 +152,8 @@ async fn jobs(client: &Client, namespace: &str, release: &CanaryRelease) -> Jobs
     }
 }
 
-fn unanswered<T>() -> Fetched<T> {
-    Fetched::Failed("no answer in time".to_owned())
-}
-
-async fn bounded<T>(call: impl Future<Output = T>, late: impl FnOnce() -> T) -> T {
-    tokio::time::timeout(DEADLINE_OF_JOBS, call).await.unwrap_or_else(|_| late())
+async fn by<T>(deadline: Instant, call: impl Future<Output = Fetched<T>>) -> Fetched<T> {
+    timeout_at(deadline, call).await.unwrap_or_else(|_| Fetched::Failed("no answer in time".to_owned()))
 }
 
 /// The pods of a Job, by its uid.
@@ -272,3 +270,7 @@ async fn prove(client: &Client, release: &CanaryRelease, target: &Fetched<Value>
         Err(error) => Hold::Fails(error.to_string()),
     }
 }
+
+#[cfg(test)]
+#[path = "observe_tests.rs"]
+mod tests;

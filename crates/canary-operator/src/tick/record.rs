@@ -442,15 +442,23 @@ async fn read_log(client: &Client, namespace: &str, name: &str, uid: &str) -> Re
         Fetched::Failed(why) => return Err(why),
     };
     let told = job::teller(&pods, object::uid(&job)).ok_or("the Job has no pod any more")?;
-    let bounds = (TAIL_LINES, MOST_OF_LOG);
-    let log =
-        api::log(client, namespace, &told.pod, &told.container, bounds).await.map_err(|error| error.to_string())?;
+    let (mut log, mut asked, mut short) = (String::new(), TAIL_LINES, true);
+    // Where lines are so long that only the beginning of them came, fewer of them are asked for, to see the end.
+    for lines in [TAIL_LINES, 4, 1] {
+        let answer = api::log(client, namespace, &told.pod, &told.container, (lines, MOST_OF_LOG)).await;
+        (log, asked) = (answer.map_err(|error| error.to_string())?, lines);
+        short = log.len() >= MOST_OF_LOG;
+        if !short {
+            break;
+        }
+    }
     let (text, cut) = job::tail(log.as_bytes());
     // So many lines came as were asked for: there may be more before them.
-    let cut = cut || log.lines().count() >= TAIL_LINES || log.len() >= MOST_OF_LOG;
+    let cut = cut || log.lines().count() >= asked;
     let of = format!("container {} of pod {}", told.container, told.pod);
     let note = match (text.is_empty(), cut) {
         (true, _) => format!("{of} wrote nothing"),
+        (false, _) if short => format!("{of}, of its last line, which is too long, a piece in the middle"),
         (false, true) => format!("{of}, its last lines"),
         (false, false) => of,
     };

@@ -32,6 +32,8 @@ struct State {
     job: Option<Value>,
     pods: Vec<Value>,
     log: Option<&'static str>,
+    /// How long the longest of its lines is: the last line but two, and the last one.
+    long_lines: Option<(usize, usize)>,
     log_hangs: bool,
 }
 
@@ -41,9 +43,23 @@ impl State {
         let gone = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "no", "code": 404});
         match (uri.contains("/jobs/"), uri.contains("/log?")) {
             (true, _) => self.job.as_ref().map_or((404, gone.to_string()), |job| (200, job.to_string())),
+            (false, true) if self.long_lines.is_some() => (200, self.end_of_long_lines(uri)),
             (false, true) => self.log.map_or((404, gone.to_string()), |log| (200, log.to_owned())),
             (false, false) => (200, json!({"kind": "List", "items": self.pods}).to_string()),
         }
+    }
+}
+
+impl State {
+    /// So many lines, and of those the first 64 KiB, as a kubelet gives them.
+    fn end_of_long_lines(&self, uri: &str) -> String {
+        let (first, last) = self.long_lines.unwrap_or_default();
+        let log = format!("{}\nmiddle\nmiddle\n{}the end\n", "a".repeat(first), "b".repeat(last));
+        let wanted: usize = uri.split_once("tailLines=").unwrap().1.split('&').next().unwrap().parse().unwrap();
+        let lines: Vec<&str> = log.lines().collect();
+        let mut text = lines[lines.len().saturating_sub(wanted)..].join("\n");
+        text.truncate(65536);
+        text
     }
 }
 
@@ -501,6 +517,20 @@ async fn a_log_that_can_not_be_read_is_tried_again_and_then_said() {
     assert!(note.starts_with("its log could not be read: "), "{note}");
     let (_, calls) = bench.tick(with_job(Step::Bake, 0, JobState::Succeeded)).await;
     assert_eq!(calls, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_log_with_long_lines_is_its_end_or_is_not_called_so() {
+    for (first, last, end) in [(70_000, 0, "the end"), (70_000, 3_000, "bthe end"), (10, 70_000, "bbbb")] {
+        let mut bench = Bench::new();
+        bench.server.with(job_and_pods);
+        bench.server.with(|state| state.long_lines = Some((first, last)));
+        bench.tick(with_job(Step::Bake, 0, JobState::Running)).await;
+        bench.tick(with_job(Step::Bake, 0, JobState::Failed)).await;
+        let job = &bench.server.status().jobs[0];
+        assert!(job.log.ends_with(end), "{}", job.log);
+        assert_eq!(job.log_note.contains("a piece in the middle"), last == 70_000, "{}", job.log_note);
+    }
 }
 
 #[tokio::test(start_paused = true)]
