@@ -4,6 +4,7 @@
 //! Folder and bucket are stores of the crate `object_store`. A crate that only signs S3 requests would add as many crates
 //! to the tree (14 against 16) and would leave retries, paging, conditional writes and the roles of cloud pods to us.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +15,10 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
-    RetryConfig,
+    BackoffConfig, ClientConfigKey, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions,
+    PutPayload, RetryConfig, UpdateVersion,
 };
+use sha2::{Digest as _, Sha256};
 
 use crate::{Error, clean};
 
@@ -24,6 +26,10 @@ use crate::{Error, clean};
 const MOST_FILES: usize = 1000;
 /// Bytes of a list of digests or a record that are read.
 const MOST_BYTES: u64 = 1024 * 1024;
+/// The file that says which release a folder is of.
+const RECORD: &str = "record.yaml";
+/// How long the list of a folder may take, with all its pages.
+const LISTING: Duration = Duration::from_secs(120);
 /// How long one request to a bucket may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Ways to say who one is, of which one must be there: the service that answers on every machine of a cloud is not asked.
@@ -50,12 +56,12 @@ pub struct Place {
 pub enum State {
     /// Nothing finished is there.
     Open,
-    /// It is finished; the record that it was written from, and whether that is as the list says.
+    /// It is finished; the record that it was written from, and whether all of it is as the list says.
     Finished {
-        /// The text of `record.yaml`; empty where it is not there.
+        /// The text of `record.yaml`; empty where something is wrong.
         record: String,
-        /// Whether its digest is the one in the list.
-        sound: bool,
+        /// The first thing that is not as the list of digests says.
+        wrong: Option<String>,
     },
 }
 
@@ -106,8 +112,11 @@ impl Place {
     }
 
     fn wrong(&self, folder: &str, error: &object_store::Error) -> Error {
-        let text = with_causes(error);
-        Error::Place { place: clean::text(&format!("{}, {folder}", self.name)), why: clean::text(&text) }
+        self.odd(folder, &with_causes(error))
+    }
+
+    fn odd(&self, folder: &str, why: &str) -> Error {
+        Error::Place { place: clean::text(&format!("{}, {folder}", self.name)), why: clean::text(why) }
     }
 
     async fn read(&self, folder: &str, file: &str) -> Result<Option<String>, Error> {
@@ -118,8 +127,7 @@ impl Place {
             Err(error) => return Err(wrong(error)),
         };
         if got.meta.size > MOST_BYTES {
-            let why = format!("{file} is larger than {MOST_BYTES} bytes; it is not ours");
-            return Err(Error::Place { place: clean::text(&format!("{}, {folder}", self.name)), why });
+            return Err(self.odd(folder, &format!("{file} is larger than {MOST_BYTES} bytes; it is not ours")));
         }
         let bytes = got.bytes().await.map_err(wrong)?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
@@ -131,39 +139,97 @@ impl Place {
     /// Where it can't be read.
     pub async fn state(&self, folder: &str) -> Result<State, Error> {
         let Some(list) = self.read(folder, SUMS).await? else { return Ok(State::Open) };
-        let record = self.read(folder, "record.yaml").await?.unwrap_or_default();
-        let row = format!("{}  record.yaml", sha256(record.as_bytes()));
-        Ok(State::Finished { sound: list.lines().any(|line| line == row), record })
+        let mut record = String::new();
+        let wrong = self.wrong_with(folder, &list, &mut record).await?;
+        Ok(State::Finished { record: if wrong.is_none() { record } else { String::new() }, wrong })
+    }
+
+    /// The first thing in which a folder is not as its list of digests says, and the text of its record. Files that are not
+    /// listed are not looked for.
+    async fn wrong_with(&self, folder: &str, list: &str, record: &mut String) -> Result<Option<String>, Error> {
+        let mut recorded = false;
+        for (number, row) in (1_usize..).zip(list.lines()) {
+            if number > MOST_FILES {
+                return Ok(Some(format!("its {SUMS} lists more than {MOST_FILES} files")));
+            }
+            let Some((digest, name)) = row.split_once("  ").filter(|(_, name)| is_name(name)) else {
+                return Ok(Some(format!("{SUMS} line {number} is no digest and name")));
+            };
+            let counted = if name == RECORD {
+                recorded = true;
+                let text = self.read(folder, name).await?;
+                text.map(|text| {
+                    *record = text;
+                    sha256(record.as_bytes())
+                })
+            } else {
+                self.digest(folder, name).await?
+            };
+            match counted {
+                Some(counted) if counted == digest => {}
+                Some(_) => return Ok(Some(format!("{name} was changed"))),
+                None => return Ok(Some(format!("{name} is missing"))),
+            }
+        }
+        Ok((!recorded).then(|| format!("{RECORD} is not listed")))
+    }
+
+    /// The digest of a file of any size, of which little is in memory at once. None: there is none.
+    async fn digest(&self, folder: &str, file: &str) -> Result<Option<String>, Error> {
+        let wrong = |error| self.wrong(folder, &error);
+        let mut parts = match self.store.get(&self.at(folder, file)).await {
+            Ok(got) => got.into_stream(),
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(wrong(error)),
+        };
+        let mut digest = Sha256::new();
+        while let Some(part) = parts.try_next().await.map_err(wrong)? {
+            digest.update(&part);
+        }
+        Ok(Some(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 
     /// Writes a folder that is not finished, its list of digests last. Returns the digest of the set; none where somebody
-    /// else finished it meanwhile.
+    /// else finished it meanwhile, or is about to.
     ///
     /// # Errors
     /// Where it can't be written, or holds what is not of an evidence folder.
     pub async fn write(&self, folder: &str, files: &[(String, String)]) -> Result<Option<String>, Error> {
-        let wrong = |error| self.wrong(folder, &error);
-        self.clear(folder, files).await?;
-        // The manifest comes first: by it an unfinished folder is known as ours.
+        let Some(left) = self.clear(folder, files).await? else { return Ok(None) };
+        // The manifest comes first: by it an unfinished folder is known as ours, and of two runs at once the second one ends.
         let (first, others): (Vec<_>, Vec<_>) = files.iter().partition(|(name, _)| name == MANIFEST);
         for (name, text) in first.into_iter().chain(others) {
-            let payload = PutPayload::from(text.clone().into_bytes());
-            self.store.put(&self.at(folder, name), payload).await.map_err(wrong)?;
+            if !self.put(folder, name, text, left.get(name)).await? {
+                return Ok(None);
+            }
         }
         let list = sums(files.iter().map(|(name, text)| (name.as_str(), text.as_bytes())));
-        let at = self.at(folder, SUMS);
-        let payload = PutPayload::from(list.clone().into_bytes());
-        let create = PutOptions::from(PutMode::Create);
-        match self.store.put_opts(&at, payload.clone(), create).await {
-            Ok(_) => {}
-            Err(object_store::Error::AlreadyExists { .. }) => return Ok(None),
-            // Some stores can't write on a condition.
-            Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
-                self.store.put(&at, payload).await.map_err(wrong)?;
-            }
-            Err(error) => return Err(wrong(error)),
+        Ok(self.put(folder, SUMS, &list, None).await?.then(|| sha256(list.as_bytes())))
+    }
+
+    /// Writes a file where there is none, or over the one that a broken-off attempt left. False: there is another one by now.
+    async fn put(&self, folder: &str, file: &str, text: &str, left: Option<&ObjectMeta>) -> Result<bool, Error> {
+        use object_store::Error as E;
+        let at = self.at(folder, file);
+        let payload = PutPayload::from(text.as_bytes().to_vec());
+        let mode = left.map_or(PutMode::Create, |left| {
+            PutMode::Update(UpdateVersion { e_tag: left.e_tag.clone(), version: left.version.clone() })
+        });
+        match self.store.put_opts(&at, payload.clone(), PutOptions::from(mode)).await {
+            Ok(_) => return Ok(true),
+            Err(E::AlreadyExists { .. } | E::Precondition { .. }) => return Ok(false),
+            // Some stores can't write on a condition, others not on this one.
+            Err(E::NotImplemented { .. } | E::NotSupported { .. }) => {}
+            Err(_) if left.is_some() => {}
+            Err(error) => return Err(self.wrong(folder, &error)),
         }
-        Ok(Some(sha256(list.as_bytes())))
+        match self.store.head(&self.at(folder, SUMS)).await {
+            Ok(_) => return Ok(false),
+            Err(E::NotFound { .. }) => {}
+            Err(error) => return Err(self.wrong(folder, &error)),
+        }
+        self.store.put(&at, payload).await.map_err(|error| self.wrong(folder, &error))?;
+        Ok(true)
     }
 
     /// Takes away files that were begun and have their names not yet, `NAME#1`: the store does not list them.
@@ -181,44 +247,65 @@ impl Place {
         Ok(())
     }
 
-    /// Takes away what an attempt that was broken off left, and this one will not write anew.
-    async fn clear(&self, folder: &str, files: &[(String, String)]) -> Result<(), Error> {
+    /// Takes away what an attempt that was broken off left, and this one will not write anew. Returns by name what it left
+    /// and is written anew; none where the folder is finished.
+    async fn clear(
+        &self,
+        folder: &str,
+        files: &[(String, String)],
+    ) -> Result<Option<BTreeMap<String, ObjectMeta>>, Error> {
+        let found = in_time(LISTING, self.list(folder)).await.map_err(|why| self.odd(folder, &why))??;
+        let direct = |one: &ObjectMeta, file: &str| self.at(folder, file) == one.location;
+        if found.iter().any(|one| direct(one, SUMS)) {
+            return Ok(None);
+        }
         self.sweep(folder)?;
-        let wrong = |error| self.wrong(folder, &error);
-        let below =
-            folder.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |path, part| path.join(part));
+        let ours = found.iter().any(|one| direct(one, MANIFEST));
+        let mut anew = BTreeMap::new();
         let mut left = Vec::new();
-        let mut ours = false;
-        let mut found = self.store.list(Some(&below));
-        while let Some(one) = found.try_next().await.map_err(wrong)? {
-            let name = one.location.filename().unwrap_or_default();
-            ours |= name == MANIFEST;
-            let direct = |file: &str| self.at(folder, file) == one.location;
-            // Whoever finished it meanwhile keeps it.
-            if !direct(SUMS) && !files.iter().any(|(file, _)| direct(file)) {
-                left.push(one.location);
-            }
-            if left.len() > MOST_FILES {
-                break;
+        for one in found {
+            match files.iter().find(|(file, _)| direct(&one, file)) {
+                Some((file, _)) => drop(anew.insert(file.clone(), one)),
+                None => left.push(one.location),
             }
         }
-        if left.is_empty() {
-            return Ok(());
-        }
-        if !ours || left.len() > MOST_FILES {
-            let first = left.first().map(ToString::to_string).unwrap_or_default();
-            return Err(Error::Place {
-                place: clean::text(&format!("{}, {folder}", self.name)),
-                why: clean::text(&format!(
-                    "it holds what is not of an evidence folder, such as {first}; move that away"
-                )),
-            });
+        if let (Some(first), false) = (left.first(), ours) {
+            let why = format!("it holds what is not of an evidence folder, such as {first}; move that away");
+            return Err(self.odd(folder, &why));
         }
         for location in left {
-            self.store.delete(&location).await.map_err(wrong)?;
+            self.store.delete(&location).await.map_err(|error| self.wrong(folder, &error))?;
         }
-        Ok(())
+        Ok(Some(anew))
     }
+
+    /// All that a folder holds.
+    async fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, Error> {
+        let folders = folder.split('/').filter(|part| !part.is_empty());
+        let below = folders.fold(self.prefix.clone(), |path, part| path.join(part));
+        let mut all = Vec::new();
+        let mut found = self.store.list(Some(&below));
+        while let Some(one) = found.try_next().await.map_err(|error| self.wrong(folder, &error))? {
+            if all.len() >= MOST_FILES {
+                let why = format!("it holds more than {MOST_FILES} files; it is not ours, move it away");
+                return Err(self.odd(folder, &why));
+            }
+            all.push(one);
+        }
+        Ok(all)
+    }
+}
+
+/// Whether a list can name it: a file of the folder itself.
+fn is_name(name: &str) -> bool {
+    let sound = |sign: char| sign.is_ascii_alphanumeric() || "._-".contains(sign);
+    !name.is_empty() && name.chars().all(sound) && !name.starts_with('.')
+}
+
+/// What a list brings, where it ends: each of its pages may come in time, and be empty.
+async fn in_time<T>(limit: Duration, listing: impl Future<Output = T>) -> Result<T, String> {
+    let within = tokio::time::timeout(limit, listing).await;
+    within.map_err(|_| format!("its list of files does not end within {} s", limit.as_secs()))
 }
 
 /// What went wrong, and what that came from.

@@ -320,6 +320,73 @@ async fn lists_that_lead_elsewhere_or_are_none_are_not_followed() {
 }
 
 #[tokio::test]
+async fn a_list_of_more_elements_than_are_read_is_refused() {
+    let server = Server::start(None).await;
+    let many = format!(r#"{{"layers": [{}{{}}]}}"#, "{},".repeat(1_390_000));
+    let image = server.push();
+    server.set("/v2/shop/web/manifests/v2", say(many.as_bytes()));
+    let images = gather(&record(&[server.image()]), &server.allowed()).await.unwrap();
+    assert!(images[0].not_read.as_deref().is_some_and(|why| why.contains("more than 256")), "{images:?}");
+
+    server.push();
+    for list in ["layers", "blobs", "manifests"] {
+        let artifact = |elements: usize| {
+            let elements: Vec<_> = (0..elements).map(|_| json!({"mediaType": "text/plain"})).collect();
+            json!({"artifactType": "text/plain", "subject": {"digest": image.as_str()}, list: elements})
+        };
+        let listed = [256, 257].map(|elements| json!({"digest": server.manifest(&artifact(elements)).as_str()}));
+        server.refer(&image, &listed);
+        let images = gather(&record(&[server.image()]), &server.allowed()).await.unwrap();
+        let refused = images[0].passed_over.iter().filter(|why| why.contains("more than 256")).count();
+        assert_eq!(refused, 1, "{list}: {:?}", images[0].passed_over);
+    }
+}
+
+#[tokio::test]
+async fn of_endless_referrers_only_the_first_are_looked_at() {
+    let server = Server::start(None).await;
+    let image = server.push();
+    let referrers = format!("/v2/shop/web/referrers/{image}");
+    let page: Vec<_> = (0..40).map(|_| json!({"digest": Digest::of(b"nowhere").as_str()})).collect();
+    let again = format!("link: <{referrers}>; rel=\"next\"\r\n");
+    server.set(&referrers, Say { headers: again, ..say(json!({"manifests": page}).to_string()) });
+    let images = gather(&record(&[server.image()]), &server.allowed()).await.unwrap();
+    let asked = |of: &str| server.asked().iter().filter(|(path, _)| path.contains(of)).count();
+    assert_eq!((asked("/referrers/"), asked(Digest::of(b"nowhere").as_str())), (2, 64));
+    assert!(images[0].passed_over.iter().any(|why| why.contains("more than 64")), "{:?}", images[0].passed_over);
+
+    // In one page as well, and a list that is longer than any other may be is read nevertheless.
+    let others = (0..300).map(|_| json!({"digest": Digest::of(b"nowhere").as_str()}));
+    let good = server.manifest(&json!({"artifactType": SPDX_TYPE, "subject": {"digest": image.as_str()},
+        "layers": [{"mediaType": SPDX_TYPE, "digest": server.blob(SPDX).as_str()}]}));
+    let listed: Vec<_> = std::iter::once(json!({"digest": good.as_str()})).chain(others).collect();
+    for path in [referrers.clone(), format!("/v2/shop/web/manifests/sha256-{}", image.hex())] {
+        server.answers.lock().unwrap().remove(&referrers);
+        server.set(&path, say(json!({"manifests": listed}).to_string()));
+        let images = gather(&record(&[server.image()]), &server.allowed()).await.unwrap();
+        assert_eq!(images[0].found.len(), 1, "{path}: {images:?}");
+        assert!(images[0].passed_over.iter().any(|why| why.contains("more than 64")), "{path}: {images:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_artifact_is_taken_before_the_next_is_read() {
+    let server = Server::start(None).await;
+    let image = server.push();
+    let files: Vec<(&str, Digest)> = (0..3)
+        .map(|number| (SPDX_TYPE, server.blob(format!("{{\"spdxVersion\": \"{number}\"}}").as_bytes())))
+        .collect();
+    server.attach(&image, &files);
+    let images = gather(&record(&[server.image()]), &server.allowed()).await.unwrap();
+    assert_eq!(images[0].found.len(), 3, "{images:?}");
+    let asked = server.asked();
+    let from = asked.iter().position(|(path, _)| path.contains("/referrers/")).unwrap();
+    let kinds: Vec<&str> =
+        asked.iter().skip(from + 1).take(6).map(|(path, _)| path.split('/').nth(4).unwrap()).collect();
+    assert_eq!(kinds, ["manifests", "blobs", "manifests", "blobs", "manifests", "blobs"]);
+}
+
+#[tokio::test]
 async fn a_registry_that_does_not_answer_makes_it_fail() {
     let server = Server::start(None).await;
     let image = server.push();

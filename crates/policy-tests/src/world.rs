@@ -29,12 +29,13 @@ pub(crate) const FLUX: &str = "system:serviceaccount:flux-system:kustomize-contr
 pub(crate) const ARGO: &str = "system:serviceaccount:argocd:argocd-application-controller";
 
 /// The policies of `deploy/`, in the order in which they are applied.
-pub(crate) const POLICIES: [&str; 5] = [
+pub(crate) const POLICIES: [&str; 6] = [
     "20-policy-deployment.yaml",
     "21-policy-command.yaml",
     "22-policy-route.yaml",
     "23-policy-writer.yaml",
     "24-policy-record.yaml",
+    "25-policy-job.yaml",
 ];
 const OTHERS: [&str; 2] = ["00-namespace.yaml", "10-rbac.yaml"];
 /// The oldest Gateway API whose HTTPRoute we speak.

@@ -14,8 +14,13 @@ fn deploy(name: &str) -> String {
 
 #[test]
 fn policies_know_the_operator_by_the_name_it_is_installed_with() {
-    for file in ["20-policy-deployment.yaml", "21-policy-command.yaml", "22-policy-route.yaml", "23-policy-writer.yaml"]
-    {
+    for file in [
+        "20-policy-deployment.yaml",
+        "21-policy-command.yaml",
+        "22-policy-route.yaml",
+        "23-policy-writer.yaml",
+        "25-policy-job.yaml",
+    ] {
         let text = deploy(file);
         let exempt = text.matches("request.userInfo.username != '").count();
         let operator = text.matches(&format!("request.userInfo.username != '{}'", names::OPERATOR_USER)).count();
@@ -50,6 +55,7 @@ fn policies_use_the_names_that_the_code_uses() {
     for name in [names::LABEL_RELEASE, names::ANNOTATION_SPLIT, names::ANNOTATION_OVERRIDE] {
         assert!(route.contains(&format!("'{name}'")), "{name}");
     }
+    assert!(deploy("25-policy-job.yaml").contains(&format!("'{}'", names::ANNOTATION_UID)));
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Kept {
         match came {
             Ok(Came::Collected(digest)) => self.collected.push(Folder { folder, digest: format!("sha256:{digest}") }),
             Ok(Came::Present) => self.present = self.present.saturating_add(1),
-            Ok(Came::Other(why)) => self.other.push(Trouble { folder, why: why.to_owned() }),
+            Ok(Came::Other(why)) => self.other.push(Trouble { folder, why: clean::text(&why) }),
             Err(error) => self.failed.push(Trouble { folder, why: clean::text(&error.to_string()) }),
         }
     }
@@ -84,7 +84,7 @@ enum Came {
     /// It had been.
     Present,
     /// A finished folder holds something else; what.
-    Other(&'static str),
+    Other(String),
 }
 
 /// Runs `evidence --to`.
@@ -177,8 +177,8 @@ async fn one(
     place: &Place,
 ) -> Result<Came, Error> {
     let folder = folder(record)?;
-    if let State::Finished { record: written, sound } = place.state(&folder).await? {
-        return Ok(compared(record, &written, sound));
+    if let State::Finished { record: written, wrong } = place.state(&folder).await? {
+        return Ok(compared(record, &written, wrong));
     }
     let changes = match changes {
         Some(changes) => changes,
@@ -190,26 +190,29 @@ async fn one(
     match place.write(&folder, &files).await? {
         Some(digest) => Ok(Came::Collected(digest)),
         None => match place.state(&folder).await? {
-            State::Finished { record: written, sound } => Ok(compared(record, &written, sound)),
-            State::Open => Ok(Came::Other("somebody else writes it at the same time")),
+            State::Finished { record: written, wrong } => Ok(compared(record, &written, wrong)),
+            State::Open => Ok(Came::Other("somebody else writes it at the same time".to_owned())),
         },
     }
 }
 
 /// What a finished folder holds, beside this record.
-fn compared(record: &ReleaseRecord, written: &str, sound: bool) -> Came {
-    if !sound {
-        return Came::Other("its record.yaml is not what its list of digests says; kubectl canary verify tells more");
+fn compared(record: &ReleaseRecord, written: &str, wrong: Option<String>) -> Came {
+    if let Some(wrong) = wrong {
+        return Came::Other(format!(
+            "it is not what its list of digests says: {wrong}; kubectl canary verify tells more"
+        ));
     }
     let Some(then) = records::parse("record.yaml", written).ok().and_then(|mut found| found.pop()) else {
-        return Came::Other("its record.yaml can't be read by this version of the plugin");
+        return Came::Other("its record.yaml can't be read by this version of the plugin".to_owned());
     };
     if then.metadata.uid != record.metadata.uid || then.status != record.status {
-        Came::Other("it is of another release; move it away")
+        Came::Other("it is of another release; move it away".to_owned())
     } else if then.spec == record.spec {
         Came::Present
     } else {
-        Came::Other("the record's spec was edited after it was written; move it away and it is collected anew")
+        let why = "the record's spec was edited after it was written; move it away and it is collected anew";
+        Came::Other(why.to_owned())
     }
 }
 

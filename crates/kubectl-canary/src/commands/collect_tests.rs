@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use object_store::ObjectStoreExt as _;
 use object_store::memory::InMemory;
 
 use super::*;
@@ -29,6 +30,18 @@ async fn a_folder_is_collected_once_and_never_written_over() {
     assert!(matches!(came(&record, &place).await, Came::Other(why) if why.contains("edited")));
     record.metadata.uid = Some("another".to_owned());
     assert!(matches!(came(&record, &place).await, Came::Other(why) if why.contains("another release")));
+}
+
+#[tokio::test]
+async fn a_folder_of_which_any_file_was_changed_is_not_said_to_be_there() {
+    let store = Arc::new(InMemory::new());
+    let place = Place::of(store.clone());
+    let record = record();
+    assert!(matches!(came(&record, &place).await, Came::Collected(_)));
+    let at = object_store::path::Path::from(format!("{}/MANIFEST.txt", folder(&record).unwrap()));
+    store.put(&at, "other".into()).await.unwrap();
+    let came = came(&record, &place).await;
+    assert!(matches!(&came, Came::Other(why) if why.contains("MANIFEST.txt was changed")), "{came:?}");
 }
 
 #[tokio::test]

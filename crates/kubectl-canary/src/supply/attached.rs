@@ -2,14 +2,13 @@
 //! whether it speaks of the image. It judges by the file's own words, never by its media type alone, and checks no
 //! signature.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::reference::Digest;
+use super::short;
 
 /// Which of the template's files it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +109,7 @@ struct Document {
     of_type: Option<String>,
     #[serde(rename = "predicateType")]
     predicate_type: Option<String>,
+    #[serde(deserialize_with = "short::list")]
     subject: Vec<Subject>,
     payload: Option<String>,
     #[serde(rename = "dsseEnvelope")]
@@ -119,7 +119,13 @@ struct Document {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Subject {
-    digest: BTreeMap<String, String>,
+    digest: Digests,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Digests {
+    sha256: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -146,7 +152,7 @@ pub fn recognise(bytes: &[u8], image: &[Digest]) -> Result<Option<What>, String>
     let Some((kind, format)) = predicate(document.predicate_type.as_deref().unwrap_or_default()) else {
         return Ok(None);
     };
-    let mut named = document.subject.iter().filter_map(|subject| subject.digest.get("sha256"));
+    let mut named = document.subject.iter().filter_map(|subject| subject.digest.sha256.as_deref());
     if !named.any(|hex| image.iter().any(|digest| digest.hex() == hex)) {
         return Err("it is a statement about something else than this image".to_owned());
     }
@@ -155,8 +161,9 @@ pub fn recognise(bytes: &[u8], image: &[Digest]) -> Result<Option<What>, String>
 }
 
 fn read(bytes: &[u8]) -> Result<Document, String> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| format!("it is no JSON of a kind that is known here (line {})", error.line()))
+    serde_json::from_slice(bytes).map_err(|error| {
+        short::words(&error, &format!("it is no JSON of a kind that is known here (line {})", error.line()))
+    })
 }
 
 /// The document inside an envelope, or the one that was given.
@@ -245,6 +252,24 @@ mod tests {
         ] {
             let error = recognise(&bytes, &[Digest::of(b"image")]).unwrap_err();
             assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_statement_about_more_than_a_list_may_have_is_refused() {
+        let image = Digest::of(b"image");
+        let of = |others: usize| {
+            let subjects = (0..others).map(|_| json!({"name": "other", "digest": {"sha512": 5}}));
+            let subjects: Vec<_> = subjects.chain([json!({"digest": {"sha256": image.hex()}})]).collect();
+            json!({"_type": "https://in-toto.io/Statement/v1", "predicateType": "https://slsa.dev/provenance/v1",
+                "subject": subjects})
+            .to_string()
+            .into_bytes()
+        };
+        assert_eq!(what(&of(255)), Some((Kind::Provenance, Format::Slsa, Wrapped::Statement)));
+        for bytes in [of(256), envelope(&of(256)).to_string().into_bytes()] {
+            let error = recognise(&bytes, &[Digest::of(b"image")]).unwrap_err();
+            assert!(error.contains("more than 256"), "{error}");
         }
     }
 

@@ -54,6 +54,15 @@ pub struct Attached {
     pub by: &'static str,
 }
 
+/// What is looked at. Each artifact is taken as it is read, so that no two are in memory at once.
+struct Look<'a> {
+    registry: &'a Registry<'a>,
+    /// The image's, and its platforms'.
+    digests: &'a [Digest],
+    /// Bytes after which no more files are taken.
+    room: usize,
+}
+
 /// An artifact that is to be looked at.
 struct Candidate {
     to: Digest,
@@ -114,10 +123,7 @@ async fn read(reference: &Reference, registry: &Registry<'_>, room: usize, image
     let (platforms, built_in) = split(&manifest.manifests);
     let mut digests = vec![digest];
     digests.extend(platforms);
-    let candidates = candidates(registry, image, &digests, built_in).await?;
-    for candidate in candidates {
-        take(registry, image, &digests, room, candidate).await?;
-    }
+    Look { registry, digests: &digests, room }.attached(image, built_in).await?;
     // The image's own before those of its platforms; plain files before wrapped ones.
     let order = |one: &Attached| digests.iter().position(|digest| *digest == one.to);
     image.found.sort_by(|one, other| {
@@ -137,8 +143,8 @@ fn split(manifests: &[Descriptor]) -> (Vec<Digest>, Vec<(Digest, Digest)>) {
     let mut built_in = Vec::new();
     for one in manifests {
         let Some(digest) = Digest::parse(&one.digest) else { continue };
-        let kind = one.annotations.get("vnd.docker.reference.type").map(String::as_str);
-        let about = one.annotations.get("vnd.docker.reference.digest").and_then(|digest| Digest::parse(digest));
+        let kind = one.annotations.kind.as_deref();
+        let about = one.annotations.about.as_deref().and_then(Digest::parse);
         match (kind, about) {
             (Some("attestation-manifest"), Some(about)) => built_in.push((digest, about)),
             (Some("attestation-manifest"), None) => {}
@@ -150,106 +156,111 @@ fn split(manifests: &[Descriptor]) -> (Vec<Digest>, Vec<(Digest, Digest)>) {
     (platforms, built_in)
 }
 
-/// All artifacts of an image, as far as they are looked at.
-async fn candidates(
-    registry: &Registry<'_>,
-    image: &mut Image,
-    digests: &[Digest],
-    built_in: Vec<(Digest, Digest)>,
-) -> Result<Vec<Candidate>, Why> {
-    let mut found = Vec::new();
-    for to in digests {
-        let (referrers, by) = match registry.referrers(to).await {
-            Ok(found) => found,
-            Err(why) => {
-                pass(image, why)?;
-                continue;
-            }
-        };
-        for one in referrers.iter().take(ARTIFACTS.saturating_sub(found.len())) {
-            let Some(digest) = Digest::parse(&one.digest) else {
-                note(image, "an artifact whose digest is no sha256");
-                continue;
+impl Look<'_> {
+    /// What is attached to an image and its platforms, as far as it is looked at.
+    async fn attached(&self, image: &mut Image, built_in: Vec<(Digest, Digest)>) -> Result<(), Why> {
+        let mut room = ARTIFACTS;
+        for to in self.digests {
+            let listed = match self.registry.referrers(to, room).await {
+                Ok(listed) => listed,
+                Err(why) => {
+                    pass(image, why)?;
+                    continue;
+                }
             };
-            match registry.manifest(digest.as_str()).await {
+            room = room.saturating_sub(listed.found.len());
+            if listed.more {
+                note(image, &format!("more than {ARTIFACTS} artifacts are attached; others were not looked at"));
+            }
+            for one in listed.found {
+                match one {
+                    Some(digest) => self.referrer(image, to, &digest, listed.by).await?,
+                    None => note(image, "an artifact whose digest is no sha256"),
+                }
+            }
+            for (ending, by) in [("att", "cosign's tag of attestations"), ("sbom", "cosign's tag of SBOMs")] {
+                let tag = format!("sha256-{}.{ending}", to.hex());
+                match self.registry.manifest(&tag).await {
+                    Ok(Some((manifest, _))) => self.take(image, Candidate { to: to.clone(), by, manifest }).await?,
+                    Ok(None) => {}
+                    Err(why) => pass(image, why)?,
+                }
+            }
+        }
+        for (digest, to) in built_in {
+            match self.registry.manifest(digest.as_str()).await {
                 Ok(Some((manifest, _))) => {
-                    let about = manifest.subject.as_ref().and_then(|subject| Digest::parse(&subject.digest));
-                    if about.as_ref() == Some(to) {
-                        found.push(Candidate { to: to.clone(), by, manifest });
-                    } else {
-                        note(image, &format!("{digest}: it says that it is attached to something else"));
-                    }
+                    self.take(image, Candidate { to, by: "the image's own index", manifest }).await?;
                 }
                 Ok(None) => note(image, &format!("{digest}: listed, and not there")),
                 Err(why) => pass(image, why)?,
             }
         }
-        for (ending, by) in [("att", "cosign's tag of attestations"), ("sbom", "cosign's tag of SBOMs")] {
-            match registry.manifest(&format!("sha256-{}.{ending}", to.hex())).await {
-                Ok(Some((manifest, _))) => found.push(Candidate { to: to.clone(), by, manifest }),
-                Ok(None) => {}
-                Err(why) => pass(image, why)?,
-            }
-        }
+        Ok(())
     }
-    for (digest, to) in built_in {
-        match registry.manifest(digest.as_str()).await {
-            Ok(Some((manifest, _))) => found.push(Candidate { to, by: "the image's own index", manifest }),
+
+    /// Looks at what is listed as attached.
+    async fn referrer(&self, image: &mut Image, to: &Digest, digest: &Digest, by: &'static str) -> Result<(), Why> {
+        match self.registry.manifest(digest.as_str()).await {
+            Ok(Some((manifest, _))) => {
+                let about = manifest.subject.as_ref().and_then(|subject| Digest::parse(&subject.digest));
+                if about.as_ref() == Some(to) {
+                    return self.take(image, Candidate { to: to.clone(), by, manifest }).await;
+                }
+                note(image, &format!("{digest}: it says that it is attached to something else"));
+            }
             Ok(None) => note(image, &format!("{digest}: listed, and not there")),
             Err(why) => pass(image, why)?,
         }
+        Ok(())
     }
-    Ok(found)
-}
 
-/// Takes the files of an artifact that are SBOMs or provenance of the image.
-async fn take(
-    registry: &Registry<'_>,
-    image: &mut Image,
-    digests: &[Digest],
-    room: usize,
-    candidate: Candidate,
-) -> Result<(), Why> {
-    let Candidate { to, by, manifest } = candidate;
-    let said = manifest.artifact_type.or(manifest.config.map(|config| config.media_type)).unwrap_or_default();
-    let files = if manifest.layers.is_empty() { manifest.blobs } else { manifest.layers };
-    // A single file may be said to be what the whole artifact is.
-    let alone = files.len() == 1 && of_interest(&said);
-    let mut wanted = files.iter().filter(|file| alone || of_interest(&file.media_type)).peekable();
-    if wanted.peek().is_none() {
-        note(image, if said.is_empty() { "an artifact of no type" } else { &said });
-    }
-    for file in wanted {
-        let Some(digest) = Digest::parse(&file.digest) else {
-            note(image, "a file whose digest is no sha256");
-            continue;
-        };
-        if image.found.iter().any(|one| one.digest == digest) {
-            continue;
+    /// Takes the files of an artifact that are SBOMs or provenance of the image.
+    async fn take(&self, image: &mut Image, candidate: Candidate) -> Result<(), Why> {
+        let Candidate { to, by, manifest } = candidate;
+        let said = manifest.artifact_type.or(manifest.config.map(|config| config.media_type)).unwrap_or_default();
+        let files = if manifest.layers.is_empty() { manifest.blobs } else { manifest.layers };
+        // A single file may be said to be what the whole artifact is.
+        let alone = files.len() == 1 && of_interest(&said);
+        let mut wanted = files.iter().filter(|file| alone || of_interest(&file.media_type)).peekable();
+        if wanted.peek().is_none() {
+            note(image, if said.is_empty() { "an artifact of no type" } else { &said });
         }
-        let taken: usize = image.found.iter().map(|one| one.text.len()).sum();
-        if image.found.len() >= FILES || taken >= room {
-            note(image, &format!("{digest}: more than {FILES} files of the image, or too many bytes of the release"));
-            return Ok(());
-        }
-        let bytes = match registry.blob(&digest).await {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => {
-                note(image, &format!("{digest}: listed, and not there"));
+        for file in wanted {
+            let Some(digest) = Digest::parse(&file.digest) else {
+                note(image, "a file whose digest is no sha256");
+                continue;
+            };
+            if image.found.iter().any(|one| one.digest == digest) {
                 continue;
             }
-            Err(why) => {
-                pass(image, why)?;
-                continue;
+            let taken: usize = image.found.iter().map(|one| one.text.len()).sum();
+            if image.found.len() >= FILES || taken >= self.room {
+                note(
+                    image,
+                    &format!("{digest}: more than {FILES} files of the image, or too many bytes of the release"),
+                );
+                return Ok(());
             }
-        };
-        match recognise(&bytes, digests).and_then(|what| Ok(what.zip(Some(text(bytes)?)))) {
-            Ok(Some((what, text))) => image.found.push(Attached { what, text, digest, to: to.clone(), by }),
-            Ok(None) => note(image, &format!("{digest}: {}, neither SBOM nor provenance", file.media_type)),
-            Err(why) => note(image, &format!("{digest}: {why}")),
+            let bytes = match self.registry.blob(&digest).await {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => {
+                    note(image, &format!("{digest}: listed, and not there"));
+                    continue;
+                }
+                Err(why) => {
+                    pass(image, why)?;
+                    continue;
+                }
+            };
+            match recognise(&bytes, self.digests).and_then(|what| Ok(what.zip(Some(text(bytes)?)))) {
+                Ok(Some((what, text))) => image.found.push(Attached { what, text, digest, to: to.clone(), by }),
+                Ok(None) => note(image, &format!("{digest}: {}, neither SBOM nor provenance", file.media_type)),
+                Err(why) => note(image, &format!("{digest}: {why}")),
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn text(bytes: Vec<u8>) -> Result<String, String> {
@@ -270,5 +281,7 @@ fn pass(image: &mut Image, why: Why) -> Result<(), Why> {
 fn note(image: &mut Image, why: &str) {
     if image.passed_over.len() < WORDS {
         image.passed_over.push(clean::text(why).chars().take(300).collect());
+    } else if image.passed_over.len() == WORDS {
+        image.passed_over.push("and more".to_owned());
     }
 }

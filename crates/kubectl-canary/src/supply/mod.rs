@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod image;
 pub mod reference;
 pub mod registry;
+pub mod short;
 
 use std::fmt::Write as _;
 

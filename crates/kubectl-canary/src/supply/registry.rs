@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::credentials::{Allowed, Login};
 use super::reference::{Digest, Reference};
+use super::short::{self, First};
 
 /// Bytes of a manifest, an index or a list of referrers.
 const MANIFEST: usize = 4 * 1024 * 1024;
@@ -26,6 +27,8 @@ const TOKEN: usize = 64 * 1024;
 const HOPS: usize = 5;
 /// Pages of a list of referrers.
 const PAGES: usize = 10;
+/// Referrers that are kept of a page.
+const REFERRERS: usize = 64;
 /// How long one answer may take, with its body.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -61,30 +64,71 @@ pub struct Descriptor {
     pub media_type: String,
     /// Its digest; not checked for its form yet.
     pub digest: String,
-    /// What an artifact is said to be.
-    pub artifact_type: Option<String>,
-    /// Notes of whoever made it.
-    pub annotations: BTreeMap<String, String>,
+    /// Notes of buildkit.
+    pub annotations: Annotations,
+}
+
+/// What buildkit notes beside a manifest in an image's index.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Annotations {
+    /// What the manifest is.
+    #[serde(rename = "vnd.docker.reference.type")]
+    pub kind: Option<String>,
+    /// Digest of the platform that it is about.
+    #[serde(rename = "vnd.docker.reference.digest")]
+    pub about: Option<String>,
 }
 
 /// A manifest or an index.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Manifest {
-    /// What it says it is.
-    pub media_type: String,
     /// What an artifact is.
     pub artifact_type: Option<String>,
     /// Of an index.
+    #[serde(deserialize_with = "short::list")]
     pub manifests: Vec<Descriptor>,
     /// Of a manifest.
+    #[serde(deserialize_with = "short::list")]
     pub layers: Vec<Descriptor>,
     /// As `layers`, in a form that was given up.
+    #[serde(deserialize_with = "short::list")]
     pub blobs: Vec<Descriptor>,
     /// Of a manifest.
     pub config: Option<Descriptor>,
     /// What an artifact is attached to.
     pub subject: Option<Descriptor>,
+}
+
+/// What is attached to a manifest.
+#[derive(Debug, Clone)]
+pub struct Referrers {
+    /// As many as were wanted; none where one's digest is no sha256.
+    pub found: Vec<Option<Digest>>,
+    /// Whether there are more.
+    pub more: bool,
+    /// How they were found.
+    pub by: &'static str,
+}
+
+impl Referrers {
+    /// Adds a page, as far as it is wanted.
+    fn add(&mut self, page: &[u8], most: usize) -> Result<(), Why> {
+        let page: Page = serde_json::from_slice(page)
+            .map_err(|_| Why::Unsound("the list of referrers is no JSON of an index".to_owned()))?;
+        let room = most.saturating_sub(self.found.len());
+        self.more |= page.manifests.more || page.manifests.first.len() > room;
+        self.found.extend(page.manifests.first.iter().take(room).map(|one| Digest::parse(&one.digest)));
+        Ok(())
+    }
+}
+
+/// A page of a list of referrers.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Page {
+    manifests: First<Descriptor, REFERRERS>,
 }
 
 /// What came back of a request.
@@ -132,6 +176,14 @@ impl<'a> Registry<'a> {
     /// # Errors
     /// Where it can't be read, or is not what its digest says.
     pub async fn manifest(&self, reference: &str) -> Result<Option<(Manifest, Digest)>, Why> {
+        let Some((body, counted)) = self.manifest_text(reference).await? else { return Ok(None) };
+        let manifest = serde_json::from_slice(&body).map_err(|error| {
+            Why::Unsound(short::words(&error, &format!("the manifest {reference} is no JSON of a manifest")))
+        })?;
+        Ok(Some((manifest, counted)))
+    }
+
+    async fn manifest_text(&self, reference: &str) -> Result<Option<(Vec<u8>, Digest)>, Why> {
         let accept = [INDEX_TYPES, MANIFEST_TYPES].concat().join(", ");
         let Some(answer) = self.get(&format!("manifests/{reference}"), &accept, MANIFEST).await? else {
             return Ok(None);
@@ -140,9 +192,7 @@ impl<'a> Registry<'a> {
         if Digest::parse(reference).is_some_and(|wanted| wanted != counted) {
             return Err(Why::Unsound(format!("the manifest {reference} has the digest {counted}")));
         }
-        let manifest = serde_json::from_slice(&answer.body)
-            .map_err(|_| Why::Unsound(format!("the manifest {reference} is no JSON of a manifest")))?;
-        Ok(Some((manifest, counted)))
+        Ok(Some((answer.body, counted)))
     }
 
     /// The content of a file, by its digest. None: there is none.
@@ -158,31 +208,34 @@ impl<'a> Registry<'a> {
         Ok(Some(answer.body))
     }
 
-    /// What is attached to a manifest; by the tag that stands for the list where the registry has no such API.
+    /// What is attached to a manifest, so many and no more; by the tag that stands for the list where the registry has no
+    /// such API.
     ///
     /// # Errors
     /// Where it can't be read.
-    pub async fn referrers(&self, digest: &Digest) -> Result<(Vec<Descriptor>, &'static str), Why> {
-        let mut found = Vec::new();
+    pub async fn referrers(&self, digest: &Digest, most: usize) -> Result<Referrers, Why> {
+        let mut listed = Referrers { found: Vec::new(), more: false, by: "the referrers API" };
         let mut next = format!("referrers/{digest}");
         for page in 0..PAGES {
             let Some(answer) = self.get(&next, INDEX_TYPES.first().copied().unwrap_or_default(), MANIFEST).await?
             else {
-                if page > 0 {
-                    break;
+                if page == 0 {
+                    listed.by = "the fallback tag";
+                    if let Some((body, _)) = self.manifest_text(&format!("sha256-{}", digest.hex())).await? {
+                        listed.add(&body, most)?;
+                    }
                 }
-                let tagged = self.manifest(&format!("sha256-{}", digest.hex())).await?;
-                return Ok((tagged.map_or_else(Vec::new, |(index, _)| index.manifests), "the fallback tag"));
+                return Ok(listed);
             };
-            let index: Manifest = serde_json::from_slice(&answer.body)
-                .map_err(|_| Why::Unsound("the list of referrers is no JSON of an index".to_owned()))?;
-            found.extend(index.manifests);
-            match self.next_page(&answer.headers)? {
-                Some(more) => next = more,
-                None => break,
+            listed.add(&answer.body, most)?;
+            let Some(more) = self.next_page(&answer.headers)? else { return Ok(listed) };
+            if listed.more {
+                return Ok(listed);
             }
+            next = more;
         }
-        Ok((found, "the referrers API"))
+        listed.more = true;
+        Ok(listed)
     }
 
     /// The address of the next page, which must be of this repository.

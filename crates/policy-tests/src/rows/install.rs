@@ -53,7 +53,7 @@ pub(super) fn rows() -> Vec<Row> {
             promise: "every policy is found by its label",
             who: "the operator",
             what: "list of policies and bindings of part-of=canaryrelease",
-            expected: "four mutating and five validating policies, each with its binding",
+            expected: "four mutating and six validating policies, each with its binding",
             check: |case| {
                 for (kind, names) in [
                     (
@@ -70,6 +70,7 @@ pub(super) fn rows() -> Vec<Row> {
                         vec![
                             "canaryrelease-command-check",
                             "canaryrelease-guard",
+                            "canaryrelease-job",
                             "canaryrelease-record",
                             "canaryrelease-route-warning",
                             "canaryrelease-writer",

@@ -5,6 +5,7 @@ mod command;
 mod gone;
 mod hold;
 mod install;
+mod job;
 mod record;
 mod rolling;
 mod route;
@@ -35,6 +36,7 @@ pub(crate) fn all() -> Vec<Row> {
         route::rows(),
         writer::rows(),
         record::rows(),
+        job::rows(),
         spec::rows(),
         install::rows(),
     ]
@@ -51,7 +53,7 @@ pub(crate) fn disruptive() -> Vec<Row> {
 type Probe = (&'static str, fn(&Case<'_>) -> Check);
 
 /// One dry run or refusal for each policy that only it can bring about.
-pub(crate) const PROBES: [Probe; 8] = [
+pub(crate) const PROBES: [Probe; 9] = [
     ("canaryrelease-hold", |case| {
         present(case, "deployment", |case| case.target(Target::Armed))?;
         let dry = ["--dry-run=server"];
@@ -106,6 +108,7 @@ pub(crate) const PROBES: [Probe; 8] = [
         record::state(case, ARGO, &json!({"message": "mine"}), &["--dry-run=server"])
             .refused(&["by the operator alone"])
     }),
+    ("canaryrelease-job", job::probe),
 ];
 
 fn present(case: &Case<'_>, kind: &str, make: fn(&Case<'_>) -> Result<serde_json::Value, String>) -> Check {
