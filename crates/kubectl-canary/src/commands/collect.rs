@@ -12,7 +12,8 @@ use crate::place::{Place, State};
 use crate::supply::credentials::Allowed;
 use crate::{Error, Exit, clean, records, supply};
 
-/// Records that are in memory at once; each takes at most 64 KiB in the cluster.
+/// Records that are in memory at once; each takes at most 64 KiB in the cluster, but for labels and annotations
+/// of others.
 const PAGE: u32 = 50;
 
 /// What was done.
