@@ -4,13 +4,16 @@
 //! This crate never does I/O and depends on no Kubernetes client.
 #![deny(missing_docs)]
 
+pub mod incident;
 pub mod names;
 pub mod record;
 pub mod series;
 pub mod spec;
 pub mod status;
+pub mod texts;
 pub mod units;
 
+pub use incident::*;
 pub use record::*;
 pub use series::{GateSeries, Point, Points};
 pub use spec::*;

@@ -7,35 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{GateSeries, Version};
-
-/// All texts of a spec together, so that the object stays small whatever each is allowed to be.
-const ALL_TEXTS: &str = concat!(
-    "size(bytes(self.summary)) + ",
-    "self.changes.breaking.map(t, size(bytes(t))).sum() + ",
-    "self.changes.documentation.map(t, size(bytes(t))).sum() + ",
-    "self.changes.features.map(t, size(bytes(t))).sum() + ",
-    "self.changes.fixes.map(t, size(bytes(t))).sum() + ",
-    "self.changes.improvements.map(t, size(bytes(t))).sum() + ",
-    "self.changes.infrastructure.map(t, size(bytes(t))).sum() + ",
-    "self.changes.knownIssues.map(t, size(bytes(t))).sum() + ",
-    "self.changes.migration.map(t, size(bytes(t))).sum() + ",
-    "self.changes.performance.map(t, size(bytes(t))).sum() + ",
-    "self.changes.security.map(t, size(bytes(t))).sum() + ",
-    "self.risks.map(o, size(bytes(o.title)) + size(bytes(o.description)) + size(bytes(o.owner)) + size(bytes(o.due)) + o.mitigation.map(t, size(bytes(t))).sum()).sum() + ",
-    "size(bytes(self.rollback.fix)) + ",
-    "size(bytes(self.rollback.rootCause)) + ",
-    "size(bytes(self.rollback.lsnBefore)) + ",
-    "size(bytes(self.rollback.lsnAfter)) + ",
-    "self.verification.engineers.map(o, size(bytes(o.command)) + size(bytes(o.expected)) + size(bytes(o.text))).sum() + ",
-    "self.verification.users.map(o, size(bytes(o.command)) + size(bytes(o.expected)) + size(bytes(o.text))).sum() + ",
-    "self.lessons.improve.map(t, size(bytes(t))).sum() + ",
-    "self.lessons.surprises.map(t, size(bytes(t))).sum() + ",
-    "self.lessons.wentWell.map(t, size(bytes(t))).sum() + ",
-    "self.contacts.issues.map(o, size(bytes(o.name)) + size(bytes(o.to))).sum() + ",
-    "self.contacts.rollback.map(o, size(bytes(o.name)) + size(bytes(o.to))).sum() + ",
-    "self.links.map(o, size(bytes(o.name)) + size(bytes(o.to))).sum() <= 9000",
-);
+use crate::{GateSeries, Incident, OwnFigure, Version};
 
 /// The record of one release. Its status is the operator's and is frozen at the release's end; its spec is yours.
 #[allow(clippy::duplicated_attributes)] // each printcolumn has a type and a path of its own
@@ -58,13 +30,13 @@ const ALL_TEXTS: &str = concat!(
     selectable = ".status.release"
 )]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": ALL_TEXTS, "message": "the texts of a record come to at most 9000 bytes: put long lists of changes into a ConfigMap, see changes.configMap"}]))]
+#[schemars(transform = crate::texts::rules)]
 pub struct ReleaseRecordSpec {
-    /// The version, where it is not the image's tag.
+    /// The version, where it is to be another than `status.version`.
     #[schemars(length(max = 100))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Major, Minor or Patch, where it does not follow from the versions.
+    /// Major, Minor or Patch, where it is to be another than `status.type`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<ReleaseType>,
     /// What the release is for, in a few sentences.
@@ -72,11 +44,16 @@ pub struct ReleaseRecordSpec {
     pub summary: String,
     /// What changed.
     pub changes: Changes,
+    /// Figures of your own for the comparison, such as the size of a bundle.
+    #[schemars(length(max = 20))]
+    pub comparison: Vec<OwnFigure>,
     /// Risks that remain, and what is done about them.
     #[schemars(length(max = 10))]
     pub risks: Vec<Risk>,
     /// Of a release that was rolled back: why, and what was done.
     pub rollback: RollbackText,
+    /// Of a release that was rolled back: the incident, as people saw it.
+    pub incident: Incident,
     /// The decision to go live.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub go_no_go: Option<GoNoGo>,
@@ -245,7 +222,7 @@ pub struct GoNoGo {
     #[schemars(length(max = 100))]
     pub by: String,
     /// What was looked at.
-    #[schemars(length(max = 20))]
+    #[schemars(length(max = 40))]
     pub checklist: Vec<Check>,
     /// Go or NoGo.
     #[schemars(length(max = 20))]
@@ -412,7 +389,7 @@ pub struct ReleaseRecordStatus {
     /// uid of the CanaryRelease.
     pub release_uid: String,
     /// SUCCESS, PARTIAL (promoted after a rollback, or with a gate that was ignored or inconclusive, or with skipped
-    /// stages) or FAILED; empty while it is under way.
+    /// stages, or with a job before or in the release that did not succeed) or FAILED; empty while it is under way.
     pub result: String,
     /// Why the result is what it is, where that is not plain.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -439,10 +416,12 @@ pub struct ReleaseRecordStatus {
     /// Entries of the timeline that were dropped for want of room.
     #[serde(skip_serializing_if = "is_nothing")]
     pub timeline_dropped: u32,
-    /// Major, Minor or Patch, by the tags' semantic versions; empty where they have none.
+    /// Major, Minor or Patch: the template's annotation `canaryrelease.dev/release-type`, else by the two semantic
+    /// versions; empty where they are none.
     #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
     pub kind: String,
-    /// The candidate's version: its image's tag, else the template's digest.
+    /// The candidate's version: the template's annotation `canaryrelease.dev/version`, else the tag of the first image
+    /// that changed, else the template's digest.
     pub version: String,
     /// The same of the version that served before.
     pub version_before: String,
@@ -638,7 +617,7 @@ pub struct RollbackRecord {
     pub reason: String,
     /// The stage, such as `2/5`.
     pub stage: String,
-    /// Gate or person, by name, such as `gate errors`, `user jane`.
+    /// Gate, job or person, by name, such as `gate errors`, `job smoke`, `user jane`.
     pub trigger: String,
     /// Whether stable was measured and kept its limits afterwards: `yes`, `no`, or why that is not known.
     pub verified: String,
@@ -655,7 +634,7 @@ pub struct TimelineEntry {
     /// Who, where it was a person.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub by: String,
-    /// Decision, Write, Command or Notification.
+    /// Decision, Write, Command or Notification: a Kubernetes Event that tells something without a decision.
     pub kind: String,
     /// What.
     pub text: String,

@@ -134,6 +134,13 @@ fn file(name: String, about: &str, text: Result<String, String>, of_rollback: bo
     File { name, about: about.to_owned(), text, of_rollback }
 }
 
+/// Of a stage that never began.
+const NOT_REACHED: &str = "the release did not come to it";
+
+fn no_job(evidence: &str, place: &str) -> String {
+    format!("no job of this release has evidence: {evidence}{place} (docs/jobs.md)")
+}
+
 fn of_deployment(record: &ReleaseRecord, status: &ReleaseRecordStatus, version: &str) -> Vec<File> {
     let linked = |what: &str| -> Result<String, String> {
         let named = record.spec.links.iter().find(|link| link.name.to_lowercase().contains(&what.to_lowercase()));
@@ -157,12 +164,7 @@ fn of_deployment(record: &ReleaseRecord, status: &ReleaseRecordStatus, version: 
             go_no_go(record),
             false,
         ),
-        file(
-            format!("blind_spots_scan_{version}.txt"),
-            "pre-flight scan",
-            Err("the record holds no output of a job".to_owned()),
-            false,
-        ),
+        file(format!("blind_spots_scan_{version}.txt"), "pre-flight scan", Err(no_job("Scan", "")), false),
         file(
             format!("baseline_metrics_{version}.txt"),
             "figures of the stable version before any traffic moved",
@@ -171,7 +173,7 @@ fn of_deployment(record: &ReleaseRecord, status: &ReleaseRecordStatus, version: 
         ),
         file(
             format!("canary_plan_{version}.txt"),
-            "the stages and gates as the release began",
+            "the plan: gates as the release began, stages as last edited before they began",
             Ok(plan(status)),
             false,
         ),
@@ -185,10 +187,14 @@ fn of_deployment(record: &ReleaseRecord, status: &ReleaseRecordStatus, version: 
             false,
         ));
     }
-    for (kind, about) in [("db_health", "database health"), ("pgbouncer", "pooler statistics"), ("logs", "logs")] {
+    for (kind, evidence, about) in [
+        ("db_health", "DatabaseHealth", "database health"),
+        ("pgbouncer", "Pooler", "pooler statistics"),
+        ("logs", "Logs", "logs"),
+    ] {
         for stage in &status.stages {
             let weight = part(stage.weight.trim_end_matches('%'));
-            let why = "the record holds no output of a job".to_owned();
+            let why = if stage.started.is_none() { NOT_REACHED.to_owned() } else { no_job(evidence, " at this stage") };
             let about = format!("{about} at stage {}", stage.number);
             files.push(file(format!("{kind}_stage_{weight}.txt"), &about, Err(why), false));
         }
@@ -229,8 +235,7 @@ fn of_rollback(record: &ReleaseRecord, status: &ReleaseRecordStatus, rollback: &
 
 fn restore_file(record: &ReleaseRecord, name: String) -> Option<File> {
     let restored = matches!(record.spec.rollback.restored, Some(Restored::Database | Restored::Both));
-    let why = "the record does not hold what the restore printed".to_owned();
-    restored.then(|| file(name, "what the restore of the database printed", Err(why), true))
+    restored.then(|| file(name, "what the restore of the database printed", Err(no_job("Restore", "")), true))
 }
 
 fn of_database(record: &ReleaseRecord) -> Vec<File> {
@@ -304,21 +309,25 @@ fn go_no_go(record: &ReleaseRecord) -> Result<String, String> {
 fn plan(status: &ReleaseRecordStatus) -> String {
     let mut sheet = Sheet::new("Plan");
     sheet.row("Deployment", known(&status.deployment));
-    sheet.0.push_str("\nStages\n");
+    sheet.0.push_str("\nStages, as planned: as they were last edited before they began\n");
     for stage in &status.stages {
         let planned = known(&stage.planned).unwrap_or_else(|| "unknown".to_owned());
         let _ = writeln!(sheet.0, "{:>2}. {:>6} for {planned}", stage.number, line(&stage.weight));
     }
-    sheet.0.push_str("\nGates\n");
+    sheet.0.push_str("\nGates, as the release began\n");
     for gate in &status.gates {
         let _ = writeln!(sheet.0, "{} ({}): {}", line(&gate.gate), line(&gate.kind), line(&gate.limit));
     }
+    sheet.0.push_str(
+        "\nApprovals and jobs that were planned are not in it: the record holds who approved, in its timeline, and the \
+         jobs that were run.\n",
+    );
     sheet.0
 }
 
 fn stage_text(status: &ReleaseRecordStatus, stage: &StageRecord) -> Result<String, String> {
     if stage.started.is_none() {
-        return Err("the release did not come to it".to_owned());
+        return Err(NOT_REACHED.to_owned());
     }
     let mut sheet = Sheet::new(&format!("Stage {} at {}", stage.number, line(&stage.weight)));
     let (from, to) = (stage.started.as_ref().map(|time| time.0), stage.ended.as_ref().map(|time| time.0));
@@ -377,19 +386,13 @@ fn figures(title: &str, gates: &[GateRecord]) -> Option<String> {
 fn baseline(status: &ReleaseRecordStatus) -> Option<String> {
     let title = "Stable before the release";
     let mut text = figures(title, &status.baseline);
-    for figure in &status.baseline_figures {
+    for figure in status.baseline_figures.iter().map(crate::facts::figure) {
         let text = text.get_or_insert_with(|| format!("{title}\n\n"));
-        let unit = line(&figure.unit);
-        let value = match (figure.value, figure.low) {
-            (Some(value), _) => format!("{value}{unit}"),
-            (None, Some(low)) => format!("> {low}{unit}"),
-            (None, None) => "unknown".to_owned(),
-        };
-        let _ = writeln!(text, "{}: {value}", line(&figure.metric));
-        if let (Some(low), Some(high)) = (figure.low, figure.high) {
-            let _ = writeln!(text, "    95% interval: {low}{unit} to {high}{unit}");
+        let _ = writeln!(text, "{}: {}", figure.metric, figure.value.as_deref().unwrap_or("unknown"));
+        if let Some(interval) = figure.interval {
+            let _ = writeln!(text, "    95% interval: {interval}");
         }
-        let _ = writeln!(text, "    rests on: {}", line(&figure.rests_on));
+        let _ = writeln!(text, "    rests on: {}", figure.rests_on.unwrap_or_default());
     }
     text
 }

@@ -2,8 +2,8 @@
 //! for what is good and bad. Unknown is `none`, never a guess. It escapes nothing: that is done where it is shown.
 
 use canary_api::{
-    Changes, Compared, GateRecord, Level, Progress, ReleaseRecord, ReleaseType, Restored, RollbackRecord, StageRecord,
-    Standing, TimelineEntry, Version,
+    Changes, Compared, Figure, GateRecord, Level, OwnFigure, Progress, ReleaseRecord, ReleaseType, Restored,
+    RollbackRecord, StageRecord, StageRun, Standing, Version,
 };
 use canary_api::{Duration, Verify};
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use crate::changes::together;
 use crate::evidence;
 use crate::figure::said;
 use crate::harmless::{address, line};
+use crate::incident::{self, IncidentFacts};
 use crate::jobs::{self, JobFacts};
 
 /// The context of a template. docs/notes.md describes it.
@@ -69,12 +70,16 @@ pub struct Facts {
     pub gates: Vec<PlanFacts>,
     /// Stable before the release.
     pub baseline: Vec<GateFacts>,
+    /// Durations, CPU, memory and named queries of stable before the release.
+    pub baseline_figures: Vec<FigureFacts>,
     /// Rollbacks, earlier attempts first.
     pub rollbacks: Vec<RollbackFacts>,
     /// The jobs that it ran, each run by itself.
     pub jobs: Vec<JobFacts>,
     /// What people say of rollbacks.
     pub rollback: RollbackTextFacts,
+    /// The incident, as people saw it.
+    pub incident: IncidentFacts,
     /// What changed.
     pub changes: ChangesFacts,
     /// Risks.
@@ -85,8 +90,8 @@ pub struct Facts {
     pub verify_users: Vec<Step>,
     /// Steps for engineers.
     pub verify_engineers: Vec<Step>,
-    /// Before and after.
-    pub comparison: Vec<Compared>,
+    /// Before and after; the team's own rows last.
+    pub comparison: Vec<ComparedFacts>,
     /// What was learnt.
     pub lessons: LessonsFacts,
     /// Whom to ask.
@@ -147,6 +152,31 @@ pub struct StageFacts {
     pub extended: bool,
     /// Its gates.
     pub gates: Vec<GateFacts>,
+    /// Runs of it before this one, as far as they were kept.
+    pub earlier: Vec<RunFacts>,
+    /// How many earlier runs there were.
+    pub earlier_runs: u32,
+}
+
+/// A run of a stage that a later one took the place of.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunFacts {
+    /// As of a stage.
+    pub status: String,
+    /// As of a stage.
+    pub mark: &'static str,
+    /// When its weight was asked for.
+    pub started: Option<String>,
+    /// When it was taken away.
+    pub ended: Option<String>,
+    /// The time between.
+    pub took: Option<String>,
+    /// Gates that passed, of how many.
+    pub passed: Option<String>,
+    /// The share of the requests that was counted.
+    pub observed: Option<String>,
+    /// Each gate in a few words.
+    pub figures: Option<String>,
 }
 
 /// A gate of the plan.
@@ -181,6 +211,34 @@ pub struct GateFacts {
     pub rests_on: Option<String>,
     /// The stable side.
     pub stable: Option<String>,
+}
+
+/// A figure of stable before the release.
+#[derive(Debug, Clone, Serialize)]
+pub struct FigureFacts {
+    /// What.
+    pub metric: String,
+    /// The value, with unit.
+    pub value: Option<String>,
+    /// Its 95% interval, with unit.
+    pub interval: Option<String>,
+    /// What it rests on.
+    pub rests_on: Option<String>,
+}
+
+/// A row of before and after.
+#[derive(Debug, Clone, Serialize)]
+pub struct ComparedFacts {
+    /// What.
+    pub metric: String,
+    /// Of the version before.
+    pub before: String,
+    /// Of the candidate.
+    pub after: String,
+    /// By how much; empty for the team's own.
+    pub change: String,
+    /// Whether the team gave it: nothing measured it.
+    pub own: bool,
 }
 
 /// A rollback.
@@ -391,12 +449,14 @@ pub struct NextFacts {
 pub struct EntryFacts {
     /// When.
     pub at: String,
-    /// Decision, Write, Command or Notification.
+    /// Decision, Write, Command or Notification; People for what people wrote down.
     pub kind: String,
     /// Who.
     pub by: Option<String>,
     /// What.
     pub text: String,
+    /// Whether people wrote it down, and not the operator.
+    pub people: bool,
 }
 
 /// A file of the evidence folder.
@@ -411,6 +471,8 @@ pub struct FileFacts {
     /// Whether it is about a rollback.
     pub of_rollback: bool,
 }
+
+const MIB: f64 = 1_048_576.0;
 
 pub(crate) const GOOD: &str = "✅";
 pub(crate) const DOUBT: &str = "⚠️";
@@ -459,9 +521,11 @@ pub fn facts(record: &ReleaseRecord, changes: &Changes) -> Facts {
             .map(|gate| PlanFacts { gate: line(&gate.gate), kind: line(&gate.kind), limit: line(&gate.limit) })
             .collect(),
         baseline: status.baseline.iter().map(gate).collect(),
+        baseline_figures: status.baseline_figures.iter().map(figure).collect(),
         rollbacks: rollbacks(&status.rollbacks, &status.id),
         jobs: jobs::facts(record, status),
         rollback: rollback_text(&spec.rollback, status),
+        incident: incident::facts(&spec.incident),
         changes: changes_facts(&together(&spec.changes, changes)),
         risks: risks(&spec.risks),
         go_no_go: spec.go_no_go.as_ref().map(|said| GoNoGoFacts {
@@ -477,7 +541,7 @@ pub fn facts(record: &ReleaseRecord, changes: &Changes) -> Facts {
         }),
         verify_users: spec.verification.users.iter().map(step).collect(),
         verify_engineers: spec.verification.engineers.iter().map(step).collect(),
-        comparison: status.comparison.iter().map(compared).collect(),
+        comparison: compared(&status.comparison, &spec.comparison),
         lessons: LessonsFacts {
             went_well: texts(&spec.lessons.went_well),
             improve: texts(&spec.lessons.improve),
@@ -490,7 +554,7 @@ pub fn facts(record: &ReleaseRecord, changes: &Changes) -> Facts {
             version: spec.next_release.as_ref().and_then(|next| known(&next.version)),
             date: spec.next_release.as_ref().and_then(|next| known(&next.date)),
         },
-        timeline: status.timeline.iter().map(entry).collect(),
+        timeline: incident::timeline(&status.timeline, &spec.incident.timeline),
         timeline_dropped: status.timeline_dropped,
         left_out: texts(&status.left_out),
         evidence: evidence::names(record),
@@ -548,8 +612,9 @@ fn version_facts(version: &Version) -> VersionFacts {
     }
 }
 
-fn stage(stage: &StageRecord) -> StageFacts {
-    let (status, mark) = match stage.result.as_str() {
+/// What became of a stage in words, and its mark.
+fn standing(result: &str) -> (String, &'static str) {
+    let (status, mark) = match result {
         "Passed" => ("PASS", GOOD),
         "Failed" => ("FAIL", BAD),
         "Skipped" => ("skipped", DOUBT),
@@ -559,6 +624,11 @@ fn stage(stage: &StageRecord) -> StageFacts {
         "Unknown" => ("unknown: the operator was away when it ended", DOUBT),
         other => (other, ""),
     };
+    (known(status).unwrap_or_else(|| "unknown".to_owned()), mark)
+}
+
+fn stage(stage: &StageRecord) -> StageFacts {
+    let (status, mark) = standing(&stage.result);
     let (started, ended) = (stage.started.as_ref().map(|time| time.0), stage.ended.as_ref().map(|time| time.0));
     StageFacts {
         number: stage.number,
@@ -569,11 +639,43 @@ fn stage(stage: &StageRecord) -> StageFacts {
         started: started.map(clock),
         ended: ended.map(clock),
         result: known(&stage.result),
-        status: known(status).unwrap_or_else(|| "unknown".to_owned()),
+        status,
         mark,
         passed: known(&stage.passed),
         extended: stage.extended,
         gates: stage.gates.iter().map(gate).collect(),
+        earlier: stage.earlier.iter().map(run).collect(),
+        earlier_runs: stage.earlier_runs,
+    }
+}
+
+fn run(run: &StageRun) -> RunFacts {
+    let (status, mark) = standing(&run.result);
+    let (started, ended) = (run.started.as_ref().map(|time| time.0), run.ended.as_ref().map(|time| time.0));
+    RunFacts {
+        status,
+        mark,
+        started: started.map(clock),
+        ended: ended.map(clock),
+        took: started.zip(ended).and_then(|(from, to)| span(from, to)),
+        passed: known(&run.passed),
+        observed: known(&run.observed_share),
+        figures: known(&run.figures),
+    }
+}
+
+/// A figure in words; where only its lower end is known, that.
+#[must_use]
+pub fn figure(figure: &Figure) -> FigureFacts {
+    let amount = |value: f64| match figure.unit.as_str() {
+        "B" if value >= MIB => format!("{:.1}MiB", value / MIB),
+        unit => format!("{value}{}", line(unit)),
+    };
+    FigureFacts {
+        metric: line(&figure.metric),
+        value: figure.value.map(amount).or_else(|| figure.low.map(|low| format!("> {}", amount(low)))),
+        interval: figure.low.zip(figure.high).map(|(low, high)| format!("{} to {}", amount(low), amount(high))),
+        rests_on: known(&figure.rests_on),
     }
 }
 
@@ -698,13 +800,22 @@ fn step(step: &Verify) -> Step {
     }
 }
 
-fn compared(compared: &Compared) -> Compared {
-    Compared {
-        after: line(&compared.after),
-        before: line(&compared.before),
-        change: line(&compared.change),
-        metric: line(&compared.metric),
-    }
+fn compared(measured: &[Compared], own: &[OwnFigure]) -> Vec<ComparedFacts> {
+    let measured = measured.iter().map(|one| ComparedFacts {
+        metric: line(&one.metric),
+        before: line(&one.before),
+        after: line(&one.after),
+        change: line(&one.change),
+        own: false,
+    });
+    let own = own.iter().map(|one| ComparedFacts {
+        metric: line(&one.metric),
+        before: line(&one.before),
+        after: line(&one.after),
+        change: String::new(),
+        own: true,
+    });
+    measured.chain(own).collect()
 }
 
 fn links(links: &[canary_api::Link]) -> Vec<LinkFacts> {
@@ -728,8 +839,4 @@ fn sign_off(signed: Option<&canary_api::SignOff>) -> SignOffFacts {
         status,
         mark,
     }
-}
-
-fn entry(entry: &TimelineEntry) -> EntryFacts {
-    EntryFacts { at: clock(entry.at.0), kind: line(&entry.kind), by: known(&entry.by), text: line(&entry.text) }
 }

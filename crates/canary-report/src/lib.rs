@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod facts;
 pub mod figure;
 pub mod harmless;
+pub mod incident;
 pub mod jobs;
 pub mod notes;
 pub mod over_time;

@@ -41,7 +41,7 @@ const KEPT: [&str; 14] = [
     "restored",
     "apiVersion",
     "kind",
-    "at",
+    "severity",
     "started",
     "ended",
     "clearAt",
@@ -64,31 +64,56 @@ fn both() -> Vec<Value> {
     promoted["spec"]["changes"]["breaking"] = serde_json::json!(["f"]);
     promoted["spec"]["changes"]["improvements"] = serde_json::json!(["g"]);
     promoted["spec"]["version"] = "h".into();
+    promoted["spec"]["incident"] = serde_json::json!({
+        "severity": "P1", "impact": "i", "decision": "j", "notified": ["k", "l"],
+        "retrospective": {"date": "m", "done": true},
+        "actions": [{"text": "n", "owner": "o", "due": "p"}],
+        "timeline": [{"at": "2026-11-21T12:00:00Z", "text": "q"}],
+    });
     promoted["status"]["jobs"] = rolled_back["status"]["jobs"].clone();
     promoted["status"]["rollbacks"] = rolled_back["status"]["rollbacks"].clone();
     vec![promoted, rolled_back]
 }
 
-/// Puts a text into every string that is free.
-fn fill(value: &mut Value, key: &str, text: &str) {
+/// Puts a text into every string that is free; `moments` are kept where `at` is a moment.
+fn fill(value: &mut Value, key: &str, text: &str, moments: bool) {
     match value {
         Value::String(old) => {
             let prescribed = ["InProgress", "Stable", "Done"].contains(&old.as_str());
-            if !KEPT.contains(&key) && !prescribed {
+            if !KEPT.contains(&key) && !prescribed && !(moments && key == "at") {
                 text.clone_into(old);
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(|value| fill(value, key, text)),
-        Value::Object(fields) => fields.iter_mut().for_each(|(key, value)| fill(value, key, text)),
+        Value::Array(values) => values.iter_mut().for_each(|value| fill(value, key, text, moments)),
+        Value::Object(fields) => fields.iter_mut().for_each(|(key, value)| fill(value, key, text, moments)),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// A text in each list of changes, as from a ConfigMap or a file.
+fn changes(text: &str) -> Changes {
+    let list = || vec![text.to_owned(), format!("{text}: {text}")];
+    Changes {
+        breaking: list(),
+        config_map: Some(text.to_owned()),
+        documentation: list(),
+        features: list(),
+        fixes: list(),
+        improvements: list(),
+        infrastructure: list(),
+        known_issues: list(),
+        migration: list(),
+        performance: list(),
+        security: list(),
     }
 }
 
 fn filled(plain: &Value, text: &str) -> ReleaseRecord {
     let mut record = plain.clone();
-    fill(&mut record["spec"], "", text);
-    fill(&mut record["status"], "", text);
-    fill(&mut record["metadata"], "labels", text);
+    // People write `at` as they like; the operator's are moments, but those of jobs, which name a place.
+    fill(&mut record["spec"], "", text, false);
+    fill(&mut record["status"], "", text, true);
+    fill(&mut record["metadata"], "labels", text, false);
     // What is written of moments are numbers; which gate they are of, and in which unit, are words.
     let moments = |series: &mut Value, from: &Value| {
         for part in ["whole", "around"] {
@@ -155,6 +180,49 @@ fn odd_strings_in_every_field_leave_the_notes_as_they_are() {
                     differs.map(|at| &odd[at.saturating_sub(3)..(at + 2).min(odd.len())]),
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn odd_changes_from_elsewhere_leave_notes_and_report_as_they_are() {
+    let record = filled(&both().remove(0), "word");
+    let rows = |page: &str| page.matches("\n- ").count();
+    for style in [Style::Canary, Style::Guide] {
+        let plain = notes(&record, &changes("plain"), &style).unwrap();
+        for text in HOSTILE {
+            let page = notes(&record, &changes(text), &style).unwrap();
+            assert!(!page.chars().any(|sign| harmful(sign) && sign != '\n'), "{text:?}: {page}");
+            structure(&page);
+            assert_eq!(rows(&page), rows(&plain), "{text:?} {style:?}\n{page}");
+        }
+    }
+    let headings = |page: &str| structure(page).iter().filter(|part| part.contains("Heading")).count();
+    let plain = notes(&record, &changes("plain"), &Style::Canary).unwrap();
+    for text in HOSTILE {
+        let page = notes(&record, &changes(text), &Style::Canary).unwrap();
+        assert_eq!(headings(&page), headings(&plain), "{text:?}");
+        let page = report(&record, &changes(text)).unwrap();
+        assert!(!page.chars().any(|sign| harmful(sign) && sign != '\n'), "{text:?}");
+        let known = tags(&report(&record, &changes("plain: plain")).unwrap());
+        assert!(tags(&page).iter().all(|tag| known.contains(tag)), "{text:?}");
+    }
+}
+
+#[test]
+fn odd_strings_in_every_field_leave_the_incidents_as_they_are() {
+    let pages = |record: &ReleaseRecord| -> Vec<String> {
+        let files = evidence::files(record).into_iter().filter(|file| file.name.starts_with("incident_"));
+        files.map(|file| file.text.unwrap()).collect()
+    };
+    for record in both() {
+        let plain: Vec<_> = pages(&filled(&record, "word")).iter().map(|page| structure(page)).collect();
+        assert!(!plain.is_empty());
+        for text in HOSTILE {
+            let odd = pages(&filled(&record, text));
+            assert!(odd.iter().flat_map(|page| page.chars()).all(|sign| !harmful(sign) || sign == '\n'), "{text:?}");
+            let odd: Vec<_> = odd.iter().map(|page| structure(page)).collect();
+            assert_eq!(odd, plain, "{text:?}");
         }
     }
 }

@@ -64,6 +64,40 @@ fn root_cause_and_fix_are_asked_for_until_they_are_given() {
 }
 
 #[test]
+fn the_incident_is_asked_for_until_it_is_given() {
+    let mut record = record("rolled-back");
+    let fields = ["severity", "impact", "decision", "notified", "retrospective", "actions"];
+    let incident = |record: &ReleaseRecord| {
+        let files = canary_report::evidence::files(record).into_iter();
+        files.filter(|file| file.name.starts_with("incident_")).map(|file| file.text.unwrap()).next_back().unwrap()
+    };
+    let pages = |record: &ReleaseRecord| {
+        let report = canary_report::report(record, &Changes::default()).unwrap();
+        [notes(record, &Changes::default(), &Style::Guide).unwrap(), incident(record), report]
+    };
+    for page in pages(&record) {
+        assert!(fields.iter().all(|field| page.contains(&format!("spec.incident.{field}"))), "{page}");
+    }
+    record.spec.incident = serde_json::from_value(serde_json::json!({
+        "severity": "P1", "impact": "Checkout failed for one in four", "decision": "Rollback: the cause was unclear",
+        "notified": ["Support at 09.25"], "retrospective": {"date": "2026-11-24"},
+        "actions": [{"text": "Add the index", "owner": "Jane", "due": "2026-12-01"}],
+        "timeline": [{"at": "2026-11-22 09:23:03", "text": "On call was paged"}, {"at": "later", "text": "Calm"}],
+    }))
+    .unwrap();
+    for page in pages(&record) {
+        assert!(!page.contains("spec.incident"), "{page}");
+        for said in ["P1", "one in four", "the cause was unclear", "Support at 09.25", "2026-11-24", "owner: Jane"] {
+            assert!(page.contains(said), "{said} in {page}");
+        }
+        let place = |text: &str| page.rfind(text).unwrap();
+        assert!(place("On call was paged") < place("serving template again"), "{page}");
+        assert!(place("serving template again") < place("Calm"), "{page}");
+    }
+    assert!(incident(&record).contains("- **2026-11-22 09:23:03 UTC** Written by people: On call was paged"));
+}
+
+#[test]
 fn a_template_of_ones_own_has_the_same_facts_and_the_same_care() {
     let mut record = record("promoted");
     record.spec.summary = "*bold* <b>x</b>".to_owned();

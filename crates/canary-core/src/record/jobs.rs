@@ -101,7 +101,7 @@ pub(super) fn seal(record: &mut ReleaseRecordStatus) {
 pub(super) fn shortcomings(record: &ReleaseRecordStatus) -> (Vec<String>, Vec<String>) {
     let (mut short, mut beside) = (Vec::new(), Vec::new());
     let counts = record.jobs.iter().filter(|one| one.result != "Succeeded" && one.result != RUNNING);
-    for one in counts.filter(|one| !later_succeeded(record, one)) {
+    for one in counts.filter(|one| !run_again(record, one)) {
         let place = one.stage.map_or_else(|| place(&one.at).to_owned(), |stage| format!("at stage {stage}"));
         let text = format!("job {} {place}: {}", one.name, one.result);
         let held = matches!(one.at.as_str(), "BeforeStart" | "Stage");
@@ -111,7 +111,7 @@ pub(super) fn shortcomings(record: &ReleaseRecordStatus) -> (Vec<String>, Vec<St
 }
 
 /// Whether the same job was run again at its place, and that is what counts.
-fn later_succeeded(record: &ReleaseRecordStatus, of: &JobRecord) -> bool {
+fn run_again(record: &ReleaseRecordStatus, of: &JobRecord) -> bool {
     let same = |one: &JobRecord| one.name == of.name && one.at == of.at && one.stage == of.stage;
     record.jobs.iter().any(|one| same(one) && one.attempt > of.attempt)
 }

@@ -11,7 +11,8 @@ use crate::output::{Output, Tone};
 use crate::place::{Place, State};
 use crate::{Error, Exit, clean, records};
 
-/// Records that are in memory at once; each takes at most 64 KiB in the cluster.
+/// Records that are in memory at once; each takes at most 64 KiB in the cluster, but for labels and annotations
+/// of others.
 const PAGE: u32 = 50;
 
 /// What was done.

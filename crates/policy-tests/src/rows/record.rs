@@ -73,8 +73,52 @@ pub(super) fn rows() -> Vec<Row> {
                 write(json!({"summary": "x".repeat(2001)})).refused(&["spec.summary"])?;
                 write(json!({"changes": {"fixes": vec!["x"; 31]}})).refused(&["spec.changes.fixes"])?;
                 let many = vec!["x".repeat(400); 30];
-                write(json!({"changes": {"fixes": many, "features": many}})).refused(&["at most 9000 bytes"])?;
-                write(json!({"changes": {"fixes": vec!["x".repeat(400); 20]}})).accepted().map(drop)
+                let most = "at most 12000 bytes";
+                write(json!({"changes": {"fixes": many, "features": many}})).refused(&[most])?;
+                write(json!({"changes": {"fixes": vec!["\"".repeat(400); 20]}})).refused(&[most])?;
+                write(json!({"changes": {"fixes": vec!["<".repeat(400); 6]}})).refused(&[most])?;
+                let item = json!({"text": "x".repeat(80), "done": true});
+                write(json!({"goNoGo": {"by": "x".repeat(101)}})).refused(&["spec.goNoGo.by"])?;
+                write(json!({"goNoGo": {"checklist": vec![item.clone(); 41]}})).refused(&["spec.goNoGo.checklist"])?;
+                let fixes = vec!["x".repeat(400); 20];
+                write(json!({"changes": {"fixes": fixes}, "goNoGo": {"checklist": vec![item; 40]}}))
+                    .refused(&[most])?;
+                write(json!({"changes": {"fixes": fixes}})).accepted()?;
+                // 30 entries of 3 bytes beside their texts: 11,600 + 310 + 90 are 12,000.
+                let full = |last: usize| {
+                    let mut fixes = vec!["x".repeat(400); 29];
+                    fixes.push("x".repeat(last));
+                    write(json!({"changes": {"fixes": fixes}}))
+                };
+                full(311).refused(&[most])?;
+                full(310).accepted()?;
+                write(json!({"incident": {"timeline": vec![json!({"at": "now", "text": "x".repeat(200)}); 20]}}))
+                    .refused(&[most])
+            },
+        },
+        Row {
+            promise: "texts of a record hold no control characters",
+            who: "argo",
+            what: "control characters in texts of any depth; line breaks and tabs",
+            expected: "the former refused, the latter accepted",
+            check: |case| {
+                make(case)?;
+                let write = |spec: Value| case.patch(ARGO, "releaserecord", "merge", &json!({"spec": spec}));
+                let odd = "a\u{1b}[31m";
+                for spec in [
+                    json!({"summary": odd}),
+                    json!({"version": odd}),
+                    json!({"changes": {"fixes": ["x", odd]}}),
+                    json!({"changes": {"configMap": odd}}),
+                    json!({"risks": [{"mitigation": ["\u{0}"]}]}),
+                    json!({"goNoGo": {"decision": odd}}),
+                    json!({"signOff": {"approvers": [odd]}}),
+                    json!({"nextRelease": {"date": odd}}),
+                    json!({"incident": {"actions": [{"owner": "\u{85}"}]}}),
+                ] {
+                    write(spec).refused(&["a control character"])?;
+                }
+                write(json!({"summary": "a\n\tb\r\n", "goNoGo": {"by": "jane"}})).accepted().map(drop)
             },
         },
     ]
