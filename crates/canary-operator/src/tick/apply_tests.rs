@@ -31,8 +31,7 @@ fn client(after: Duration, code: u16) -> (Client, Arc<Mutex<Vec<String>>>) {
                 sleep(after).await;
             }
             let code = if is_job { code } else { 200 };
-            let answer =
-                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "no", "code": code});
+            let answer = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "no", "code": code});
             let mut response = Response::new(Full::new(Bytes::from(answer.to_string())).map_err(BoxError::from));
             *response.status_mut() = StatusCode::from_u16(code)?;
             Ok::<_, BoxError>(response)

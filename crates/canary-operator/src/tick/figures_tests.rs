@@ -3,8 +3,8 @@
 use super::*;
 use canary_api::CanaryRelease;
 use canary_core::Fetched;
-use canary_counters::Sample;
 use canary_counters::NativeSeries;
+use canary_counters::Sample;
 use canary_metrics::{FetchError, Problem, fake::FakeSource};
 use futures::future::BoxFuture;
 use serde_json::json;
