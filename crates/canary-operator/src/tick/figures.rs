@@ -154,13 +154,7 @@ impl Asking {
     }
 
     /// Begins the next look at a store, where one is due and none is under way.
-    pub(super) fn begin(
-        &mut self,
-        ledger: Option<&mut Ledger>,
-        store: Store,
-        observed: &Observed,
-        now: Timestamp,
-    ) {
+    pub(super) fn begin(&mut self, ledger: Option<&mut Ledger>, store: Store, observed: &Observed, now: Timestamp) {
         let Store { source, turn } = store;
         let Some(ledger) = ledger.filter(|_| self.0.is_empty()) else { return };
         let spacing =

@@ -140,9 +140,9 @@ async fn jobs(client: &Client, namespace: &str, release: &CanaryRelease) -> Jobs
     let (cron_jobs, jobs) = futures::join!(cron_jobs, jobs);
     let failed = jobs.iter().filter_map(|(name, found)| Some((name, found.known()?)));
     let failed = failed.filter(|(_, found)| matches!(job::state(found), State::Failed(_)));
-    let pods = join_all(failed.map(|(name, found)| async {
-        (name.clone(), by(deadline, pods_of_job(client, namespace, found)).await)
-    }));
+    let pods = join_all(
+        failed.map(|(name, found)| async { (name.clone(), by(deadline, pods_of_job(client, namespace, found)).await) }),
+    );
     let pods = pods.await.into_iter().collect();
     JobsSeen {
         jobs: jobs.into_iter().collect(),
