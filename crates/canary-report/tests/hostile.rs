@@ -80,7 +80,7 @@ fn fill(value: &mut Value, key: &str, text: &str, moments: bool) {
     match value {
         Value::String(old) => {
             let prescribed = ["InProgress", "Stable", "Done"].contains(&old.as_str());
-            if !KEPT.contains(&key) && !prescribed && !(moments && key == "at") {
+            if !(KEPT.contains(&key) || prescribed || (moments && key == "at")) {
                 text.clone_into(old);
             }
         }

@@ -258,8 +258,8 @@ pub(super) fn verdict(tick: &mut Tick<'_>) -> bool {
     if tick.step() == Step::Soak {
         return false;
     }
-    let runs = tick.status.current.iter().flat_map(|current| &current.jobs);
-    let Some(run) = runs.into_iter().find(|run| rejects(tick, run)).cloned() else { return false };
+    let mut runs = tick.status.current.iter().flat_map(|current| &current.jobs);
+    let Some(run) = runs.find(|run| rejects(tick, run)).cloned() else { return false };
     revert::begin(tick, revert::Cause::job(&run.name, sentence(tick, &run)));
     true
 }

@@ -1,9 +1,10 @@
 //! Looks at a source whose answers are set by hand.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use canary_api::CanaryRelease;
 use canary_core::Fetched;
-use canary_counters::NativeSeries;
 use canary_counters::Sample;
 use canary_metrics::{FetchError, Problem, fake::FakeSource};
 use futures::future::BoxFuture;
@@ -189,19 +190,16 @@ async fn a_store_that_hangs_holds_nothing_up_and_is_not_asked_twice() {
 #[derive(Debug, Default)]
 struct Slow {
     answers: FakeSource,
-    /// Now, and the most so far.
-    at_once: std::sync::Mutex<(usize, usize)>,
+    now: AtomicUsize,
+    most: AtomicUsize,
 }
 
 impl Slow {
     async fn take_time(&self) {
-        {
-            let mut at_once = self.at_once.lock().unwrap();
-            at_once.0 += 1;
-            at_once.1 = at_once.1.max(at_once.0);
-        }
+        let before = self.now.fetch_add(1, Ordering::SeqCst);
+        self.most.fetch_max(before.saturating_add(1), Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        self.at_once.lock().unwrap().0 -= 1;
+        self.now.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -229,16 +227,6 @@ impl MetricSource for Slow {
             self.take_time().await;
             self.answers.counters(selector, scope, lookback, at).await
         })
-    }
-
-    fn natives<'a>(
-        &'a self,
-        _: &'a Selector,
-        _: &'a Scope,
-        _: Duration,
-        _: Timestamp,
-    ) -> BoxFuture<'a, Result<Vec<NativeSeries>, FetchError>> {
-        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn value<'a>(
@@ -270,5 +258,5 @@ async fn a_store_is_asked_one_question_at_a_time_for_however_many_releases() {
         let answer = asking.0.join_next().await.unwrap().unwrap().unwrap();
         assert!(answer.resources.is_ok() && answer.queries.len() == 2, "{answer:?}");
     }
-    assert_eq!(*slow.at_once.lock().unwrap(), (0, 1));
+    assert_eq!(slow.most.load(Ordering::SeqCst), 1);
 }

@@ -37,7 +37,7 @@ async fn all_that_is_read_of_jobs_takes_two_seconds_together() {
     .unwrap();
     let before = Instant::now();
     let seen = jobs(&client, "shop", &release).await;
-    assert_eq!(before.elapsed(), DEADLINE_OF_JOBS);
+    assert_eq!(before.elapsed().as_secs(), 2);
     assert!(seen.jobs["web-1-smoke"].known().is_some(), "what came in time is known");
     assert!(matches!(seen.pods["web-1-smoke"], Fetched::Failed(_)));
 }
