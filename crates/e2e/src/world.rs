@@ -156,7 +156,10 @@ impl World {
         let file = self.install.root.join("deploy/10-rbac.yaml");
         let manifests = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         let used = rights::used(&lab::audit_entries(&lab.audit_log(), 0)?.0);
-        Ok(rights::granted(&manifests)?.into_iter().filter(|right| !used.contains(right)).collect())
+        Ok(rights::granted(&manifests)?
+            .into_iter()
+            .filter(|right| !used.contains(right) && !rights::seldom(right))
+            .collect())
     }
 
     /// Installs definitions, policies and operator, and waits until the operator is ready.

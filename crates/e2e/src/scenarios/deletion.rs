@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::{Kind, text, truth};
 use crate::history::Seen;
@@ -42,12 +42,20 @@ pub async fn deleted_at_each_stage_leaves_a_plain_deployment(scene: &mut Scene) 
 /// Deleted in the foreground at weight 50: no answer fails.
 pub async fn deleted_in_the_foreground_at_weight_50(scene: &mut Scene) -> Result<()> {
     let setup = scene.plain().stages(&[("50%", "120s"), ("100%", "4s")]);
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": "shop", "namespace": scene.namespace},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "shop"}}}});
+    scene.cluster().apply(&[&budget]).await?;
     scene.open(setup).await?;
     scene.set_image("v2").await?;
     scene.until("half of the traffic is on the candidate", SOON, |seen| seen.baking(1)).await?;
     scene.answered_by("v2", SOON).await?;
+    let budgets = scene.kubectl(&["get", "poddisruptionbudgets", "-o", "name"]).await?;
+    ensure!(budgets.contains("/shop-canary"), "the canary has no budget like the target's: {budgets}");
     delete(scene, &["--cascade=foreground"]).await?;
     plain(scene, "v1").await?;
+    let budgets = scene.kubectl(&["get", "poddisruptionbudgets", "-o", "name"]).await?;
+    ensure!(!budgets.contains("/shop-canary"), "the canary's budget stayed: {budgets}");
     scene.no_answer_by("v2", Duration::from_secs(4)).await?;
     scene.no_bad_answers()
 }
