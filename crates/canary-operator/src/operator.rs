@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client::Clients;
+use crate::clock::Clock;
 use crate::config::Settings;
 use crate::events::{self, EventSink};
 use crate::health::Health;
@@ -44,6 +45,8 @@ pub struct Parts {
     pub policy_generation: watch::Receiver<PolicyGeneration>,
     /// For verdicts, outcomes, phases and errors.
     pub metrics: Metrics,
+    /// The time of day that ticks decide by.
+    pub clock: Clock,
 }
 
 /// Runs until `stop` is cancelled. Returns once everything has ended.
@@ -81,6 +84,7 @@ pub async fn run<T: Ticker>(
         providers: settings.providers.clone(),
         policy_generation,
         metrics: metrics.clone(),
+        clock: Clock::default(),
     }));
     let mut terms = Terms { settings, watches, health, metrics, role, ticker };
     terms.run(&stop).await;

@@ -26,7 +26,6 @@ use canary_metrics::{
     ConfigError, MetricSource, Prometheus, ProviderConfig, Shared,
     pods::{PodLimits, PodScraper},
 };
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use serde_json::{Value, json};
@@ -38,6 +37,7 @@ use self::{
     record::{Desk, Journal},
 };
 use crate::{
+    clock::Clock,
     config::Retention,
     events::{EventSink, EventType, Note},
     metrics::Metrics,
@@ -80,6 +80,12 @@ impl Sources {
         Ok(Self { stores, pods: PodScraper::new(pods)? })
     }
 
+    /// Sources that are there already, each under its own name, beside the pods themselves.
+    #[must_use]
+    pub fn with(stores: impl IntoIterator<Item = Arc<dyn MetricSource>>, pods: PodScraper) -> Self {
+        Self { stores: stores.into_iter().map(|store| (store.name().to_owned(), store)).collect(), pods }
+    }
+
     /// The source that a CanaryRelease names, or why there is none.
     fn of(&self, release: &CanaryRelease) -> Result<Source<'_>, String> {
         let name = release.spec.provider.as_str();
@@ -120,6 +126,7 @@ pub struct ReleaseTicker {
     policies: watch::Receiver<PolicyGeneration>,
     metrics: Metrics,
     records: Retention,
+    clock: Clock,
     memory: Mutex<HashMap<ObjectKey, Memory>>,
 }
 
@@ -135,12 +142,13 @@ impl ReleaseTicker {
     /// A ticker on a cluster.
     #[must_use]
     pub fn new(parts: Parts, sources: Sources, records: Retention) -> Self {
-        let Parts { client, events, policy_generation, metrics, .. } = parts;
-        Self { client, events, sources, policies: policy_generation, metrics, records, memory: Mutex::default() }
+        let Parts { client, events, policy_generation, metrics, clock, .. } = parts;
+        let memory = Mutex::default();
+        Self { client, events, sources, policies: policy_generation, metrics, records, clock, memory }
     }
 
     fn desk(&self) -> Desk<'_> {
-        Desk { client: &self.client, metrics: &self.metrics, retention: self.records }
+        Desk { client: &self.client, metrics: &self.metrics, retention: self.records, clock: &self.clock }
     }
 
     fn recall(&self, key: &ObjectKey) -> Memory {
@@ -174,9 +182,9 @@ impl ReleaseTicker {
         let source = self.sources.of(&observed.release);
         observed.provider_problem = source.as_ref().err().cloned();
         observed.names_pods = source.as_ref().is_ok_and(Source::names_pods);
-        let now = Timestamp::now();
+        let now = self.clock.now();
         measure::gates(&mut memory.ledger, source, &mut observed, now).await;
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let decision = decide(&observed, now);
         self.count(key, &observed.release, &decision.status);
         let mut carried = Carried::default();
@@ -315,7 +323,7 @@ impl ReleaseTicker {
         let mut object = raw.clone();
         let status = object.as_object_mut().map(|fields| fields.entry("status").or_insert_with(|| json!({})));
         if let Some(fields) = status.and_then(Value::as_object_mut) {
-            let now = Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string();
+            let now = self.clock.now().round(jiff::Unit::Second).unwrap_or_default().to_string();
             let condition = |kind: &str, truth: &str| json!({"type": kind, "status": truth, "reason": "Undecodable", "message": message, "lastTransitionTime": now});
             fields.insert("message".to_owned(), json!(message));
             fields.insert("phase".to_owned(), json!(Phase::Pending));
