@@ -318,6 +318,15 @@ impl Api {
         Ok(Deleted::Marked(self.store.put(key, object, self.now)))
     }
 
+    /// A controller writes a status, where that changes.
+    pub fn controller_says(&mut self, resource: &'static Resource, of: &Arc<Version>, status: Value) {
+        if of.value.get("status") != Some(&status) {
+            let mut object = of.value.clone();
+            object["status"] = status;
+            self.controller_puts(resource, object);
+        }
+    }
+
     /// A controller of the cluster's own writes an object as it wants it: no admission, no managed fields.
     pub fn controller_puts(&mut self, resource: &'static Resource, object: Value) {
         let key = Key::new(resource, object::text(&object, "/metadata/namespace"), object::name(&object));

@@ -23,6 +23,7 @@ pub mod admission;
 pub mod api;
 pub mod cluster;
 mod defaults;
+pub mod enumerate;
 pub mod fault;
 mod managed;
 mod manifests;

@@ -47,7 +47,9 @@ impl Ticker for Told {
     async fn tick(&self, key: ObjectKey) -> Next {
         {
             let mut inner = self.world.lock();
+            let now = inner.api.now;
             let own = &mut inner.processes[self.number];
+            own.began = Some(now);
             own.ticks += 1;
             own.in_tick = true;
             own.idle = false;
@@ -59,8 +61,10 @@ impl Ticker for Told {
         let own = &mut inner.processes[self.number];
         own.in_tick = false;
         own.idle = matches!(next, Next::Idle | Next::Gone);
-        if !matches!(next, Next::Failed(_) | Next::UrgentlyFailed(_)) {
-            inner.promises.ticked(&inner.api, &inner.cluster);
+        if let Some(began) = own.began.filter(|_| own.failed_reads.is_empty())
+            && !matches!(next, Next::Failed(_) | Next::UrgentlyFailed(_))
+        {
+            inner.promises.ticked(&inner.api, began);
         }
         drop(guard);
         self.world.tell();

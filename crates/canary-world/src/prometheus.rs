@@ -48,7 +48,9 @@ impl Prometheus {
 
     fn series(&self, selector: &Selector, scope: &Scope, lookback: Duration, at: Timestamp) -> Vec<Series> {
         let now = self.world.now();
-        let inner = self.world.lock();
+        let mut guard = self.world.lock();
+        let inner = &mut *guard;
+        inner.promises.metrics_answered = Some(now);
         let from = at.checked_sub(lookback).unwrap_or(Timestamp::MIN);
         let until = at.min(now - STORED);
         let counters = &inner.cluster.traffic.counters;

@@ -220,6 +220,9 @@ impl Run {
             }
             Action::Command(command) => {
                 let id = self.world.lock().status().current.map_or_else(|| "web-1".to_owned(), |current| current.id);
+                if command.starts_with("retry") {
+                    self.world.lock().promises.retried();
+                }
                 let (verb, stage) = command.split_once(' ').unwrap_or((command, ""));
                 let text = format!("{verb} {id} {stage}").trim_end().to_owned();
                 let patch = json!({"metadata": {"annotations": {names::ANNOTATION_COMMAND: text}}});
@@ -363,6 +366,10 @@ impl Run {
         serves.sort();
         serves.dedup();
         wrong.extend(inner.promises.broken.iter().cloned());
+        let unanswered: f64 = inner.cluster.traffic.unanswered.values().sum();
+        if unanswered > 0.0 && !scenario.outage {
+            wrong.push(format!("{unanswered:.1} requests found no pod: {:?}", inner.cluster.traffic.unanswered));
+        }
         let served = serves.join("+");
         if !scenario.ends.is_empty() && !scenario.ends.contains(&end) {
             wrong.push(format!("it ends {end:?}, not {}", scenario.ends.join(" or ")));

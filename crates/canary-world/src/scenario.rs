@@ -37,6 +37,10 @@ pub struct Scenario {
     pub ends: Vec<String>,
     /// The versions that may serve then.
     pub serves: Vec<String>,
+    /// Whether requests may find no pod.
+    pub outage: bool,
+    /// Objects, as `plural name` or the beginning of it, that may end otherwise under a fault, or be written more often.
+    pub differs: Vec<String>,
     /// What goes wrong.
     pub faults: Vec<Planned>,
 }
@@ -159,6 +163,8 @@ impl Scenario {
         match head {
             "end" => self.ends = words(rest),
             "serves" => self.serves = words(rest),
+            "differs" => self.differs = words(rest),
+            "unanswered" => self.outage = rest == "some",
             "spec" => {
                 let over: Map<String, Value> = serde_json::from_str(rest).map_err(|error| format!("spec: {error}"))?;
                 self.spec.extend(over);
@@ -185,6 +191,12 @@ impl fmt::Display for Scenario {
         }
         writeln!(f, "end: {}", self.ends.join(" or "))?;
         writeln!(f, "serves: {}", self.serves.join(" or "))?;
+        if !self.differs.is_empty() {
+            writeln!(f, "differs: {}", self.differs.join(" or "))?;
+        }
+        if self.outage {
+            writeln!(f, "unanswered: some")?;
+        }
         for fault in &self.faults {
             writeln!(f, "fault {fault}")?;
         }

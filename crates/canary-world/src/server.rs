@@ -21,6 +21,7 @@ use tower::BoxError;
 
 use crate::api::{Caller, Deleted, PatchKind};
 use crate::fault::{Answer, Fault, Point};
+use crate::promises::Write;
 use crate::refusal::Refusal;
 use crate::request::{Call, Verb};
 use crate::selector::Selector;
@@ -52,7 +53,7 @@ pub fn plain_client(world: &World, user: &str) -> Client {
             let answer = match Call::parse(&parts) {
                 None => Err(Refusal::no_such_path()),
                 Some(call) if call.verb == Verb::Watch => return Ok(watch(world, &call)),
-                Some(call) => world.lock().answer(&call, &user, &body, 0),
+                Some(call) => world.lock().answer(&call, &user, None, &body, 0),
             };
             world.tell();
             Ok::<_, BoxError>(respond(answer))
@@ -113,9 +114,9 @@ async fn serve(world: World, process: usize, request: Request<Body>) -> Result<R
         return std::future::pending().await;
     }
     let answer = match &course {
-        Course::GoesBack(age) => world.lock().answer(&call, OPERATOR_USER, &body, *age),
+        Course::GoesBack(age) => world.lock().answer(&call, OPERATOR_USER, Some(process), &body, *age),
         Course::Refused(refusal) => Err(refusal.clone()),
-        _ => world.lock().answer(&call, OPERATOR_USER, &body, 0),
+        _ => world.lock().answer(&call, OPERATOR_USER, Some(process), &body, 0),
     };
     let code = answer.as_ref().map_or_else(|refusal| refusal.code, |answer| answer.code);
     {
@@ -210,10 +211,12 @@ impl Inner {
                 }
                 Fault::ClockJumps(seconds) => {
                     let by = jiff::SignedDuration::from_secs(seconds);
+                    self.promises.clocks_off = true;
                     self.set_clock(process, |skew, now| skew.set(now, by, 1.0));
                 }
                 Fault::ClockRate(hundredths) => {
                     let rate = f64::from(hundredths) / 100.0;
+                    self.promises.clocks_off = true;
                     self.set_clock(process, |skew, now| skew.set(now, jiff::SignedDuration::ZERO, rate));
                 }
             }
@@ -256,7 +259,14 @@ impl Inner {
     }
 
     /// Carries a request out; a read with an `age` as of before so many changes.
-    fn answer(&mut self, call: &Call, user: &str, body: &[u8], age: usize) -> Result<Answered, Refusal> {
+    fn answer(
+        &mut self,
+        call: &Call,
+        user: &str,
+        process: Option<usize>,
+        body: &[u8],
+        age: usize,
+    ) -> Result<Answered, Refusal> {
         let manager = match call.parameter("fieldManager") {
             "" if user == OPERATOR_USER => FIELD_MANAGER,
             "" => "unknown",
@@ -300,7 +310,11 @@ impl Inner {
                 }
             }
         };
-        if call.writes() && user == OPERATOR_USER {
+        if let Some(process) = process.filter(|_| call.writes()) {
+            let key = match answered.name() {
+                Some(name) if call.verb == Verb::Create => Key::new(resource, place.0, &name),
+                _ => key,
+            };
             let after = self.api.store.get(&key).cloned();
             let moved = match (&before, &after) {
                 (Some(before), Some(after)) => !Arc::ptr_eq(before, after),
@@ -308,17 +322,25 @@ impl Inner {
                 _ => true,
             };
             if moved {
-                self.judge(call, before.as_deref(), after.as_deref());
+                self.judge(process, call, body, before.as_deref(), after.as_deref());
             }
         }
         Ok(answered)
     }
 
-    fn judge(&mut self, call: &Call, before: Option<&Version>, after: Option<&Version>) {
-        let failed = self.processes.iter().flat_map(|process| process.failed_reads.clone()).collect::<Vec<_>>();
-        let (before, after) = (before.map(|version| &version.value), after.map(|version| &version.value));
+    fn judge(&mut self, process: usize, call: &Call, body: &[u8], before: Option<&Version>, after: Option<&Version>) {
         self.cluster.traffic.account(self.api.now);
-        self.promises.written(&self.api, &self.cluster, call, before, after, &failed);
+        let body = serde_json::from_slice(body).unwrap_or_default();
+        let write = Write {
+            api: &self.api,
+            cluster: &self.cluster,
+            call,
+            body: &body,
+            before: before.map(|version| &version.value),
+            after: after.map(|version| &version.value),
+            failed: &self.processes[process].failed_reads,
+        };
+        self.promises.written(&write);
     }
 
     fn list(&self, call: &Call, age: usize) -> Result<Answered, Refusal> {
@@ -366,6 +388,14 @@ impl Inner {
 struct Answered {
     code: u16,
     bytes: Bytes,
+}
+
+impl Answered {
+    /// The name of the object that it shows.
+    fn name(&self) -> Option<String> {
+        let value: Value = serde_json::from_slice(&self.bytes).ok()?;
+        Some(object::name(&value).to_owned())
+    }
 }
 
 fn respond(answer: Result<Answered, Refusal>) -> Response<AnyBody> {

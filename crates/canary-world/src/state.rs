@@ -50,6 +50,9 @@ fn plain(value: &Value) -> Value {
     if let Some(fields) = value.as_object_mut() {
         fields.remove("status");
     }
+    if let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.retain(|field, value| !matches!(field.as_str(), "clusterIP" | "clusterIPs") || *value == "None");
+    }
     if let Some(metadata) = value["metadata"].as_object_mut() {
         for field in ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "ownerReferences"] {
             metadata.remove(field);

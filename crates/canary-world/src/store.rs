@@ -1,7 +1,7 @@
 //! What etcd holds: objects by resource, namespace and name, one revision for each change, and all changes in their
 //! order, so that watches can be resumed and the past be read. It knows nothing of Kubernetes' rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -86,6 +86,7 @@ pub struct Change {
 pub struct Store {
     objects: BTreeMap<Key, Arc<Version>>,
     changes: Vec<Change>,
+    uids: HashSet<String>,
     /// Changes up to this one can't be watched any more.
     pub compacted: u64,
 }
@@ -122,6 +123,9 @@ impl Store {
         value["metadata"]["resourceVersion"] = json!(revision.to_string());
         let version = Version::new(value);
         let before = self.objects.insert(key.clone(), version.clone());
+        if before.is_none() {
+            self.uids.insert(object::uid(&version.value).to_owned());
+        }
         self.changes.push(Change { revision, at, key, before, after: Some(version.clone()) });
         version
     }
@@ -129,6 +133,7 @@ impl Store {
     /// Takes an object away.
     pub fn remove(&mut self, key: &Key, at: Timestamp) -> Option<Arc<Version>> {
         let before = self.objects.remove(key)?;
+        self.uids.remove(object::uid(&before.value));
         let revision = self.revision() + 1;
         self.changes.push(Change { revision, at, key: key.clone(), before: Some(before.clone()), after: None });
         Some(before)
@@ -159,6 +164,6 @@ impl Store {
     /// Whether any object has this uid.
     #[must_use]
     pub fn has_uid(&self, uid: &str) -> bool {
-        self.objects.values().any(|version| object::uid(&version.value) == uid)
+        self.uids.contains(uid)
     }
 }

@@ -81,6 +81,8 @@ pub struct Process {
     pub skew: Skew,
     /// Ticks that it began.
     pub ticks: usize,
+    /// When the last one began.
+    pub began: Option<Timestamp>,
     /// Whether a tick runs.
     pub in_tick: bool,
     /// Reads that failed in the tick that runs: resource and name, or an empty name for a list.
@@ -236,7 +238,7 @@ impl World {
                 let due = inner.cluster.step(&mut inner.api);
                 let changed = inner.api.store.revision() != before;
                 if changed {
-                    inner.promises.cluster_moved(&inner.api, &inner.cluster);
+                    inner.promises.cluster_moved(&inner.api);
                 }
                 drop(guard);
                 if changed {

@@ -2,9 +2,10 @@
 //! newest, and rolls nothing; that is what a hold rests on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use canary_core::{object, template};
+use canary_core::object;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -12,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Cluster, Fate, image, keys, owned, owner, replicas};
 use crate::api::{Api, seconds};
 use crate::resources::{DEPLOYMENTS, PODS, REPLICA_SETS};
-use crate::store::Key;
+use crate::store::{Key, Version};
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
@@ -21,9 +22,9 @@ const HASH: &str = "pod-template-hash";
 impl Cluster {
     pub(super) fn deployments(&mut self, api: &mut Api, due: &mut Timestamp) {
         for key in keys(api, DEPLOYMENTS) {
-            let Some(deployment) = api.store.get(&key).map(|version| version.value.clone()) else { continue };
-            if !object::deleting(&deployment) {
-                self.sync(api, &deployment);
+            let Some(version) = api.store.get(&key).cloned() else { continue };
+            if !object::deleting(&version.value) {
+                self.sync(api, &version.value);
             }
         }
         for key in keys(api, REPLICA_SETS) {
@@ -35,22 +36,24 @@ impl Cluster {
     }
 
     fn sync(&mut self, api: &mut Api, deployment: &Value) {
-        let namespace = object::text(deployment, "/metadata/namespace").to_owned();
-        let sets = owned(api, REPLICA_SETS, &namespace, object::uid(deployment));
-        let mut new = new_set(deployment, &sets);
-        if let Some(set) = &mut new {
-            mark(api, deployment, set, &sets);
+        let namespace = object::text(deployment, "/metadata/namespace");
+        let mut sets = owned(api, REPLICA_SETS, namespace, object::uid(deployment));
+        if let Some(set) = new_set(deployment, &sets)
+            && mark(api, deployment, &set.value, &sets)
+        {
+            sets = owned(api, REPLICA_SETS, namespace, object::uid(deployment));
         }
+        let new = new_set(deployment, &sets);
         if object::truth(deployment, "/spec/paused") {
-            return scale(api, deployment, new.as_ref(), &sets);
+            return scale(api, deployment, new.as_deref().map(|version| &version.value), &sets);
         }
         match new {
             None => self.make_set(api, deployment, &sets),
-            Some(new) => roll(api, deployment, &new, &sets),
+            Some(new) => roll(api, deployment, &new.value, &sets),
         }
     }
 
-    fn make_set(&mut self, api: &mut Api, deployment: &Value, sets: &[Value]) {
+    fn make_set(&mut self, api: &mut Api, deployment: &Value, sets: &[Arc<Version>]) {
         let namespace = object::text(deployment, "/metadata/namespace");
         let mut pods = deployment["spec"]["template"].clone();
         let hash = hash(&pods);
@@ -58,10 +61,10 @@ impl Cluster {
         let mut selector = deployment["spec"]["selector"].clone();
         selector["matchLabels"][HASH] = json!(hash);
         let desired = replicas(deployment);
-        let all: i64 = sets.iter().map(replicas).sum();
+        let all: i64 = sets.iter().map(|set| replicas(&set.value)).sum();
         let first = if sets.is_empty() { desired } else { (desired + surge(deployment) - all).clamp(0, desired) };
         let mut annotations = copied(deployment);
-        annotations.insert(REVISION.to_owned(), (newest(sets) + 1).to_string());
+        annotations.insert(REVISION.to_owned(), (newest(sets.iter().map(|set| &set.value)) + 1).to_string());
         annotations.insert(DESIRED.to_owned(), desired.to_string());
         let set = json!({
             "metadata": {
@@ -79,45 +82,45 @@ impl Cluster {
     }
 
     fn replica_set(&mut self, api: &mut Api, key: &Key, due: &mut Timestamp) {
-        let Some(set) = api.store.get(key).map(|version| version.value.clone()) else { return };
-        let mut pods = owned(api, PODS, &key.namespace, object::uid(&set));
-        let leaving = |pod: &Value| object::deleting(pod);
-        let wanted = usize::try_from(replicas(&set)).unwrap_or(0);
-        let mut live: Vec<Value> = pods.iter().filter(|pod| !leaving(pod)).cloned().collect();
-        live.sort_by_key(|pod| (!canary_core::pods::ready(pod), object::uid(pod).to_owned()));
+        let Some(version) = api.store.get(key).cloned() else { return };
+        let set = &version.value;
+        let leaving = |pod: &Arc<Version>| object::deleting(&pod.value);
+        let wanted = usize::try_from(replicas(set)).unwrap_or(0);
+        let mut live = owned(api, PODS, &key.namespace, object::uid(set));
+        live.retain(|pod| !leaving(pod));
+        live.sort_by_key(|pod| !canary_core::pods::ready(&pod.value));
         while live.len() > wanted {
-            let Some(mut pod) = live.pop() else { break };
+            let Some(pod) = live.pop() else { break };
+            let mut pod = pod.value.clone();
             pod["metadata"]["deletionTimestamp"] = json!(seconds(api.now));
             pod["metadata"]["annotations"]["world/leaves"] = json!(api.now.to_string());
             api.controller_puts(PODS, pod);
         }
-        let version = self.behaviour(image(&set));
-        if version.fate != Fate::Quota {
+        let behaviour = self.behaviour(image(set));
+        if behaviour.fate != Fate::Quota {
             for _ in live.len()..wanted {
                 let suffix = self.suffix();
+                let template = &set["spec"]["template"];
                 let pod = json!({
                     "metadata": {
-                        "name": format!("{}-{suffix}", object::name(&set)),
-                        "labels": set["spec"]["template"]["metadata"]["labels"],
-                        "annotations": set["spec"]["template"]["metadata"].get("annotations").cloned().unwrap_or_else(|| json!({})),
-                        "ownerReferences": owner(REPLICA_SETS, &set),
+                        "name": format!("{}-{suffix}", object::name(set)),
+                        "labels": template["metadata"]["labels"],
+                        "annotations": template["metadata"].get("annotations").cloned().unwrap_or_else(|| json!({})),
+                        "ownerReferences": owner(REPLICA_SETS, set),
                     },
-                    "spec": set["spec"]["template"]["spec"],
+                    "spec": template["spec"],
                     "status": {"phase": "Pending"},
                 });
                 let _ = self.create(api, PODS, &key.namespace, pod);
             }
         }
-        pods = owned(api, PODS, &key.namespace, object::uid(&set));
+        let mut pods = owned(api, PODS, &key.namespace, object::uid(set));
         pods.retain(|pod| !leaving(pod));
-        let ready: Vec<&Value> = pods.iter().filter(|pod| canary_core::pods::ready(pod)).collect();
-        let settle = Duration::from_secs(u64::try_from(object::integer(&set, "/spec/minReadySeconds", 0)).unwrap_or(0));
+        let ready: Vec<&Arc<Version>> = pods.iter().filter(|pod| canary_core::pods::ready(&pod.value)).collect();
+        let settle = Duration::from_secs(u64::try_from(object::integer(set, "/spec/minReadySeconds", 0)).unwrap_or(0));
         let mut available = 0;
         for pod in &ready {
-            let since = object::items(pod, "/status/conditions")
-                .find(|condition| object::text(condition, "/type") == "Ready")
-                .and_then(|condition| object::text(condition, "/lastTransitionTime").parse::<Timestamp>().ok())
-                .unwrap_or(api.now);
+            let since = if settle.is_zero() { api.now } else { ready_since(&pod.value).unwrap_or(api.now) };
             if since + settle <= api.now {
                 available += 1;
             } else {
@@ -132,37 +135,36 @@ impl Cluster {
                 status[field] = json!(count);
             }
         }
-        if version.fate == Fate::Quota && pods.len() < wanted {
+        if behaviour.fate == Fate::Quota && pods.len() < wanted {
             let why = "pods is forbidden: exceeded quota";
-            status["conditions"] = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": why}]);
+            status["conditions"] =
+                json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": why}]);
         }
-        let mut set = set;
-        set["status"] = status;
-        api.controller_puts(REPLICA_SETS, set);
+        api.controller_says(REPLICA_SETS, &version, status);
     }
 
     fn deployment_status(&mut self, api: &mut Api, key: &Key, due: &mut Timestamp) {
-        let Some(mut deployment) = api.store.get(key).map(|version| version.value.clone()) else { return };
-        let sets = owned(api, REPLICA_SETS, &key.namespace, object::uid(&deployment));
-        let new = new_set(&deployment, &sets);
-        let count = |set: &Value, field: &str| object::integer(set, &format!("/status/{field}"), 0);
+        let Some(version) = api.store.get(key).cloned() else { return };
+        let deployment = &version.value;
+        let sets = owned(api, REPLICA_SETS, &key.namespace, object::uid(deployment));
+        let new = new_set(deployment, &sets);
+        let count = |set: &Arc<Version>, field: &str| object::integer(&set.value, &format!("/status/{field}"), 0);
         let sum = |field: &str| sets.iter().map(|set| count(set, field)).sum::<i64>();
         let (all, ready, available) = (sum("replicas"), sum("readyReplicas"), sum("availableReplicas"));
         let updated = new.as_ref().map_or(0, |set| count(set, "replicas"));
-        let desired = replicas(&deployment);
-        let paused = object::truth(&deployment, "/spec/paused");
+        let desired = replicas(deployment);
+        let paused = object::truth(deployment, "/spec/paused");
         let complete = updated == desired && all == desired && available == desired;
-        let progressing = self.progressing(api, &deployment, paused, complete, [updated, all, ready, available], due);
-        let enough = available >= desired - unavailable(&deployment);
-        let minimum = if enough { ("True", "MinimumReplicasAvailable") } else { ("False", "MinimumReplicasUnavailable") };
+        let progressing = self.progressing(api, deployment, paused, complete, [updated, all, ready, available], due);
+        let enough = available >= desired - unavailable(deployment);
+        let minimum =
+            if enough { ("True", "MinimumReplicasAvailable") } else { ("False", "MinimumReplicasUnavailable") };
         let mut conditions = vec![
-            self.condition(api, &deployment, "Available", minimum.0, minimum.1),
-            self.condition(api, &deployment, "Progressing", progressing.0, progressing.1),
+            self.condition(api, deployment, "Available", minimum.0, minimum.1),
+            self.condition(api, deployment, "Progressing", progressing.0, progressing.1),
         ];
-        let failing = sets.iter().find_map(|set| object::items(set, "/status/conditions").next().cloned());
-        if let Some(failing) = failing {
-            conditions.push(failing);
-        }
+        let failing = sets.iter().find_map(|set| object::items(&set.value, "/status/conditions").next().cloned());
+        conditions.extend(failing);
         let mut status = json!({"observedGeneration": deployment["metadata"]["generation"], "conditions": conditions});
         for (field, value) in [
             ("replicas", all),
@@ -175,13 +177,17 @@ impl Cluster {
                 status[field] = json!(value);
             }
         }
-        deployment["status"] = status;
-        if let Some(revision) = new.as_ref().and_then(|set| object::annotation(set, REVISION)) {
-            deployment["metadata"]["annotations"][REVISION] = json!(revision);
+        let revision = new.as_ref().and_then(|set| object::annotation(&set.value, REVISION));
+        if revision.is_some() && revision != object::annotation(deployment, REVISION) {
+            let mut marked = deployment.clone();
+            marked["status"] = status;
+            marked["metadata"]["annotations"][REVISION] = json!(revision);
+            api.controller_puts(DEPLOYMENTS, marked);
+        } else {
+            api.controller_says(DEPLOYMENTS, &version, status);
         }
-        api.controller_puts(DEPLOYMENTS, deployment.clone());
         if complete || paused {
-            clean_up(api, &deployment, &sets, new.as_ref());
+            clean_up(api, deployment, &sets, new.as_deref());
         }
     }
 
@@ -223,9 +229,25 @@ impl Cluster {
 }
 
 /// The ReplicaSet with the Deployment's template to the byte: `restartedAt` makes another one.
-fn new_set(deployment: &Value, sets: &[Value]) -> Option<Value> {
-    let wanted = template::for_deployment(&deployment["spec"]["template"]);
-    sets.iter().find(|set| template::for_deployment(&set["spec"]["template"]) == wanted).cloned()
+fn new_set(deployment: &Value, sets: &[Arc<Version>]) -> Option<Arc<Version>> {
+    let wanted = &deployment["spec"]["template"];
+    sets.iter().find(|set| same_but_hash(wanted, &set.value["spec"]["template"])).cloned()
+}
+
+fn same_but_hash(a: &Value, b: &Value) -> bool {
+    let labels = |of: &Value| {
+        let mut labels = object::strings(of, "/metadata/labels");
+        labels.remove(HASH);
+        labels
+    };
+    let annotations = |of: &Value| object::strings(of, "/metadata/annotations");
+    a["spec"] == b["spec"] && annotations(a) == annotations(b) && labels(a) == labels(b)
+}
+
+/// Since when a pod is ready.
+fn ready_since(pod: &Value) -> Option<Timestamp> {
+    let ready = object::items(pod, "/status/conditions").find(|one| object::text(one, "/type") == "Ready")?;
+    object::text(ready, "/lastTransitionTime").parse().ok()
 }
 
 fn hash(template: &Value) -> String {
@@ -238,8 +260,8 @@ fn revision(set: &Value) -> i64 {
     object::annotation(set, REVISION).and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-fn newest(sets: &[Value]) -> i64 {
-    sets.iter().map(revision).max().unwrap_or(0)
+fn newest<'a>(sets: impl Iterator<Item = &'a Value>) -> i64 {
+    sets.map(revision).max().unwrap_or(0)
 }
 
 /// The annotations that a ReplicaSet takes from its Deployment.
@@ -251,28 +273,34 @@ fn copied(deployment: &Value) -> BTreeMap<String, String> {
 }
 
 /// The newest ReplicaSet carries the Deployment's annotations beside its own, and the highest revision, also while the
-/// Deployment is paused.
-fn mark(api: &mut Api, deployment: &Value, new: &mut Value, sets: &[Value]) {
-    let others: Vec<Value> = sets.iter().filter(|set| object::name(set) != object::name(new)).cloned().collect();
-    let highest = newest(&others);
-    if revision(new) <= highest && !others.is_empty() {
-        new["metadata"]["annotations"][REVISION] = json!((highest + 1).to_string());
+/// Deployment is paused. Whether that changed it.
+fn mark(api: &mut Api, deployment: &Value, new: &Value, sets: &[Arc<Version>]) -> bool {
+    let mut wanted = object::strings(new, "/metadata/annotations");
+    let others = || sets.iter().map(|set| &set.value).filter(|set| object::name(set) != object::name(new));
+    let highest = newest(others());
+    if revision(new) <= highest && others().next().is_some() {
+        wanted.insert(REVISION.to_owned(), (highest + 1).to_string());
     }
-    for (key, value) in copied(deployment) {
-        new["metadata"]["annotations"][key] = json!(value);
+    wanted.extend(copied(deployment));
+    wanted.insert(DESIRED.to_owned(), replicas(deployment).to_string());
+    if wanted == object::strings(new, "/metadata/annotations") {
+        return false;
     }
-    new["metadata"]["annotations"][DESIRED] = json!(replicas(deployment).to_string());
-    api.controller_puts(REPLICA_SETS, new.clone());
+    let mut marked = new.clone();
+    marked["metadata"]["annotations"] = json!(wanted);
+    api.controller_puts(REPLICA_SETS, marked);
+    true
 }
 
 /// Scaling without a rollout.
-fn scale(api: &mut Api, deployment: &Value, new: Option<&Value>, sets: &[Value]) {
+fn scale(api: &mut Api, deployment: &Value, new: Option<&Value>, sets: &[Arc<Version>]) {
     let desired = replicas(deployment);
-    let active: Vec<&Value> = sets.iter().filter(|set| replicas(set) > 0).collect();
-    let latest = || sets.iter().max_by_key(|set| (object::text(set, "/metadata/creationTimestamp").to_owned(), object::uid(set).to_owned()));
+    let sets = || sets.iter().map(|set| &set.value);
+    let active: Vec<&Value> = sets().filter(|set| replicas(set) > 0).collect();
+    let created = |set: &&Value| (object::text(set, "/metadata/creationTimestamp").to_owned(), object::uid(set).to_owned());
     match active.as_slice() {
         [] => {
-            if let Some(set) = new.or_else(latest) {
+            if let Some(set) = new.or_else(|| sets().max_by_key(created)) {
                 scale_set(api, set, desired);
             }
         }
@@ -334,10 +362,11 @@ fn unavailable(deployment: &Value) -> i64 {
 }
 
 /// One step of a rolling update.
-fn roll(api: &mut Api, deployment: &Value, new: &Value, sets: &[Value]) {
+fn roll(api: &mut Api, deployment: &Value, new: &Value, sets: &[Arc<Version>]) {
     let desired = replicas(deployment);
-    let all: i64 = sets.iter().map(replicas).sum();
-    let old: Vec<&Value> = sets.iter().filter(|set| object::name(set) != object::name(new)).collect();
+    let sets: Vec<&Value> = sets.iter().map(|set| &set.value).collect();
+    let all: i64 = sets.iter().map(|set| replicas(set)).sum();
+    let old: Vec<&Value> = sets.iter().copied().filter(|set| object::name(set) != object::name(new)).collect();
     if replicas(new) > desired {
         scale_set(api, new, desired);
         return;
@@ -359,7 +388,7 @@ fn roll(api: &mut Api, deployment: &Value, new: &Value, sets: &[Value]) {
             return;
         }
     }
-    let mut removable = removable.min(sets.iter().map(available).sum::<i64>() - least);
+    let mut removable = removable.min(sets.iter().map(|set| available(set)).sum::<i64>() - least);
     for set in &old {
         let take = removable.min(replicas(set)).max(0);
         if take > 0 {
@@ -370,10 +399,10 @@ fn roll(api: &mut Api, deployment: &Value, new: &Value, sets: &[Value]) {
 }
 
 /// Old ReplicaSets beyond the limit go, those without pods, oldest first.
-fn clean_up(api: &mut Api, deployment: &Value, sets: &[Value], new: Option<&Value>) {
+fn clean_up(api: &mut Api, deployment: &Value, sets: &[Arc<Version>], new: Option<&Version>) {
     let limit = usize::try_from(object::integer(deployment, "/spec/revisionHistoryLimit", 10)).unwrap_or(10);
-    let mut old: Vec<&Value> =
-        sets.iter().filter(|set| new.is_none_or(|new| object::name(new) != object::name(set))).collect();
+    let kept = new.map_or("", |new| object::name(&new.value));
+    let mut old: Vec<&Value> = sets.iter().map(|set| &set.value).filter(|set| object::name(set) != kept).collect();
     if old.len() <= limit {
         return;
     }

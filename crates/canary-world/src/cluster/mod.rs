@@ -8,6 +8,7 @@ mod route;
 pub mod traffic;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use canary_core::object;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::resources::{AUTOSCALERS, DEPLOYMENTS, PODS, REPLICA_SETS, Resource};
-use crate::store::Key;
+use crate::store::{Key, Version};
 
 use self::traffic::Traffic;
 
@@ -129,11 +130,13 @@ impl Cluster {
     /// Deletes what has lost its owner.
     fn collect(&self, api: &mut Api) {
         loop {
-            let orphan = api.store.everything().find(|(_, version)| {
+            let lost = |version: &Version| {
                 object::items(&version.value, "/metadata/ownerReferences")
                     .any(|owner| !api.store.has_uid(object::text(owner, "/uid")))
-            });
-            let Some(key) = orphan.map(|(key, _)| key.clone()) else { return };
+            };
+            let owned = [PODS, REPLICA_SETS].into_iter().flat_map(|resource| api.store.all(resource.plural, ""));
+            let orphan = owned.filter(|(_, version)| lost(version)).map(|(key, _)| key.clone()).next();
+            let Some(key) = orphan else { return };
             let _ = api.store.remove(&key, api.now);
         }
     }
@@ -142,14 +145,15 @@ impl Cluster {
     fn autoscale(&mut self, api: &mut Api, due: &mut Timestamp) {
         const EVERY: Duration = Duration::from_secs(15);
         for key in keys(api, AUTOSCALERS) {
-            let Some(hpa) = api.store.get(&key).map(|version| version.value.clone()) else { continue };
-            let target = Key::new(DEPLOYMENTS, &key.namespace, object::text(&hpa, "/spec/scaleTargetRef/name"));
+            let Some(hpa) = api.store.get(&key).cloned() else { continue };
+            let hpa = &hpa.value;
+            let target = Key::new(DEPLOYMENTS, &key.namespace, object::text(hpa, "/spec/scaleTargetRef/name"));
             let (Some(load), Some(deployment)) = (self.load.get(&key.name), api.store.get(&target)) else { continue };
             let (least, most) =
-                (object::integer(&hpa, "/spec/minReplicas", 1), object::integer(&hpa, "/spec/maxReplicas", 10));
+                (object::integer(hpa, "/spec/minReplicas", 1), object::integer(hpa, "/spec/maxReplicas", 10));
             let now = object::integer(&deployment.value, "/spec/replicas", 1);
             let wanted = (*load).clamp(least, most);
-            let frozen = object::text(&hpa, "/spec/behavior/scaleDown/selectPolicy") == "Disabled";
+            let frozen = object::text(hpa, "/spec/behavior/scaleDown/selectPolicy") == "Disabled";
             if now == 0 || wanted == now || (wanted < now && frozen) {
                 continue;
             }
@@ -192,14 +196,14 @@ pub(crate) fn keys(api: &Api, resource: &Resource) -> Vec<Key> {
 }
 
 /// The objects that an owner controls, oldest first.
-fn owned(api: &Api, resource: &Resource, namespace: &str, uid: &str) -> Vec<Value> {
-    let mut found: Vec<Value> = api
+fn owned(api: &Api, resource: &Resource, namespace: &str, uid: &str) -> Vec<Arc<Version>> {
+    let mut found: Vec<Arc<Version>> = api
         .store
         .all(resource.plural, namespace)
         .filter(|(_, version)| object::controlled_by(&version.value, uid))
-        .map(|(_, version)| version.value.clone())
+        .map(|(_, version)| version.clone())
         .collect();
-    found.sort_by(|a, b| object::uid(a).cmp(object::uid(b)));
+    found.sort_by(|a, b| object::uid(&a.value).cmp(object::uid(&b.value)));
     found
 }
 
@@ -223,17 +227,11 @@ pub fn image(of: &Value) -> &str {
 }
 
 /// The pods of a namespace that a map of labels selects.
-pub fn selected(api: &Api, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<Value> {
+#[must_use]
+pub fn selected<'a>(api: &'a Api, namespace: &'a str, labels: &BTreeMap<String, String>) -> Vec<&'a Value> {
     let all = api.store.all(PODS.plural, namespace).map(|(_, version)| &version.value);
     let fits = |pod: &&Value| {
-        let own = object::strings(pod, "/metadata/labels");
-        !labels.is_empty() && labels.iter().all(|(key, value)| own.get(key) == Some(value))
+        !labels.is_empty() && labels.iter().all(|(key, value)| object::label(pod, key) == Some(value))
     };
-    all.filter(fits).cloned().collect()
-}
-
-/// The ReplicaSets of a Deployment.
-#[must_use]
-pub fn replica_sets_of(api: &Api, deployment: &Value) -> Vec<Value> {
-    owned(api, REPLICA_SETS, object::text(deployment, "/metadata/namespace"), object::uid(deployment))
+    all.filter(fits).collect()
 }

@@ -18,9 +18,10 @@ const ENDING: Duration = Duration::from_secs(1);
 impl Cluster {
     pub(super) fn pods(&mut self, api: &mut Api, due: &mut Timestamp) {
         for key in keys(api, PODS) {
-            let Some(pod) = api.store.get(&key).map(|version| version.value.clone()) else { continue };
-            if object::deleting(&pod) {
-                let told = object::annotation(&pod, "world/leaves").and_then(|at| at.parse::<Timestamp>().ok());
+            let Some(version) = api.store.get(&key).cloned() else { continue };
+            let pod = &version.value;
+            if object::deleting(pod) {
+                let told = object::annotation(pod, "world/leaves").and_then(|at| at.parse::<Timestamp>().ok());
                 let end = told.unwrap_or(api.now) + ENDING;
                 if end <= api.now {
                     self.traffic.ended(&key.name, api.now);
@@ -30,11 +31,8 @@ impl Cluster {
                 }
                 continue;
             }
-            let status = self.status(api, &pod, due);
-            if let Some(status) = status {
-                let mut pod = pod;
-                pod["status"] = status;
-                api.controller_puts(PODS, pod);
+            if let Some(status) = self.status(api, pod, due) {
+                api.controller_says(PODS, &version, status);
             }
         }
     }
@@ -42,10 +40,7 @@ impl Cluster {
     /// A pod's new status, if it changes.
     fn status(&self, api: &Api, pod: &Value, due: &mut Timestamp) -> Option<Value> {
         let fate = self.behaviour(image(pod)).fate;
-        let began = object::annotation(pod, "world/began").and_then(|at| at.parse::<Timestamp>().ok());
-        let began = began.unwrap_or_else(|| {
-            object::text(pod, "/metadata/creationTimestamp").parse().unwrap_or(api.now)
-        });
+        let began: Timestamp = object::text(pod, "/metadata/creationTimestamp").parse().unwrap_or(api.now);
         let mut after = |time: Duration| {
             let at = began + time;
             if at > api.now {

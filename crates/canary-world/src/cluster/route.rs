@@ -22,8 +22,9 @@ impl Cluster {
             return;
         }
         for key in routes {
-            let Some(mut route) = api.store.get(&key).map(|version| version.value.clone()) else { continue };
-            let generation = object::integer(&route, "/metadata/generation", 1);
+            let Some(version) = api.store.get(&key).cloned() else { continue };
+            let route = &version.value;
+            let generation = object::integer(route, "/metadata/generation", 1);
             let (seen, since) = *self.edits.entry(key.clone()).or_insert((0, api.now));
             let since = if seen == generation { since } else { api.now };
             self.edits.insert(key.clone(), (generation, since));
@@ -32,8 +33,10 @@ impl Cluster {
                 *due = (*due).min(obeyed);
                 continue;
             }
-            self.plane.insert(key, route["spec"]["rules"].clone());
-            let known = object::integer(&route, "/status/parents/0/conditions/0/observedGeneration", 0);
+            if self.plane.get(&key) != Some(&route["spec"]["rules"]) {
+                self.plane.insert(key, route["spec"]["rules"].clone());
+            }
+            let known = object::integer(route, "/status/parents/0/conditions/0/observedGeneration", 0);
             if known != generation {
                 let condition = |kind: &str, reason: &str| {
                     json!({
@@ -41,7 +44,7 @@ impl Cluster {
                         "observedGeneration": generation, "lastTransitionTime": seconds(api.now),
                     })
                 };
-                let parents: Vec<Value> = object::items(&route, "/spec/parentRefs")
+                let parents: Vec<Value> = object::items(route, "/spec/parentRefs")
                     .map(|parent| {
                         json!({
                             "parentRef": parent, "controllerName": "world/gateway",
@@ -49,8 +52,7 @@ impl Cluster {
                         })
                     })
                     .collect();
-                route["status"] = json!({"parents": parents});
-                api.controller_puts(HTTP_ROUTES, route);
+                api.controller_says(HTTP_ROUTES, &version, json!({"parents": parents}));
             }
         }
     }
@@ -81,10 +83,9 @@ impl Cluster {
         for ((namespace, service), rate) in services {
             let found = api.store.get(&Key::new(SERVICES, &namespace, &service));
             let labels = found.map(|found| object::strings(&found.value, "/spec/selector")).unwrap_or_default();
-            let pods: Vec<Value> =
-                selected(api, &namespace, &labels).into_iter().filter(canary_core::pods::ready).collect();
+            let pods = selected(api, &namespace, &labels).into_iter().filter(|pod| canary_core::pods::ready(pod));
             let mut known = Vec::new();
-            for pod in &pods {
+            for pod in pods {
                 let since = object::items(pod, "/status/conditions")
                     .find(|condition| object::text(condition, "/type") == "Ready")
                     .and_then(|condition| object::text(condition, "/lastTransitionTime").parse::<Timestamp>().ok())

@@ -68,8 +68,8 @@ pub struct Traffic {
     pub counters: BTreeMap<String, Counter>,
     /// Requests that found no pod, by Service.
     pub unanswered: BTreeMap<String, f64>,
-    /// Answers by image.
-    pub answered: BTreeMap<String, f64>,
+    /// Answers by image: all, and bad ones.
+    pub answered: BTreeMap<String, (f64, f64)>,
     flow: Vec<Flow>,
     since: Timestamp,
 }
@@ -133,7 +133,11 @@ impl Traffic {
         self.since = now;
         for one in &self.flow {
             match &one.pod {
-                Some((_, image)) => *self.answered.entry(image.clone()).or_default() += one.rate * seconds,
+                Some((_, image)) => {
+                    let (all, bad) = self.answered.entry(image.clone()).or_default();
+                    *all += one.rate * seconds;
+                    *bad += one.rate * one.errors * seconds;
+                }
                 None => *self.unanswered.entry(one.service.clone()).or_default() += one.rate * seconds,
             }
         }
@@ -145,6 +149,12 @@ impl Traffic {
         let all: f64 = self.flow.iter().map(|one| one.rate).sum();
         let own = |one: &&Flow| one.pod.as_ref().is_some_and(|(_, of)| of == image);
         if all > 0.0 { self.flow.iter().filter(own).map(|one| one.rate).sum::<f64>() / all } else { 0.0 }
+    }
+
+    /// Requests a second that a Service gets now.
+    #[must_use]
+    pub fn flows_to(&self, service: &str) -> f64 {
+        self.flow.iter().filter(|one| one.service == service).map(|one| one.rate).sum()
     }
 
     /// The times at which a pod was scraped, oldest first, after `from` and until `until`. Each pod has its own rhythm.
