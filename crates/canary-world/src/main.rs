@@ -24,6 +24,7 @@ fn run() -> Result<bool, String> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["play", file] => played(&read(file)?),
+        ["bench", file] => Ok((0..20).all(|_| play(&read(file).unwrap_or_default(), 3).wrong.is_empty())),
         ["every", groups, files @ ..] => {
             let chosen: Vec<Group> =
                 Group::ALL.into_iter().filter(|group| groups.split(',').any(|word| word == group.word() || word == "all")).collect();
