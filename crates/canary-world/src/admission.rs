@@ -103,7 +103,8 @@ impl Admission {
     }
 
     fn may(&self, user: &str, verb: &str, resource: &str) -> bool {
-        user.starts_with(SYSTEM) || !self.lacking.iter().any(|(who, what, on)| who == user && *what == verb && *on == resource)
+        user.starts_with(SYSTEM)
+            || !self.lacking.iter().any(|(who, what, on)| who == user && *what == verb && *on == resource)
     }
 
     fn overridden(&self, caller: &Caller, was: &Value, now: &Value) -> bool {
@@ -149,14 +150,24 @@ impl Admission {
         self.guard_override(caller, resource, release, was, now)?;
         let name = object::name(was);
         if resumed(now) && !rolling && !overridden {
-            return Err(denied(resource, name, "canaryrelease-guard", &format!(
-                "deployment {name} is held by CanaryRelease {release}, which takes its new template live in stages."
-            )));
+            return Err(denied(
+                resource,
+                name,
+                "canaryrelease-guard",
+                &format!(
+                    "deployment {name} is held by CanaryRelease {release}, which takes its new template live in stages."
+                ),
+            ));
         }
         if rolling && changed && !overridden {
-            return Err(denied(resource, name, "canaryrelease-guard", &format!(
-                "deployment {name} is being promoted or restored by CanaryRelease {release}: apply this again when it is done"
-            )));
+            return Err(denied(
+                resource,
+                name,
+                "canaryrelease-guard",
+                &format!(
+                    "deployment {name} is being promoted or restored by CanaryRelease {release}: apply this again when it is done"
+                ),
+            ));
         }
         Ok(())
     }
@@ -245,7 +256,11 @@ impl Admission {
         let pending_by = of(was, names::ANNOTATION_COMMAND_BY);
         let given = of(Some(now), names::ANNOTATION_COMMAND);
         let command = given.clone().unwrap_or_default();
-        if pending.is_empty() && pending_by.is_none() && given.is_none() && of(Some(now), names::ANNOTATION_COMMAND_BY).is_none() {
+        if pending.is_empty()
+            && pending_by.is_none()
+            && given.is_none()
+            && of(Some(now), names::ANNOTATION_COMMAND_BY).is_none()
+        {
             return Ok(());
         }
         if !pending.is_empty() && command.is_empty() {
@@ -357,14 +372,14 @@ fn keep_marks(was: &Value, now: &mut Value) {
 fn keep_split(was: &Value, now: &mut Value) {
     let Some(mark) = object::annotation(was, names::ANNOTATION_SPLIT) else { return };
     let ours: Vec<&str> = mark.split('/').collect();
-    let entry = |rule: &Value, name: &str| {
-        object::items(rule, "/backendRefs").find(|entry| is_service(entry, name)).cloned()
-    };
+    let entry =
+        |rule: &Value, name: &str| object::items(rule, "/backendRefs").find(|entry| is_service(entry, name)).cloned();
     let in_force: Vec<Option<Vec<Value>>> = object::items(was, "/spec/rules")
         .map(|rule| ours.iter().map(|name| Some(entry(rule, name)?["weight"].clone())).collect())
         .collect();
     let Some(first) = in_force.iter().flatten().next().cloned() else { return };
-    for (index, rule) in now.pointer_mut("/spec/rules").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
+    for (index, rule) in now.pointer_mut("/spec/rules").and_then(Value::as_array_mut).into_iter().flatten().enumerate()
+    {
         let present: Vec<Value> = ours.iter().filter_map(|name| entry(rule, name)).collect();
         let Some(entries) = rule.get_mut("backendRefs").and_then(Value::as_array_mut) else { continue };
         let partner = present.iter().any(|entry| entry["name"] != ours[0]);

@@ -90,12 +90,14 @@ impl Api {
             object["metadata"]["name"] = json!(name);
         }
         if name.is_empty() {
-            return Err(Refusal::invalid(resource, "", "metadata.name: Required value: name or generateName is required"));
+            return Err(Refusal::invalid(
+                resource,
+                "",
+                "metadata.name: Required value: name or generateName is required",
+            ));
         }
         if self.terminating.iter().any(|ending| ending == namespace) {
-            let why = format!(
-                "unable to create new content in namespace {namespace} because it is being terminated"
-            );
+            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
             return Err(Refusal::forbidden(resource, &name, &why));
         }
         if !object::resource_version(&object).is_empty() {
@@ -260,7 +262,14 @@ impl Api {
                 }
             }
             let metadata = object["metadata"].as_object_mut().unwrap();
-            for field in ["uid", "creationTimestamp", "deletionTimestamp", "generation", "namespace", "deletionGracePeriodSeconds"] {
+            for field in [
+                "uid",
+                "creationTimestamp",
+                "deletionTimestamp",
+                "generation",
+                "namespace",
+                "deletionGracePeriodSeconds",
+            ] {
                 match was["metadata"].get(field) {
                     Some(value) => metadata.insert(field.to_owned(), value.clone()),
                     None => metadata.remove(field),
@@ -377,8 +386,10 @@ fn same_metadata(a: &Value, b: &Value) -> bool {
     let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return a == b };
     let count = |of: &serde_json::Map<String, Value>| of.keys().filter(|key| *key != "resourceVersion").count();
     count(a) == count(b)
-        && a.iter().filter(|(field, _)| *field != "resourceVersion").all(|(field, value)| match (field.as_str(), b.get(field)) {
-            ("managedFields", Some(other)) => managed::same(value, other),
-            (_, other) => other == Some(value),
+        && a.iter().filter(|(field, _)| *field != "resourceVersion").all(|(field, value)| {
+            match (field.as_str(), b.get(field)) {
+                ("managedFields", Some(other)) => managed::same(value, other),
+                (_, other) => other == Some(value),
+            }
         })
 }

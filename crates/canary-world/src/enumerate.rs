@@ -29,8 +29,7 @@ pub enum Group {
 
 impl Group {
     /// All groups.
-    pub const ALL: [Self; 6] =
-        [Self::Crashes, Self::Answers, Self::Stale, Self::Leaders, Self::Outages, Self::Clocks];
+    pub const ALL: [Self; 6] = [Self::Crashes, Self::Answers, Self::Stale, Self::Leaders, Self::Outages, Self::Clocks];
 
     /// Its name on the command line.
     #[must_use]
@@ -82,15 +81,26 @@ pub fn points(base: &Outcome, group: Group) -> Vec<Planned> {
         Group::Stale => at(&mut reads(base).into_iter(), &[Fault::Stale(1), Fault::Stale(2), Fault::Stale(3)]),
         Group::Leaders => at(
             &mut writes(),
-            &[Fault::Freeze(Duration::from_secs(2)), Fault::Freeze(Duration::from_secs(40)), Fault::Freeze(Duration::from_secs(3600))],
+            &[
+                Fault::Freeze(Duration::from_secs(2)),
+                Fault::Freeze(Duration::from_secs(40)),
+                Fault::Freeze(Duration::from_secs(3600)),
+            ],
         ),
         Group::Outages => {
             let times = [Duration::from_secs(2), Duration::from_secs(600), Duration::from_secs(6 * 3600)];
-            let faults: Vec<Fault> = times.into_iter().flat_map(|time| [Fault::MetricsDown(time), Fault::ServerDown(time)]).collect();
+            let faults: Vec<Fault> =
+                times.into_iter().flat_map(|time| [Fault::MetricsDown(time), Fault::ServerDown(time)]).collect();
             at(&mut places(base).into_iter(), &faults)
         }
         Group::Clocks => {
-            let faults = [Fault::ClockJumps(3600), Fault::ClockJumps(-3600), Fault::ClockJumps(-90), Fault::ClockRate(50), Fault::ClockRate(200)];
+            let faults = [
+                Fault::ClockJumps(3600),
+                Fault::ClockJumps(-3600),
+                Fault::ClockJumps(-90),
+                Fault::ClockRate(50),
+                Fault::ClockRate(200),
+            ];
             at(&mut places(base).into_iter(), &faults)
         }
     }
@@ -194,7 +204,9 @@ pub fn differences(scenario: &Scenario, base: &Outcome, outcome: &Outcome, plann
 /// Writes by object that must be the same; status, records and Events tell of the disturbance itself.
 fn counted(base: &Outcome, outcome: &Outcome) -> BTreeMap<String, (usize, usize)> {
     let mut counted: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    let told = |object: &str| object.ends_with("/status") || object.starts_with("events") || object.starts_with("releaserecords");
+    let told = |object: &str| {
+        object.ends_with("/status") || object.starts_with("events") || object.starts_with("releaserecords")
+    };
     for (object, count) in base.writes.iter().filter(|(object, _)| !told(object)) {
         counted.entry(object.clone()).or_default().0 = *count;
     }

@@ -36,15 +36,8 @@ pub enum Answer {
 
 impl Answer {
     /// Each of them.
-    pub const ALL: [Self; 7] = [
-        Self::Conflict,
-        Self::NotFound,
-        Self::Forbidden,
-        Self::TooMany,
-        Self::Internal,
-        Self::Timeout,
-        Self::Refused,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Conflict, Self::NotFound, Self::Forbidden, Self::TooMany, Self::Internal, Self::Timeout, Self::Refused];
 
     const fn word(self) -> &'static str {
         match self {

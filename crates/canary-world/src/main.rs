@@ -26,8 +26,10 @@ fn run() -> Result<bool, String> {
         ["play", file] => played(&read(file)?),
         ["bench", file] => Ok((0..20).all(|_| play(&read(file).unwrap_or_default(), 3).wrong.is_empty())),
         ["every", groups, files @ ..] => {
-            let chosen: Vec<Group> =
-                Group::ALL.into_iter().filter(|group| groups.split(',').any(|word| word == group.word() || word == "all")).collect();
+            let chosen: Vec<Group> = Group::ALL
+                .into_iter()
+                .filter(|group| groups.split(',').any(|word| word == group.word() || word == "all"))
+                .collect();
             let mut good = true;
             for file in files {
                 good &= enumerated(file, &read(file)?, &chosen)?;
@@ -65,7 +67,8 @@ fn enumerated(file: &str, scenario: &Scenario, groups: &[Group]) -> Result<bool,
         let _unheard = writeln!(std::io::stdout().lock(), "{text}");
     };
     let tell = |failure: &Failure| say(&format!("FAILED\n{}  {}\n", failure.file, failure.wrong.join("\n  ")));
-    let report = every(scenario, groups, &tell).map_err(|wrong| format!("{file}: undisturbed: {}", wrong.join("; ")))?;
+    let report =
+        every(scenario, groups, &tell).map_err(|wrong| format!("{file}: undisturbed: {}", wrong.join("; ")))?;
     let points: usize = report.tried.values().sum();
     say(&format!(
         "{file}: {points} points ({:?}), {} failed, {:.1} s",

@@ -56,7 +56,8 @@ pub fn updated(was: &Value, object: &mut Value, caller: &Caller, now: Timestamp,
 /// Whether two lists say the same but for times.
 pub fn same(a: &Value, b: &Value) -> bool {
     let (Some(a), Some(b)) = (a.as_array(), b.as_array()) else { return a == b };
-    let key = |entry: &Value| ["manager", "subresource", "operation", "fieldsV1"].map(|field| entry.get(field).cloned());
+    let key =
+        |entry: &Value| ["manager", "subresource", "operation", "fieldsV1"].map(|field| entry.get(field).cloned());
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| key(a) == key(b))
 }
 

@@ -97,9 +97,8 @@ impl Process {
             inner.processes.len() - 1
         };
         let metrics = Metrics::new();
-        let client = server::client(world, number)
-            .with_layer(&BoundLayer::new(metrics.clone(), options.deadline))
-            .build();
+        let client =
+            server::client(world, number).with_layer(&BoundLayer::new(metrics.clone(), options.deadline)).build();
         let (background, ending) = (TaskTracker::new(), CancellationToken::new());
         let (watches, policy_generation) = Watches::start(&client, metrics.clone(), &background, &ending);
         let (sink, writer) = events::channel(client.clone(), metrics.clone(), "canaryrelease-system/operator");
@@ -112,7 +111,8 @@ impl Process {
             })
         };
         let store: Arc<dyn MetricSource> = Arc::new(Prometheus::new(world));
-        let parts = Parts { client, events: sink, providers: Vec::new(), policy_generation, metrics: metrics.clone(), clock };
+        let parts =
+            Parts { client, events: sink, providers: Vec::new(), policy_generation, metrics: metrics.clone(), clock };
         let ticker = ReleaseTicker::new(parts, Sources::with([store], scraper()), Retention::default());
         let ticker = Arc::new(Told { world: world.clone(), number, inner: ticker });
         let limits = Limits { tick_deadline: options.tick_deadline, ..Limits::default() };

@@ -133,7 +133,8 @@ impl MetricSource for Prometheus {
         require_pods: bool,
         _at: Timestamp,
     ) -> BoxFuture<'a, Result<Instant, FetchError>> {
-        let confined = self.up().and_then(|()| scope_query(query, scope, require_pods).map(drop).map_err(Problem::from));
+        let confined =
+            self.up().and_then(|()| scope_query(query, scope, require_pods).map(drop).map_err(Problem::from));
         let answer = confined.map(|()| {
             let inner = self.world.lock();
             let counters = &inner.cluster.traffic.counters;

@@ -78,11 +78,8 @@ impl Refusal {
     #[must_use]
     pub fn invalid(resource: &Resource, name: &str, why: &str) -> Self {
         let message = format!("{}.{} {name:?} is invalid: {why}", resource.kind, resource.group);
-        let message = if resource.group.is_empty() {
-            format!("{} {name:?} is invalid: {why}", resource.kind)
-        } else {
-            message
-        };
+        let message =
+            if resource.group.is_empty() { format!("{} {name:?} is invalid: {why}", resource.kind) } else { message };
         Self::new(422, "Invalid", message, Self::about(resource, name))
     }
 

@@ -97,10 +97,32 @@ impl Run {
             inner.plan.clone_from(&scenario.faults);
             let admin = Caller::new("system:admin", "kubectl");
             let policies = [
-                (MUTATING_POLICIES, &["canaryrelease-hold", "canaryrelease-override", "canaryrelease-command", "canaryrelease-route"][..]),
-                (MUTATING_BINDINGS, &["canaryrelease-hold", "canaryrelease-override", "canaryrelease-command", "canaryrelease-route"][..]),
-                (VALIDATING_POLICIES, &["canaryrelease-guard", "canaryrelease-command-check", "canaryrelease-writer", "canaryrelease-record"][..]),
-                (VALIDATING_BINDINGS, &["canaryrelease-guard", "canaryrelease-command-check", "canaryrelease-writer", "canaryrelease-record"][..]),
+                (
+                    MUTATING_POLICIES,
+                    &["canaryrelease-hold", "canaryrelease-override", "canaryrelease-command", "canaryrelease-route"][..],
+                ),
+                (
+                    MUTATING_BINDINGS,
+                    &["canaryrelease-hold", "canaryrelease-override", "canaryrelease-command", "canaryrelease-route"][..],
+                ),
+                (
+                    VALIDATING_POLICIES,
+                    &[
+                        "canaryrelease-guard",
+                        "canaryrelease-command-check",
+                        "canaryrelease-writer",
+                        "canaryrelease-record",
+                    ][..],
+                ),
+                (
+                    VALIDATING_BINDINGS,
+                    &[
+                        "canaryrelease-guard",
+                        "canaryrelease-command-check",
+                        "canaryrelease-writer",
+                        "canaryrelease-record",
+                    ][..],
+                ),
             ];
             for (resource, names) in policies {
                 for name in names {
@@ -109,9 +131,11 @@ impl Run {
                 }
             }
             let jane = Caller::new(JANE, "kubectl-client-side-apply");
-            for (resource, object) in
-                [(DEPLOYMENTS, manifests::target("v1")), (SERVICES, manifests::service()), (HTTP_ROUTES, manifests::route())]
-            {
+            for (resource, object) in [
+                (DEPLOYMENTS, manifests::target("v1")),
+                (SERVICES, manifests::service()),
+                (HTTP_ROUTES, manifests::route()),
+            ] {
                 inner.api.create(&jane, resource, NAMESPACE, object).unwrap();
             }
             inner.api.create(&jane, CANARY_RELEASES, NAMESPACE, manifests::release(&scenario.spec)).unwrap();
@@ -204,7 +228,8 @@ impl Run {
                 let over = place.is_some_and(|(step, _)| step == Step::Done);
                 let idle = |own: &Process| inner.processes[own.number].idle && !inner.processes[own.number].in_tick;
                 let nothing = place.is_none() && !object::text(release, "/status/message").is_empty();
-                (over && !object::text(release, "/status/outcome").is_empty()) || (nothing && self.processes.iter().all(idle))
+                (over && !object::text(release, "/status/outcome").is_empty())
+                    || (nothing && self.processes.iter().all(idle))
             }
         }
     }
@@ -269,7 +294,13 @@ impl Run {
                     "HTTPRoute" => (HTTP_ROUTES, manifests::route()),
                     version => (DEPLOYMENTS, manifests::target(version)),
                 };
-                self.merge("system:serviceaccount:flux-system:kustomize-controller", "flux", resource, "web", &manifest)?;
+                self.merge(
+                    "system:serviceaccount:flux-system:kustomize-controller",
+                    "flux",
+                    resource,
+                    "web",
+                    &manifest,
+                )?;
             }
         }
         self.world.lock().dirty = true;

@@ -223,9 +223,7 @@ impl FromStr for When {
             "over" => Moment::Over,
             place => {
                 let (step, stage) = match place.split_once('/') {
-                    Some((step, stage)) => {
-                        (step, Some(stage.parse().map_err(|_| format!("no stage in {place:?}"))?))
-                    }
+                    Some((step, stage)) => (step, Some(stage.parse().map_err(|_| format!("no stage in {place:?}"))?)),
                     None => (place, None),
                 };
                 let step = serde_json::from_value(json!(step)).map_err(|_| format!("unknown moment {place:?}"))?;

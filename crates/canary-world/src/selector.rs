@@ -29,7 +29,9 @@ impl Selector {
     /// # Errors
     /// What the server would say of a selector that it does not take.
     pub fn parse(labels: &str, fields: &str, resource: &Resource) -> Result<Self, String> {
-        let parts = |text: &str| text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        let parts = |text: &str| {
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
         let labels = parts(labels).iter().map(|part| requirement(part)).collect();
         let mut known = vec!["metadata.name", "metadata.namespace"];
         known.extend(resource.fields);

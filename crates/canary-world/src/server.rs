@@ -35,7 +35,10 @@ type AnyBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// A client of this world for one process of the operator, without deadlines of its own.
 #[must_use]
-pub fn client(world: &World, process: usize) -> ClientBuilder<tower::util::BoxCloneService<Request<Body>, Response<AnyBody>, BoxError>> {
+pub fn client(
+    world: &World,
+    process: usize,
+) -> ClientBuilder<tower::util::BoxCloneService<Request<Body>, Response<AnyBody>, BoxError>> {
     let world = world.clone();
     let service = tower::service_fn(move |request: Request<Body>| serve(world.clone(), process, request));
     ClientBuilder::new(tower::util::BoxCloneService::new(service), "shop")
@@ -238,7 +241,13 @@ impl Inner {
     }
 
     fn note(&mut self, process: usize, call: &Call, numbers: (usize, usize), code: u16, what: &str) {
-        let verb = if call.status { "status" } else if call.dry_run { "try" } else { call.verb.word() };
+        let verb = if call.status {
+            "status"
+        } else if call.dry_run {
+            "try"
+        } else {
+            call.verb.word()
+        };
         let name = if call.name.is_empty() { selectors(call) } else { call.name.clone() };
         let tick = self.processes[process].ticks;
         let place = self.place();
@@ -364,8 +373,10 @@ impl Inner {
         };
         let mut bytes = BytesMut::with_capacity(4096);
         bytes.put_slice(
-            format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{{"resourceVersion":"{revision}"}},"items":["#)
-                .as_bytes(),
+            format!(
+                r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{{"resourceVersion":"{revision}"}},"items":["#
+            )
+            .as_bytes(),
         );
         for (index, version) in found.enumerate() {
             if index > 0 {
@@ -437,14 +448,19 @@ fn refusal(answer: Answer, call: &Call) -> Refusal {
         Answer::TooMany => Refusal::too_many(),
         Answer::Internal | Answer::Timeout => Refusal::internal(),
         Answer::Refused => {
-            let why = "ValidatingAdmissionPolicy 'another' with binding 'another' denied request: failed expression: false";
+            let why =
+                "ValidatingAdmissionPolicy 'another' with binding 'another' denied request: failed expression: false";
             Refusal::forbidden(call.resource, &call.name, why)
         }
     }
 }
 
 fn selectors(call: &Call) -> String {
-    [call.parameter("labelSelector"), call.parameter("fieldSelector")].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("&")
+    [call.parameter("labelSelector"), call.parameter("fieldSelector")]
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .collect::<Vec<_>>()
+        .join("&")
 }
 
 /// What is written, in a few words, for the journal.
@@ -570,10 +586,13 @@ impl Following {
         }
         let store = &inner.api.store;
         if self.cursor < store.compacted {
-            return Next::Last(json!({"type": "ERROR", "object": Refusal::expired(self.cursor, store.compacted).body()}));
+            return Next::Last(
+                json!({"type": "ERROR", "object": Refusal::expired(self.cursor, store.compacted).body()}),
+            );
         }
         for change in store.since(self.cursor) {
-            let fits = change.key.plural == self.plural && (self.namespace.is_empty() || change.key.namespace == self.namespace);
+            let fits = change.key.plural == self.plural
+                && (self.namespace.is_empty() || change.key.namespace == self.namespace);
             let of = |version: &Option<Arc<Version>>| {
                 version.as_ref().filter(|version| self.selector.selects(&version.value)).cloned()
             };

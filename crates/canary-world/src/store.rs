@@ -105,7 +105,11 @@ impl Store {
     }
 
     /// The objects of a resource, in a namespace or (empty) in all.
-    pub fn all<'a>(&'a self, plural: &'static str, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a Arc<Version>)> {
+    pub fn all<'a>(
+        &'a self,
+        plural: &'static str,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Version>)> {
         let first = Key { plural, namespace: namespace.to_owned(), name: String::new() };
         self.objects
             .range(first..)
@@ -148,8 +152,12 @@ impl Store {
     /// The objects that `wanted` names, as they were before the last `age` changes of any of them; and that revision.
     #[must_use]
     pub fn past(&self, wanted: impl Fn(&Key) -> bool, age: usize) -> (u64, BTreeMap<Key, Arc<Version>>) {
-        let mut found: BTreeMap<Key, Arc<Version>> =
-            self.objects.iter().filter(|(key, _)| wanted(key)).map(|(key, version)| (key.clone(), version.clone())).collect();
+        let mut found: BTreeMap<Key, Arc<Version>> = self
+            .objects
+            .iter()
+            .filter(|(key, _)| wanted(key))
+            .map(|(key, version)| (key.clone(), version.clone()))
+            .collect();
         let mut revision = self.revision();
         for change in self.changes.iter().rev().filter(|change| wanted(&change.key)).take(age) {
             match &change.before {

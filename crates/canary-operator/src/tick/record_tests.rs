@@ -195,7 +195,8 @@ impl Bench {
             gone: false,
         };
         let clock = Clock::default();
-        let desk = Desk { client: &self.client, metrics: &self.metrics, retention: Retention::default(), clock: &clock };
+        let desk =
+            Desk { client: &self.client, metrics: &self.metrics, retention: Retention::default(), clock: &clock };
         let again = self.journal.keep(&desk, &seen, &done, self.calm, at(5)).await;
         (again, self.server.calls())
     }

@@ -194,7 +194,8 @@ impl Cluster {
     fn condition(&self, api: &Api, deployment: &Value, kind: &str, status: &str, reason: &str) -> Value {
         let known = object::items(deployment, "/status/conditions").find(|one| object::text(one, "/type") == kind);
         let unchanged = known.filter(|one| object::text(one, "/status") == status);
-        let since = unchanged.map_or_else(|| seconds(api.now), |one| object::text(one, "/lastTransitionTime").to_owned());
+        let since =
+            unchanged.map_or_else(|| seconds(api.now), |one| object::text(one, "/lastTransitionTime").to_owned());
         json!({"type": kind, "status": status, "reason": reason, "lastTransitionTime": since})
     }
 
@@ -208,8 +209,7 @@ impl Cluster {
         mark: [i64; 4],
         due: &mut Timestamp,
     ) -> (&'static str, &'static str) {
-        let (since, last) =
-            self.progress.entry(object::uid(deployment).to_owned()).or_insert((api.now, mark));
+        let (since, last) = self.progress.entry(object::uid(deployment).to_owned()).or_insert((api.now, mark));
         let resumed = object::condition_reason(deployment, "/status/conditions", "Progressing") == "DeploymentPaused";
         if *last != mark || complete || paused || resumed {
             (*since, *last) = (api.now, mark);
@@ -297,7 +297,8 @@ fn scale(api: &mut Api, deployment: &Value, new: Option<&Value>, sets: &[Arc<Ver
     let desired = replicas(deployment);
     let sets = || sets.iter().map(|set| &set.value);
     let active: Vec<&Value> = sets().filter(|set| replicas(set) > 0).collect();
-    let created = |set: &&Value| (object::text(set, "/metadata/creationTimestamp").to_owned(), object::uid(set).to_owned());
+    let created =
+        |set: &&Value| (object::text(set, "/metadata/creationTimestamp").to_owned(), object::uid(set).to_owned());
     match active.as_slice() {
         [] => {
             if let Some(set) = new.or_else(|| sets().max_by_key(created)) {

@@ -221,8 +221,11 @@ fn replicas(of: &Value) -> i64 {
 /// The image of a pod template's first container.
 #[must_use]
 pub fn image(of: &Value) -> &str {
-    let pointer =
-        if of.pointer("/spec/template").is_some() { "/spec/template/spec/containers/0/image" } else { "/spec/containers/0/image" };
+    let pointer = if of.pointer("/spec/template").is_some() {
+        "/spec/template/spec/containers/0/image"
+    } else {
+        "/spec/containers/0/image"
+    };
     object::text(of, pointer)
 }
 
@@ -230,8 +233,7 @@ pub fn image(of: &Value) -> &str {
 #[must_use]
 pub fn selected<'a>(api: &'a Api, namespace: &'a str, labels: &BTreeMap<String, String>) -> Vec<&'a Value> {
     let all = api.store.all(PODS.plural, namespace).map(|(_, version)| &version.value);
-    let fits = |pod: &&Value| {
-        !labels.is_empty() && labels.iter().all(|(key, value)| object::label(pod, key) == Some(value))
-    };
+    let fits =
+        |pod: &&Value| !labels.is_empty() && labels.iter().all(|(key, value)| object::label(pod, key) == Some(value));
     all.filter(fits).collect()
 }

@@ -76,7 +76,9 @@ impl Cluster {
         });
         if scheduled == "True" {
             let (restarts, container) = match state {
-                State::Waiting(reason, restarts) => (restarts, json!({"waiting": {"reason": reason, "message": "back-off"}})),
+                State::Waiting(reason, restarts) => {
+                    (restarts, json!({"waiting": {"reason": reason, "message": "back-off"}}))
+                }
                 _ => (0, json!({"running": {"startedAt": at}})),
             };
             status["podIP"] = json!("10.1.0.1");

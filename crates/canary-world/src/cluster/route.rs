@@ -63,7 +63,9 @@ impl Cluster {
         let mut shares: Vec<(&Key, &Value)> = Vec::new();
         for (key, rules) in &self.plane {
             // The requests of a route are those of its rules that name a Service of the scenario.
-            let named = |rule: &&Value| object::items(rule, "/backendRefs").any(|entry| object::text(entry, "/name") != "assets");
+            let named = |rule: &&Value| {
+                object::items(rule, "/backendRefs").any(|entry| object::text(entry, "/name") != "assets")
+            };
             shares.extend(object::items(rules, "").filter(named).map(|rule| (key, rule)));
         }
         let count = shares.len().max(1);

@@ -84,8 +84,12 @@ impl Promises {
         };
         let pods = |object: Option<&Value>| object.map_or(0, |object| object::integer(object, "/spec/replicas", 0));
         match (plural, name) {
-            ("deployments", "web-canary") if pods(write.after) < pods(write.before) => needs.push(("httproutes", "web")),
-            ("deployments", "web") if lets_go(write) => needs.extend([("httproutes", "web"), ("deployments", "web-canary")]),
+            ("deployments", "web-canary") if pods(write.after) < pods(write.before) => {
+                needs.push(("httproutes", "web"))
+            }
+            ("deployments", "web") if lets_go(write) => {
+                needs.extend([("httproutes", "web"), ("deployments", "web-canary")])
+            }
             ("httproutes", _) if raised(write) => needs.extend([("pods", ""), ("deployments", "web-canary")]),
             _ => {}
         }
@@ -215,7 +219,13 @@ impl Promises {
         let wanted = if self.clocks_off { 0.0 } else { drain(api).as_secs_f64() };
         if drained.is_none_or(|drained| drained + 1.001 < wanted) {
             let ready = write.cluster.traffic.flows_to(name);
-            self.break_it(api, "I4", &format!("the canary's pods go {drained:?} s after their weight; they get {ready:.1} requests a second"));
+            self.break_it(
+                api,
+                "I4",
+                &format!(
+                    "the canary's pods go {drained:?} s after their weight; they get {ready:.1} requests a second"
+                ),
+            );
         }
     }
 

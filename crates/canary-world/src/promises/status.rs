@@ -15,7 +15,8 @@ impl Promises {
         if !now.id.is_empty() && self.trail.last() != Some(&place) {
             self.trail.push(place);
         }
-        let tell = format!("{:?}/{} -> {:?}/{} of {}", was.step, was.stage_index + 1, now.step, now.stage_index + 1, now.id);
+        let tell =
+            format!("{:?}/{} -> {:?}/{} of {}", was.step, was.stage_index + 1, now.step, now.stage_index + 1, now.id);
         if self.meddled {
             return;
         }
@@ -24,11 +25,17 @@ impl Promises {
         }
         if was.id != now.id && !now.id.is_empty() {
             if let Some(by) = self.rejected.get(&now.candidate.digest).cloned() {
-                self.break_it(api, "I2", &format!("a template that {by} rejected is released again without a retry: {tell}"));
+                self.break_it(
+                    api,
+                    "I2",
+                    &format!("a template that {by} rejected is released again without a retry: {tell}"),
+                );
             }
             self.granted.clear();
         }
-        if now.step == Step::Bake && (was.step != Step::Bake || was.stage_index != now.stage_index || was.paused.is_some()) {
+        if now.step == Step::Bake
+            && (was.step != Step::Bake || was.stage_index != now.stage_index || was.paused.is_some())
+        {
             let (all, bad) = answered(write, &now);
             self.bake = Some((api.now, all, bad));
         }
