@@ -43,6 +43,8 @@ pub struct Parts {
     pub providers: Vec<ProviderConfig>,
     /// Changes when a hold must be proved again.
     pub policy_generation: watch::Receiver<PolicyGeneration>,
+    /// What they have heard of; asked only whether an object is gone for good.
+    pub watches: Watches,
     /// For verdicts, outcomes, phases and errors.
     pub metrics: Metrics,
     /// The time of day that ticks decide by.
@@ -83,6 +85,7 @@ pub async fn run<T: Ticker>(
         events,
         providers: settings.providers.clone(),
         policy_generation,
+        watches: watches.clone(),
         metrics: metrics.clone(),
         clock: Clock::default(),
     }));

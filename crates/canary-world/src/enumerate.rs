@@ -173,16 +173,27 @@ fn try_one(scenario: &Scenario, base: &Outcome, planned: Planned) -> Option<Fail
     let mut disturbed = scenario.clone();
     disturbed.faults.push(planned);
     let outcome = play(&disturbed, 3);
-    let wrong = differences(scenario, base, &outcome, planned);
+    let wrong = differences(&disturbed, base, &outcome);
     (!wrong.is_empty()).then(|| Failure { file: disturbed.to_string(), wrong })
+}
+
+/// Plays a scenario that has its faults in it, and says what it has that the undisturbed run has not.
+#[must_use]
+pub fn replay(disturbed: &Scenario) -> Vec<String> {
+    let base = play(&Scenario { faults: Vec::new(), ..disturbed.clone() }, 3);
+    if !base.wrong.is_empty() {
+        return base.wrong.into_iter().map(|wrong| format!("undisturbed: {wrong}")).collect();
+    }
+    differences(disturbed, &base, &play(disturbed, 3))
 }
 
 /// What a disturbed run has that the other has not.
 #[must_use]
-pub fn differences(scenario: &Scenario, base: &Outcome, outcome: &Outcome, planned: Planned) -> Vec<String> {
+pub fn differences(scenario: &Scenario, base: &Outcome, outcome: &Outcome) -> Vec<String> {
     let mut wrong = outcome.wrong.clone();
-    if outcome.struck.is_empty() {
-        wrong.push(format!("the fault never struck: {planned}"));
+    if outcome.struck.len() < scenario.faults.len() {
+        let struck = outcome.struck.len();
+        wrong.push(format!("{struck} of {} faults struck", scenario.faults.len()));
     }
     let objects: BTreeSet<&String> = base.state.keys().chain(outcome.state.keys()).collect();
     for object in objects {

@@ -111,8 +111,15 @@ impl Process {
             })
         };
         let store: Arc<dyn MetricSource> = Arc::new(Prometheus::new(world));
-        let parts =
-            Parts { client, events: sink, providers: Vec::new(), policy_generation, metrics: metrics.clone(), clock };
+        let parts = Parts {
+            client,
+            events: sink,
+            providers: Vec::new(),
+            policy_generation,
+            watches: watches.clone(),
+            metrics: metrics.clone(),
+            clock,
+        };
         let ticker = ReleaseTicker::new(parts, Sources::with([store], scraper()), Retention::default());
         let ticker = Arc::new(Told { world: world.clone(), number, inner: ticker });
         let limits = Limits { tick_deadline: options.tick_deadline, ..Limits::default() };

@@ -345,15 +345,17 @@ impl Run {
         let patience = Instant::now() + PATIENCE;
         let (mut writes, mut since) = (0, Instant::now());
         loop {
-            let (now, idle) = {
+            let (now, idle, frozen) = {
                 let inner = self.world.lock();
-                let idle = |own: &Process| {
-                    let own = &inner.processes[own.number];
-                    own.idle && !own.in_tick && own.frozen.is_none_or(|until| until <= Instant::now())
-                };
-                (inner.writes, self.processes.iter().all(idle) && !self.processes.is_empty())
+                let idle = |own: &Process| inner.processes[own.number].idle && !inner.processes[own.number].in_tick;
+                let still =
+                    |own: &Process| inner.processes[own.number].frozen.is_some_and(|until| until > Instant::now());
+                let down = inner.server_down.is_some_and(|until| until > Instant::now());
+                let rests = self.processes.iter().all(idle) && !self.processes.is_empty();
+                (inner.writes, rests, down || self.processes.iter().any(still))
             };
-            if now != writes {
+            // Whoever stands still has yet to go on, and rest is counted from then.
+            if now != writes || frozen {
                 (writes, since) = (now, Instant::now());
             }
             let quiet = since.elapsed();

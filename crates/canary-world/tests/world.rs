@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use canary_world::enumerate::replay;
 use canary_world::run::play;
 use canary_world::scenario::Scenario;
 
@@ -29,5 +30,20 @@ fn a_scenario_reads_as_it_is_written() {
     for name in ["good", "breach-at-stage-2"] {
         let scenario = scenario(name);
         assert_eq!(scenario.to_string().parse::<Scenario>().unwrap(), scenario);
+    }
+}
+
+/// What once went wrong, each as the run that showed it.
+#[test]
+fn what_was_found_stays_mended() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/found");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        let scenario: Scenario = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+        assert!(!scenario.faults.is_empty(), "{}: no fault", file.display());
+        let wrong = replay(&scenario);
+        assert!(wrong.is_empty(), "{}: {wrong:#?}", file.display());
     }
 }

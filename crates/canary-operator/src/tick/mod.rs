@@ -43,7 +43,7 @@ use crate::{
     metrics::Metrics,
     operator::Parts,
     telemetry,
-    watches::PolicyGeneration,
+    watches::{PolicyGeneration, Watches},
     workers::{Failure, Next, ObjectKey, Ticker},
 };
 
@@ -124,6 +124,7 @@ pub struct ReleaseTicker {
     events: EventSink,
     sources: Sources,
     policies: watch::Receiver<PolicyGeneration>,
+    watches: Watches,
     metrics: Metrics,
     records: Retention,
     clock: Clock,
@@ -142,9 +143,9 @@ impl ReleaseTicker {
     /// A ticker on a cluster.
     #[must_use]
     pub fn new(parts: Parts, sources: Sources, records: Retention) -> Self {
-        let Parts { client, events, policy_generation, metrics, clock, .. } = parts;
+        let Parts { client, events, policy_generation, watches, metrics, clock, .. } = parts;
         let memory = Mutex::default();
-        Self { client, events, sources, policies: policy_generation, metrics, records, clock, memory }
+        Self { client, events, sources, policies: policy_generation, watches, metrics, records, clock, memory }
     }
 
     fn desk(&self) -> Desk<'_> {
@@ -163,6 +164,10 @@ impl ReleaseTicker {
         let folder = api::folder(Kind::CanaryRelease, &key.namespace);
         let raw = match api::get(&self.client, folder, &key.name).await {
             Fetched::Known(raw) => raw,
+            Fetched::Missing if self.watches.knows(key) => {
+                tracing::warn!("the CanaryRelease was not found, and no deletion of it was heard of; looked for again");
+                return Next::Failed(Failure { step: "observe", category: "gone" });
+            }
             Fetched::Missing => {
                 self.metrics.forget(key);
                 memory.journal.last_words(&self.desk()).await;
