@@ -87,7 +87,7 @@ pub async fn run<T: Ticker>(
         policy_generation,
         watches: watches.clone(),
         metrics: metrics.clone(),
-        clock: Clock::default(),
+        clock: clients.clock.clone(),
     }));
     let mut terms = Terms { settings, watches, health, metrics, role, ticker };
     terms.run(&stop).await;

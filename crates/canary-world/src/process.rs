@@ -97,12 +97,6 @@ impl Process {
             inner.processes.len() - 1
         };
         let metrics = Metrics::new();
-        let client =
-            server::client(world, number).with_layer(&BoundLayer::new(metrics.clone(), options.deadline)).build();
-        let (background, ending) = (TaskTracker::new(), CancellationToken::new());
-        let (watches, policy_generation) = Watches::start(&client, metrics.clone(), &background, &ending);
-        let (sink, writer) = events::channel(client.clone(), metrics.clone(), "canaryrelease-system/operator");
-        background.spawn(ending.clone().run_until_cancelled_owned(writer.run(ending.clone())));
         let clock = {
             let world = world.clone();
             Clock::new(move || {
@@ -110,6 +104,12 @@ impl Process {
                 world.lock().processes[number].skew.shows(now)
             })
         };
+        let bound = BoundLayer::new(metrics.clone(), options.deadline).setting(clock.clone());
+        let client = server::client(world, number).with_layer(&bound).build();
+        let (background, ending) = (TaskTracker::new(), CancellationToken::new());
+        let (watches, policy_generation) = Watches::start(&client, metrics.clone(), &background, &ending);
+        let (sink, writer) = events::channel(client.clone(), metrics.clone(), "canaryrelease-system/operator");
+        background.spawn(ending.clone().run_until_cancelled_owned(writer.run(ending.clone())));
         let store: Arc<dyn MetricSource> = Arc::new(Prometheus::new(world));
         let parts = Parts {
             client,

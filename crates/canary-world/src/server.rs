@@ -89,7 +89,9 @@ async fn serve(world: World, process: usize, request: Request<Body>) -> Result<R
     let Some(call) = Call::parse(&parts) else { return Ok(respond(Err(Refusal::no_such_path()))) };
     reachable(&world, process).await?;
     if call.verb == Verb::Watch {
-        return Ok(watch(world, &call));
+        let mut response = watch(world.clone(), &call);
+        dated(&world, &mut response);
+        return Ok(response);
     }
     if call.writes() {
         sleep(LATENCY).await;
@@ -142,8 +144,18 @@ async fn serve(world: World, process: usize, request: Request<Body>) -> Result<R
             world.tell_of_death();
             std::future::pending().await
         }
-        _ => Ok(respond(answer)),
+        _ => {
+            let mut response = respond(answer);
+            dated(&world, &mut response);
+            Ok(response)
+        }
     }
+}
+
+/// The server's time, in whole seconds, as every answer of it has it.
+fn dated(world: &World, response: &mut Response<AnyBody>) {
+    let date = world.now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    response.headers_mut().insert(http::header::DATE, http::HeaderValue::from_str(&date).unwrap());
 }
 
 /// Waits for as long as the process stands still; a dead one waits for ever.
