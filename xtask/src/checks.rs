@@ -66,6 +66,7 @@ fn all(play: &Play) -> Result<bool> {
         command(programs::cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     }));
     tally.add(unit_tests());
+    tally.add(check("evidence with a real registry and a real bucket", evidence));
     tally.add(check("dependencies: licences, sources, bans", dependencies));
     let built = programs::build();
     if let Some(policies) = policies {
@@ -194,6 +195,21 @@ fn unit_tests() -> Tally {
         started.elapsed().as_secs_f64()
     );
     tally
+}
+
+/// `kubectl canary evidence` against servers that are built into the lab's cache where they are missing.
+fn evidence() -> Result<Option<String>> {
+    let servers = lab::build_servers(&mut |step| {
+        if step.state != lab::ProgressState::Present {
+            println!("{step}");
+        }
+    })?;
+    let mut tests = programs::cargo();
+    for (variable, name) in [("CANARYRELEASE_REGISTRY", "registry"), ("CANARYRELEASE_S3", "versitygw")] {
+        tests.env(variable, servers.path(name).with_context(|| format!("there is no {name}"))?);
+    }
+    let package = ["test", "--quiet", "--package", "kubectl-canary", "--test", "servers", "--", "--ignored"];
+    command(tests.args(package))
 }
 
 /// The programs of an API server in one directory: the lab's cache keeps each in its own.

@@ -162,6 +162,11 @@ async fn act(arguments: Arguments) -> Result<bool> {
             for one in played.iter().filter(|one| !one.passed()) {
                 println!("{}: {}", one.scenario.name, one.failure.as_ref().map_or("", |(why, _)| why.as_str()));
             }
+            // Only a run of all of them can tell what is never used.
+            let unused = if quick || !only.is_empty() { Vec::new() } else { world.unused_rights()? };
+            for right in &unused {
+                println!("UNUSED  the operator may {right}, and never did");
+            }
             println!("scenarios: {passed} passed, {failed} failed, {:.0} s", started.elapsed().as_secs_f64());
             if let Some(file) = count {
                 fs::write(file, format!("{passed} {failed}"))?;
@@ -169,7 +174,7 @@ async fn act(arguments: Arguments) -> Result<bool> {
             if let Some(file) = write {
                 save(&file, &report::proof(&played, &made("cargo xtask proof --write")))?;
             }
-            Ok(failed == 0)
+            Ok(failed == 0 && unused.is_empty())
         }
         Act::Bench { runs, idle, write } => {
             let options = bench::Options { runs, idle: Duration::from_secs(idle) };

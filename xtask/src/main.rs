@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod checks;
+mod dist;
 #[cfg(test)]
 mod docs;
 mod fields;
@@ -99,6 +100,8 @@ enum Command {
         #[command(flatten)]
         place: outside::Place,
     },
+    /// Build kubectl-canary as one static program for linux/amd64, with its archive and the manifest for krew
+    Dist(dist::Arguments),
     /// Start, look at and stop labs by hand: `cargo xtask lab --help`
     #[command(disable_help_flag = true)]
     Lab {
@@ -139,6 +142,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Bench { of: Some(BenchOf::Gates(arguments)), .. } => gates::bench(&arguments),
         Command::Bench { of: None, runs, idle, write, place } => outside::bench(runs, idle, write, &place),
         Command::Soak { soaked, write, place } => outside::soak(&soaked, write, &place),
+        Command::Dist(arguments) => dist::run(&arguments),
         Command::Lab { arguments } => outside::lab(&arguments),
         Command::Inside(arguments) => inside::run(arguments),
     }

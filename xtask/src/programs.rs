@@ -59,7 +59,7 @@ pub(crate) fn build() -> Result<Programs> {
 }
 
 /// Cargo's target directory.
-fn target() -> Result<PathBuf> {
+pub(crate) fn target() -> Result<PathBuf> {
     let output = cargo().args(["metadata", "--format-version=1", "--no-deps"]).output().context("start cargo")?;
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
     metadata

@@ -6,11 +6,13 @@
 
 pub mod names;
 pub mod record;
+pub mod series;
 pub mod spec;
 pub mod status;
 pub mod units;
 
 pub use record::*;
+pub use series::{GateSeries, Point, Points};
 pub use spec::*;
 pub use status::*;
 pub use units::{Duration, Percent, Rate, UnitError};

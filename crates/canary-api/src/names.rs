@@ -17,6 +17,10 @@ pub const ANNOTATION_ROLLING: &str = "canaryrelease.dev/rolling";
 pub const ANNOTATION_CHANGED_BY: &str = "canaryrelease.dev/changed-by";
 /// Annotation on the target or a route: break-glass, with the reason as its value.
 pub const ANNOTATION_OVERRIDE: &str = "canaryrelease.dev/override";
+/// Annotation of a pod template: the version that it is, for the record; else the image's tag is.
+pub const ANNOTATION_VERSION: &str = "canaryrelease.dev/version";
+/// Annotation of a pod template: how much the version changes, Major, Minor or Patch, for the record.
+pub const ANNOTATION_RELEASE_TYPE: &str = "canaryrelease.dev/release-type";
 /// Annotation stamped by admission beside [`ANNOTATION_OVERRIDE`]: who used it.
 pub const ANNOTATION_OVERRIDE_BY: &str = "canaryrelease.dev/override-by";
 /// Annotation on a split route: `<stable service>/<canary service>`, and where baseline pods have an entry of their
@@ -40,6 +44,12 @@ pub const ANNOTATION_OVERLAY: &str = "canaryrelease.dev/overlay";
 pub const ANNOTATION_BEHAVIOR: &str = "canaryrelease.dev/behavior-before";
 /// Annotation on the Deployments of canary and baseline pods: the id of the release their template was made for.
 pub const ANNOTATION_MADE_FOR: &str = "canaryrelease.dev/made-for";
+/// Annotation on a Job that a release runs and on its pods: the release's id.
+pub const ANNOTATION_RELEASE_ID: &str = "canaryrelease.dev/release-id";
+/// Annotation on a Job that a stage runs and on its pods: the stage's number, from 1.
+pub const ANNOTATION_STAGE: &str = "canaryrelease.dev/stage";
+/// Annotation on a Job that a stage runs and on its pods: the stage's weight, such as `5%`.
+pub const ANNOTATION_WEIGHT: &str = "canaryrelease.dev/weight";
 /// `kubectl rollout restart` writes this into the template; a change of it alone is no release.
 pub const ANNOTATION_RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 /// The label the ReplicaSet controller adds to a template.
@@ -102,6 +112,14 @@ pub fn record(id: &str, uid: &str) -> String {
     format!("{}-{}-{hash}", cut.trim_end_matches(['-', '.']), hexadecimal(id, 5))
 }
 
+/// The name of a Job: `<release id>-<job>-<place>-<five characters of a hash>`, at most 63 characters. `place` is such
+/// as `s2-1`. The hash is of all of these and the CanaryRelease's uid, so that no two runs ever meet.
+#[must_use]
+pub fn job(id: &str, uid: &str, job: &str, place: &str) -> String {
+    let hash = hexadecimal(&format!("{uid}/{id}/{job}/{place}"), 5);
+    derived(&format!("{id}-{job}"), &format!("-{place}-{hash}")).replace(['.', '_'], "-")
+}
+
 /// The value of [`LABEL_TEMPLATE`] for a digest such as `sha256:0f82...`.
 #[must_use]
 pub fn template_label(digest: &str) -> String {
@@ -131,6 +149,17 @@ mod tests {
         assert!(record(&long, "uid-1").len() <= 253);
         assert_ne!(record(&long, "uid-1"), record(&format!("{}-2", "a".repeat(253)), "uid-1"));
         assert_eq!(template_label("sha256:0f8214e142dd57c0de78"), "0f8214e142dd57c0");
+    }
+
+    #[test]
+    fn a_job_is_named_after_its_run_and_no_two_meet() {
+        let name = job("web-12", "uid-1", "smoke", "s2-1");
+        assert!(name.starts_with("web-12-smoke-s2-1-") && name.len() == "web-12-smoke-s2-1-".len() + 5, "{name}");
+        // `web` at release 1 with a job `2-x`, and `web-1` at release 2 with a job `x`.
+        assert_ne!(job("web-1", "a", "2-x", "s1-1"), job("web-1-2", "a", "x", "s1-1"));
+        assert_ne!(name, job("web-12", "uid-2", "smoke", "s2-1"));
+        let long = job(&format!("{}.b-1", "a".repeat(250)), "u", &"j".repeat(40), "s20-12");
+        assert!(long.len() <= 63 && !long.contains('.'), "{long}");
     }
 
     #[test]

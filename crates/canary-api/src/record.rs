@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Version;
+use crate::{GateSeries, Version};
 
 /// All texts of a spec together, so that the object stays small whatever each is allowed to be.
 const ALL_TEXTS: &str = concat!(
@@ -380,6 +380,9 @@ pub struct ReleaseRecordStatus {
     /// Figures of the stable version before any traffic moved.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub baseline: Vec<GateRecord>,
+    /// Durations, CPU, memory and the queries of `spec.comparison`, of the stable version before any traffic moved.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub baseline_figures: Vec<Figure>,
     /// The version that was released.
     pub candidate: Version,
     /// Canary, BlueGreen or Standard, by the stages.
@@ -394,6 +397,9 @@ pub struct ReleaseRecordStatus {
     pub gates: Vec<GatePlan>,
     /// `<name>-<number>` of the release.
     pub id: String,
+    /// The jobs that the release ran, in the order in which they were due, each attempt by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<JobRecord>,
     /// What was left out of this record for want of room, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
@@ -414,6 +420,9 @@ pub struct ReleaseRecordStatus {
     /// This release's own rollback, after those of earlier attempts at the same template.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rollbacks: Vec<RollbackRecord>,
+    /// Each gate's figures over time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub series: Vec<GateSeries>,
     /// The version that served when it began.
     pub stable: Version,
     /// The stages, planned and as they went.
@@ -486,6 +495,12 @@ pub struct GateRecord {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StageRecord {
+    /// Runs of it before this one, the newest four in order: a release that is resumed without weight begins again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<StageRun>,
+    /// How many earlier runs there were.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub earlier_runs: u32,
     /// When its weight was taken away or the next began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<Time>,
@@ -511,6 +526,93 @@ pub struct StageRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<Time>,
     /// Its weight, such as `5%`.
+    pub weight: String,
+}
+
+/// A run of a stage that a later one took the place of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StageRun {
+    /// When its weight was taken away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Time>,
+    /// Each gate in a few words: value, verdict and requests.
+    pub figures: String,
+    /// The canary's share of the requests as counted.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub observed_share: String,
+    /// Gates that passed, of how many.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub passed: String,
+    /// As of a stage.
+    pub result: String,
+    /// When its weight was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+}
+
+/// A figure with its interval, as it was measured on one side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Figure {
+    /// Upper end of the 95% interval; none where it has no bound, or is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
+    /// Lower end of the 95% interval; none where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub low: Option<f64>,
+    /// What, such as `latency P95` or `CPU per pod`.
+    pub metric: String,
+    /// What it rests on, in words.
+    pub rests_on: String,
+    /// Its unit.
+    pub unit: String,
+    /// The value; none where only `low` is known: it is above that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+}
+
+/// One run of a job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JobRecord {
+    /// BeforeStart, Stage, AfterRollback or AfterPromotion.
+    pub at: String,
+    /// Which run of it at this place it is, from 1.
+    pub attempt: u32,
+    /// The CronJob it was made from.
+    pub cron_job: String,
+    /// When it was seen to have ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Time>,
+    /// What its log tells of: DatabaseHealth, Pooler, Logs, Scan, LsnBefore, LsnAfter, Restore or Other.
+    pub evidence: String,
+    /// Exit code of the container that decided, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Name of the Job.
+    pub job: String,
+    /// The end of its log: at most 40 lines and 2 KiB, without control characters.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub log: String,
+    /// Of which pod and container the log is, whether its beginning is cut off, or why there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub log_note: String,
+    /// Why the result is what it is, where that is not plain.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Its name in the CanaryRelease.
+    pub name: String,
+    /// Succeeded, Failed, NotRun (it could not be run) or Unfinished (it was not waited for); Running until then.
+    pub result: String,
+    /// Number of the stage, from 1; absent where it was not run at a stage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<i32>,
+    /// When it was due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    /// Weight of that stage, such as `5%`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub weight: String,
 }
 
@@ -573,6 +675,6 @@ pub struct Compared {
     pub metric: String,
 }
 
-fn is_nothing(value: &u32) -> bool {
+pub(crate) fn is_nothing(value: &u32) -> bool {
     *value == 0
 }

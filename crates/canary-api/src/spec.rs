@@ -33,6 +33,7 @@ use crate::{CanaryReleaseStatus, Duration, Percent, Rate};
 #[x_kube(validation = ("self.gates.all(g, !has(g.relative) || g.relative.to != 'Baseline' || duration(self.baseline.duration) > duration('0s'))", "a gate relative to the Baseline needs baseline.duration above 0s"))]
 #[x_kube(validation = ("!has(self.baseline.pods) || !self.baseline.pods || self.gates.exists(g, has(g.relative) && g.relative.to == 'Stable')", "baseline.pods needs a gate relative to Stable: nothing else is compared with them"))]
 #[x_kube(validation = ("!has(self.traffic.requests.by) || self.traffic.requests.by != 'Service' || self.gates.all(g, !has(g.warmUp) || !(has(g.eventRate) || has(g.relative)))", "warmUp of an eventRate or relative gate begins with a pod's first request: traffic.requests must be by Pod"))]
+#[x_kube(validation = ("!has(self.jobs) || self.jobs.all(j, !has(j.stages) || j.stages.all(w, self.stages.exists(s, double(s.weight.replace('%', '')) == double(w.replace('%', '')))))", "each of a job's stages must be the weight of a stage, such as 5%"))]
 pub struct CanaryReleaseSpec {
     /// The Deployment, in this namespace, whose changes are released in stages.
     #[x_kube(validation = ("self == oldSelf", "the target can't be changed: delete this CanaryRelease and create one for the other Deployment"))]
@@ -54,6 +55,12 @@ pub struct CanaryReleaseSpec {
     #[schemars(length(min = 1, max = 20))]
     #[x_kube(validation = ("self.all(a, self.exists_one(b, b.name == a.name))", "gate names must be unique"))]
     pub gates: Vec<Gate>,
+    /// Queries whose answers for both versions stand side by side in the release's record, with the change. They are told
+    /// and decide nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(validation = ("self.all(a, self.exists_one(b, b.name == a.name))", "names of compared queries must be unique"))]
+    pub comparison: Vec<ComparedQuery>,
     /// Name of the metrics provider in the operator's configuration; `pods` reads the pods' own metrics
     /// endpoints, and so does `default` where no other is configured.
     #[serde(default = "defaults::provider")]
@@ -89,6 +96,12 @@ pub struct CanaryReleaseSpec {
     /// What becomes of the target's template after a revert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_revert: Option<OnRevert>,
+    /// Jobs that a release runs: smoke tests, database checks, restore hooks. Each is made from a CronJob of this
+    /// namespace, as `kubectl create job --from` does; its exit code is the verdict, the end of its log the evidence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(validation = ("self.all(a, self.exists_one(b, b.name == a.name))", "job names must be unique"))]
+    pub jobs: Vec<Job>,
     /// The canary's own objects.
     #[serde(default)]
     pub canary: Canary,
@@ -99,7 +112,7 @@ pub struct CanaryReleaseSpec {
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// Name of the Deployment.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 }
 
@@ -108,7 +121,7 @@ pub struct Target {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Traffic {
     /// The stable Service, which the routes name and which selects the target's pods.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     #[x_kube(validation = ("self == oldSelf", "traffic.service can't be changed: delete this CanaryRelease and create a new one"))]
     pub service: String,
     /// The routes, in this namespace, that send traffic to the Service.
@@ -126,7 +139,7 @@ pub struct Route {
     /// The route's kind.
     pub kind: RouteKind,
     /// The route's name, in this namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 }
 
@@ -223,6 +236,25 @@ impl Default for Baseline {
     }
 }
 
+/// A query that is asked of the pods of either version, for the record alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ComparedQuery {
+    /// Its name in the record, unique in this CanaryRelease.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = ("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "a compared query's name is lower case letters, digits and '-'"))]
+    pub name: String,
+    /// PromQL that gives one number, or one for each pod, of which the mean is taken. `$pods` stands for a regular
+    /// expression of the pods of one version; the namespace is added to every selector.
+    #[schemars(length(min = 1, max = 2000))]
+    #[x_kube(validation = ("self.contains('$pods')", "a compared query names the pods of one version: add a matcher such as pod=~\"$pods\""))]
+    pub query: String,
+    /// Unit shown behind the value, such as `ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub unit: Option<String>,
+}
+
 /// What happens when a gate has no verdict at the end of an extended stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnInconclusive {
@@ -242,6 +274,140 @@ pub enum OnRevert {
     Hold,
     /// The serving version's template is written back.
     Restore,
+}
+
+/// A Job that a release runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ("!has(self.stages) || self.at == 'Stage'", "stages is for a job at Stage"))]
+#[x_kube(validation = ("!has(self.onFailure) || self.onFailure == 'Record' || self.at == 'BeforeStart' || self.at == 'Stage'", "a job at AfterRollback or AfterPromotion delays and ends nothing: its onFailure can only be Record"))]
+pub struct Job {
+    /// The job's name, unique in this CanaryRelease.
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(validation = ("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')", "a job's name is lower case letters, digits and '-'"))]
+    pub name: String,
+    /// The CronJob, in this namespace and usually suspended, whose template is run.
+    #[schemars(length(min = 1, max = 253))]
+    pub cron_job: String,
+    /// When it is run. BeforeStart: while the stable version is measured. Stage: as soon as the stage's weight is in
+    /// force. AfterRollback: once all traffic is on stable again. AfterPromotion: once the candidate is live.
+    pub at: JobAt,
+    /// Weights of the stages that it is run at. Not given: every stage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 20))]
+    pub stages: Vec<Percent>,
+    /// What its log tells of: decides the file's name in the evidence folder.
+    #[serde(default, skip_serializing_if = "JobEvidence::is_other")]
+    pub evidence: JobEvidence,
+    /// How long it may take, from when it is due. What has not ended by then is no verdict: the release is paused.
+    #[serde(default = "defaults::job_deadline")]
+    #[x_kube(validation = ("duration(self) >= duration('5s') && duration(self) <= duration('24h')", "a job's deadline must be from 5s to 24h"))]
+    pub deadline: Duration,
+    /// What its failure does. Not given: Revert at Stage, Pause at BeforeStart, Record after the release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnJobFailure>,
+}
+
+impl Job {
+    /// What its failure does, where the spec does not say so too.
+    #[must_use]
+    pub fn on_failure(&self) -> OnJobFailure {
+        match (self.at, self.on_failure) {
+            (JobAt::AfterRollback | JobAt::AfterPromotion, _) => OnJobFailure::Record,
+            (_, Some(given)) => given,
+            (JobAt::Stage, None) => OnJobFailure::Revert,
+            (JobAt::BeforeStart, None) => OnJobFailure::Pause,
+        }
+    }
+}
+
+/// When a job is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum JobAt {
+    /// While the stable version is measured; no weight moves before it has succeeded.
+    #[default]
+    BeforeStart,
+    /// As soon as a stage's weight is in force; the stage does not end before it has succeeded.
+    Stage,
+    /// Once all traffic is on stable again.
+    AfterRollback,
+    /// Once the candidate is live.
+    AfterPromotion,
+}
+
+impl JobAt {
+    /// The word itself.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BeforeStart => "BeforeStart",
+            Self::Stage => "Stage",
+            Self::AfterRollback => "AfterRollback",
+            Self::AfterPromotion => "AfterPromotion",
+        }
+    }
+
+    /// Whether it is after the release, so that nothing waits for it.
+    #[must_use]
+    pub const fn after(self) -> bool {
+        matches!(self, Self::AfterRollback | Self::AfterPromotion)
+    }
+}
+
+/// What a job's log tells of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum JobEvidence {
+    /// The database's health.
+    DatabaseHealth,
+    /// Statistics of a connection pooler.
+    Pooler,
+    /// Logs.
+    Logs,
+    /// A scan before the release.
+    Scan,
+    /// The position in the database's log before a restore.
+    LsnBefore,
+    /// The same after it.
+    LsnAfter,
+    /// A restore of the database.
+    Restore,
+    /// Anything else.
+    #[default]
+    Other,
+}
+
+impl JobEvidence {
+    /// Whether it is nothing that the evidence folder has a name for.
+    #[must_use]
+    pub fn is_other(&self) -> bool {
+        *self == Self::Other
+    }
+
+    /// The word itself.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DatabaseHealth => "DatabaseHealth",
+            Self::Pooler => "Pooler",
+            Self::Logs => "Logs",
+            Self::Scan => "Scan",
+            Self::LsnBefore => "LsnBefore",
+            Self::LsnAfter => "LsnAfter",
+            Self::Restore => "Restore",
+            Self::Other => "Other",
+        }
+    }
+}
+
+/// What a job's failure does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnJobFailure {
+    /// The release is reverted and the candidate rejected; `retry` lifts that.
+    Revert,
+    /// The clock is stopped and a person decides; `resume` runs the job again.
+    Pause,
+    /// It is recorded, and nothing else.
+    Record,
 }
 
 /// The canary's own objects.
@@ -441,6 +607,9 @@ mod defaults {
     }
     pub(super) fn consecutive() -> u32 {
         2
+    }
+    pub(super) fn job_deadline() -> Duration {
+        Duration::from_secs(600)
     }
 }
 

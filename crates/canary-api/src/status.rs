@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::JobAt;
+
 /// What the operator says: where the release stands, what was measured, what to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -189,6 +191,9 @@ pub struct ReleaseStatus {
     pub extended: bool,
     /// `<name>-<number>`; commands name it.
     pub id: String,
+    /// The jobs of the release, each with its newest attempt at its place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<JobStatus>,
     /// Which release of this CanaryRelease it is, from 1.
     pub number: i64,
     /// The canary's share of the requests as counted since `windowSince`, such as `4.8%`.
@@ -228,6 +233,74 @@ pub struct ReleaseStatus {
     /// Since when the gates count: the stage's weight was asked for then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window_since: Option<Time>,
+}
+
+/// A job of a release, at one place of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JobStatus {
+    /// When it is run.
+    pub at: JobAt,
+    /// Which run of it at this place it is, from 1.
+    pub attempt: u32,
+    /// When it was seen to have ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Time>,
+    /// Name of the Job.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub job: String,
+    /// Why it is in that state, where that is not plain.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Its name in the spec.
+    pub name: String,
+    /// Number of the stage, from 1; 0 where it is not a stage's.
+    #[serde(skip_serializing_if = "no_pods")]
+    pub stage: i32,
+    /// Since when it is due; its deadline counts from then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    /// How far it is.
+    pub state: JobState,
+}
+
+/// How far a job of a release is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum JobState {
+    /// To be created.
+    #[default]
+    Wanted,
+    /// Created, and not ended.
+    Running,
+    /// It ended well.
+    Succeeded,
+    /// It ended badly.
+    Failed,
+    /// It could not be run: that says nothing of the candidate.
+    NotRun,
+    /// It was not waited for any longer.
+    Unfinished,
+}
+
+impl JobState {
+    /// The word itself.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Wanted => "Wanted",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::NotRun => "NotRun",
+            Self::Unfinished => "Unfinished",
+        }
+    }
+
+    /// Whether its end is still to be seen.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Wanted | Self::Running)
+    }
 }
 
 /// Pods of the serving version that run beside the canary's.
@@ -275,8 +348,9 @@ pub struct Version {
 pub struct Paused {
     /// Who or what stopped it.
     pub by: String,
-    /// A word: Command, Inconclusive, StableTooSmall; with the weight at 0 Unschedulable, QuotaExceeded,
-    /// NotReady, RouteNotAccepted, StableInBreach, Confounded, CanarySilent.
+    /// A word: Command, Inconclusive, StableTooSmall, JobFailed, JobNotRun; with the weight at 0 Unschedulable,
+    /// QuotaExceeded, NotReady, RouteNotAccepted, StableInBreach, Confounded, CanarySilent, and of jobs before the start
+    /// JobFailed, JobNotRun.
     pub reason: String,
     /// Since when.
     pub since: Time,
@@ -291,7 +365,7 @@ pub struct Paused {
 pub struct RevertStatus {
     /// When the reason was seen.
     pub at: Time,
-    /// Who or what asked for it: `gate errors`, `user jane`, `canary`, ...
+    /// Who or what asked for it: `gate errors`, `job smoke`, `user jane`, `canary`, ...
     pub by: String,
     /// When the routes were seen to give the candidate nothing any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -300,7 +374,7 @@ pub struct RevertStatus {
     pub message: String,
     /// How the release ends: RolledBack, Aborted, Superseded, Overridden.
     pub outcome: String,
-    /// A word: GateBreached, CrashLoop, NotReady, Command, Superseded, Deleted, ...
+    /// A word: GateBreached, JobFailed, CrashLoop, NotReady, Command, Superseded, Deleted, ...
     pub reason: String,
     /// Whether the template stays rejected until a person retries it.
     pub rejects: bool,

@@ -22,6 +22,8 @@ pub enum Kind {
     HorizontalPodAutoscaler,
     /// The serving template, kept.
     ControllerRevision,
+    /// A job of the release.
+    Job,
 }
 
 impl Kind {
@@ -37,6 +39,7 @@ impl Kind {
             Self::HttpRoute => "HTTPRoute",
             Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
             Self::ControllerRevision => "ControllerRevision",
+            Self::Job => "Job",
         }
     }
 }
@@ -83,11 +86,15 @@ pub const TRAFFIC_BACK: &str = "give traffic back to stable";
 /// Why baseline pods are written: see [`Effect::may_fail`].
 pub const BESIDE: &str = "run pods of the serving version beside the canary's";
 
+/// Why a Job is created.
+pub const JOB: &str = "run a job of the release";
+
 impl Effect {
-    /// Whether the tick goes on whatever becomes of this write: a release does without baseline pods.
+    /// Whether the tick goes on whatever becomes of this write: a release does without baseline pods, and of a Job that
+    /// can't be created the next tick is told.
     #[must_use]
     pub fn may_fail(&self) -> bool {
-        self.why() == BESIDE
+        self.why() == BESIDE || self.kind() == Kind::Job
     }
 
     /// Whether the write takes weight from the candidate: safe and idempotent, it is done even where

@@ -1,12 +1,12 @@
 //! What was seen of the cluster in one tick. A read that failed is told apart from an object that is
 //! not there: what depends on a failed read waits, nothing else does.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use canary_api::CanaryRelease;
 use serde_json::Value;
 
-use crate::{gates::Reading, traffic::Traffic};
+use crate::{figures::Figures, gates::Reading, traffic::Traffic};
 
 /// The answer to one read.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +86,30 @@ impl BaselineSide {
     }
 }
 
+/// Why a Job was not created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the API server said.
+    pub why: String,
+    /// Whether it would say so again: the right lacks, a quota is spent, the object is not valid.
+    pub last: bool,
+    /// Whether it is too early to try again.
+    pub fresh: bool,
+}
+
+/// What was seen of the jobs of a release: of those alone whose end the status does not know yet.
+#[derive(Debug, Clone, Default)]
+pub struct JobsSeen {
+    /// Jobs, by name.
+    pub jobs: BTreeMap<String, Fetched<Value>>,
+    /// Pods of Jobs that failed, by the Job's name.
+    pub pods: BTreeMap<String, Fetched<Vec<Value>>>,
+    /// CronJobs of Jobs that are still to be created, by name.
+    pub cron_jobs: BTreeMap<String, Fetched<Value>>,
+    /// Jobs that could not be created, by name.
+    pub refused: BTreeMap<String, Refusal>,
+}
+
 /// Everything a tick decides on, read live.
 #[derive(Debug, Clone)]
 pub struct Observed {
@@ -119,6 +143,8 @@ pub struct Observed {
     pub network_policies: Fetched<Vec<Value>>,
     /// ControllerRevisions that we keep for this CanaryRelease.
     pub serving_records: Fetched<Vec<Value>>,
+    /// The jobs of the release.
+    pub jobs: JobsSeen,
     /// Whether the hold works.
     pub hold: Hold,
     /// The state of the admission policies now: equal text, equal policies.
@@ -151,6 +177,7 @@ impl Observed {
             budgets: Fetched::Missing,
             network_policies: Fetched::Missing,
             serving_records: Fetched::Missing,
+            jobs: JobsSeen::default(),
             hold: Hold::NotTried,
             policies: String::new(),
             provider_problem: None,
@@ -173,6 +200,8 @@ pub struct Measured {
     pub due_in_silence: f64,
     /// Requests a second of the stable side.
     pub stable_rate: Option<f64>,
+    /// What was measured beside the gates.
+    pub figures: Figures,
     /// When the canary's counters are next worth looking at, where that is before the next interval.
     pub next_look: Option<Duration>,
 }
@@ -187,6 +216,7 @@ impl Measured {
             misrouted: traffic.misrouted(),
             due_in_silence: traffic.due_in_silence(),
             stable_rate: None,
+            figures: Figures::default(),
             next_look: None,
         }
     }

@@ -42,9 +42,8 @@ pub fn faults(spec: &CanaryReleaseSpec, namespace: &str, names_pods: bool) -> Ve
             counter(&field("relative.counter"), &rule.counter, &mut faults);
         }
         if let Some(rule) = &gate.value
-            && let names_pods = names_pods
-            && rule.scope == Scope::Canary
-            && let Err(error) = check_query(&rule.query, namespace, &LabelNames::default(), names_pods)
+            && let Err(error) =
+                check_query(&rule.query, namespace, &LabelNames::default(), names_pods && rule.scope == Scope::Canary)
         {
             faults.push(format!("{}: {error}", field("value.query")));
         }
@@ -148,6 +147,18 @@ mod tests {
             assert_eq!(said.len(), usize::from(word.is_some()), "{gate} {said:?}");
             assert!(said.iter().all(|said| said.contains(word.unwrap_or_default())), "{gate} {said:?}");
         }
+    }
+
+    #[test]
+    fn a_query_of_the_whole_namespace_asks_for_no_other() {
+        let total =
+            |query: &str| serde_json::json!({"name": "g", "value": {"query": query, "scope": "Total", "max": 1.0}});
+        assert_eq!(faults_of(total("sum(x)"), "Pod"), Vec::<String>::new());
+        let said = faults_of(total("sum(x{namespace=\"theirs\"})"), "Pod").join("; ");
+        assert!(
+            said.starts_with("spec.gates[g].value.query: ") && said.contains("its own namespace \"shop\""),
+            "{said}"
+        );
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod commands;
 mod crashes;
 #[path = "scenarios/good.rs"]
 mod good;
+#[path = "scenarios/jobs.rs"]
+mod jobs;
 #[path = "scenarios/pods.rs"]
 mod pods;
 #[path = "scenarios/records.rs"]

@@ -62,6 +62,8 @@ pub struct HistogramReading {
     /// The gate names failed requests, and the buckets' labels can't tell them: [`latency`] needs
     /// the reading of their own counter.
     pub needs_failed: bool,
+    /// Of a native histogram: there are no other boundaries than those next to the limit.
+    pub native: bool,
 }
 
 /// A latency gate's figures, for the two questions that are asked of it.
@@ -136,6 +138,7 @@ impl Meter {
             total,
             boundaries,
             needs_failed: failed.is_some() && !tells_failed && !series.is_empty(),
+            native: false,
         })
     }
 }

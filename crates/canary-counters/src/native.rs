@@ -185,6 +185,7 @@ impl Meter {
             total,
             boundaries,
             needs_failed: failed.is_some() && !tells_failed && !series.is_empty(),
+            native: true,
         })
     }
 

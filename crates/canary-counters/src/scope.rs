@@ -37,6 +37,18 @@ impl Default for LabelNames {
 }
 
 impl LabelNames {
+    /// The labels that a question about pods sets.
+    #[must_use]
+    pub fn set_for_pods(&self) -> [&str; 3] {
+        [&self.namespace, &self.pod, &self.pod]
+    }
+
+    /// The labels that a question about a Service sets.
+    #[must_use]
+    pub fn set_for_services(&self) -> [&str; 3] {
+        [self.of_services(), &self.pod, &self.service]
+    }
+
     /// The label that confines a question about a Service to its namespace.
     #[must_use]
     pub fn of_services(&self) -> &str {

@@ -230,23 +230,27 @@ impl Selector {
         Self { metric: format!("{base}{suffix}"), ..self.clone() }
     }
 
+    /// Whether a user's matcher is on one of these labels, which a scope sets.
+    ///
+    /// # Errors
+    /// [`SelectorError::Reserved`] where one is.
+    pub fn leaves(&self, labels: &[&str]) -> Result<(), SelectorError> {
+        match self.matchers.iter().find(|matcher| labels.contains(&matcher.label.as_str())) {
+            Some(matcher) => Err(SelectorError::Reserved { selector: self.to_string(), label: matcher.label.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// The selector confined to a scope, as PromQL.
     ///
     /// # Errors
     /// [`SelectorError::Reserved`] where the user has a matcher on a label that the scope sets.
     pub fn scoped(&self, scope: &Scope) -> Result<Scoped, SelectorError> {
         let labels = scope.labels();
-        let own = match scope.subject() {
-            Subject::Service(_) => [labels.of_services(), &labels.pod, &labels.service],
-            Subject::Pods(_) | Subject::PodsOf(_) | Subject::Total => {
-                [labels.namespace.as_str(), &labels.pod, &labels.pod]
-            }
-        };
-        for matcher in &self.matchers {
-            if own.contains(&matcher.label.as_str()) {
-                return Err(SelectorError::Reserved { selector: self.to_string(), label: matcher.label.clone() });
-            }
-        }
+        self.leaves(&match scope.subject() {
+            Subject::Service(_) => labels.set_for_services(),
+            Subject::Pods(_) | Subject::PodsOf(_) | Subject::Total => labels.set_for_pods(),
+        })?;
         let mut parts = scope.matchers();
         parts.extend(self.matchers.iter().map(ToString::to_string));
         Ok(Scoped::new(format!("{}{{{}}}", self.metric, parts.join(","))))

@@ -89,6 +89,7 @@ impl WarmUp {
             total: self.judged(&reading.total, &reading.total),
             boundaries,
             needs_failed: reading.needs_failed,
+            native: reading.native,
         }
     }
 }

@@ -3,12 +3,15 @@
 
 use std::fmt::Write as _;
 
-use canary_api::{GateRecord, ReleaseRecord, ReleaseRecordStatus, Restored, RollbackRecord, StageRecord};
+use canary_api::{
+    GateRecord, GateSeries, Point, ReleaseRecord, ReleaseRecordStatus, Restored, RollbackRecord, StageRecord,
+};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use crate::facts::{FileFacts, clock, facts, known, span, version};
 use crate::harmless::{line, lines};
+use crate::over_time;
 
 /// The list of the folder's files, and of what is not there.
 pub const MANIFEST: &str = "MANIFEST.txt";
@@ -56,16 +59,22 @@ pub fn rollback_names(rollback: &RollbackRecord) -> Option<RollbackNames> {
     })
 }
 
-fn stamp(at: Timestamp) -> String {
+pub(crate) fn stamp(at: Timestamp) -> String {
     at.strftime("%Y%m%dT%H%M%SZ").to_string()
 }
 
 /// A text as part of a file's name.
-fn part(text: &str) -> String {
+pub(crate) fn part(text: &str) -> String {
     let sign = |sign: char| if sign.is_ascii_alphanumeric() || "._-".contains(sign) { sign } else { '-' };
     let shown: String = line(text).chars().map(sign).take(60).collect();
     let shown = shown.trim_matches(['-', '.']).to_owned();
     if shown.is_empty() { "unknown".to_owned() } else { shown }
+}
+
+/// Whether it can be the name of a file of the folder, and of nothing outside of it.
+fn is_name(text: &str) -> bool {
+    let sound = |sign: char| sign.is_ascii_alphanumeric() || "._-".contains(sign);
+    !text.is_empty() && text.len() <= 250 && text.chars().all(sound) && text == text.trim_matches(['-', '.'])
 }
 
 /// `v2.1.0`, also of `2.1.0`.
@@ -117,6 +126,7 @@ fn listed(record: &ReleaseRecord) -> Vec<File> {
             files.push(file);
         }
     }
+    crate::jobs::add_to(&mut files, record, status);
     files
 }
 
@@ -156,7 +166,7 @@ fn of_deployment(record: &ReleaseRecord, status: &ReleaseRecordStatus, version: 
         file(
             format!("baseline_metrics_{version}.txt"),
             "figures of the stable version before any traffic moved",
-            figures("Stable before the release", &status.baseline).ok_or_else(|| "no baseline was measured".to_owned()),
+            baseline(status).ok_or_else(|| "no baseline was measured".to_owned()),
             false,
         ),
         file(
@@ -171,7 +181,7 @@ fn of_deployment(record: &ReleaseRecord, status: &ReleaseRecordStatus, version: 
         files.push(file(
             format!("rollout_stage_{weight}.txt"),
             &format!("stage {} at {}", stage.number, line(&stage.weight)),
-            stage_text(stage),
+            stage_text(status, stage),
             false,
         ));
     }
@@ -188,12 +198,19 @@ fn of_deployment(record: &ReleaseRecord, status: &ReleaseRecordStatus, version: 
 
 fn of_rollback(record: &ReleaseRecord, status: &ReleaseRecordStatus, rollback: &RollbackRecord) -> Vec<File> {
     let Some(names) = rollback_names(rollback) else { return Vec::new() };
-    let figures = |title: &str, gates: &[GateRecord]| {
-        figures(title, gates).ok_or_else(|| "the record holds no figures of that moment".to_owned())
+    // Only of its own rollback does a record hold what came around it.
+    let own = rollback.id == status.id;
+    let trigger = rollback.at.as_ref().map(|time| time.0);
+    let later = |point: &Point| over_time::moment(status, point.at) > trigger;
+    let around = |after: bool| moments(status, |series| series.around.read(), |point| own && later(point) == after);
+    let figures = |title: &str, gates: &[GateRecord], over_time: String| match figures(title, gates) {
+        Some(text) => Ok(format!("{text}{over_time}")),
+        None if !over_time.is_empty() => Ok(format!("{title}\n{over_time}")),
+        None => Err("the record holds no figures of that moment".to_owned()),
     };
     let (before, after) = (
-        figures("Canary before the rollback", &rollback.before),
-        figures("Stable after the rollback", &rollback.after),
+        figures("Canary before the rollback", &rollback.before, around(false)),
+        figures("Stable after the rollback", &rollback.after, around(true)),
     );
     let mut files = vec![
         file(names.decision, "the decision to roll back, and what followed", Ok(decision(status, rollback)), true),
@@ -299,7 +316,7 @@ fn plan(status: &ReleaseRecordStatus) -> String {
     sheet.0
 }
 
-fn stage_text(stage: &StageRecord) -> Result<String, String> {
+fn stage_text(status: &ReleaseRecordStatus, stage: &StageRecord) -> Result<String, String> {
     if stage.started.is_none() {
         return Err("the release did not come to it".to_owned());
     }
@@ -317,11 +334,64 @@ fn stage_text(stage: &StageRecord) -> Result<String, String> {
     sheet.row("Gates passed", known(&stage.passed));
     sheet.0.push('\n');
     sheet.0.push_str(&gates_text(&stage.gates));
+    let own = |point: &Point| i32::try_from(point.stage) == Ok(stage.number) && point.verdict != Some('s');
+    sheet.0.push_str(&moments(status, |series| series.whole.read(), own));
+    for run in &stage.earlier {
+        let (from, to) = (run.started.as_ref().map(|time| clock(time.0)), run.ended.as_ref().map(|time| clock(time.0)));
+        sheet.0.push_str("\nAn earlier run\n");
+        sheet.row("Result", known(&run.result));
+        sheet.row("Started", from);
+        sheet.row("Ended", to);
+        sheet.row("Gates passed", known(&run.passed));
+        sheet.row("Figures", known(&run.figures));
+    }
+    let unkept = usize::try_from(stage.earlier_runs).unwrap_or(0).saturating_sub(stage.earlier.len());
+    if unkept > 0 {
+        let _ = writeln!(sheet.0, "\nThere were {unkept} runs before, of which nothing is kept.");
+    }
     Ok(sheet.0)
+}
+
+/// Each gate over time, at the moments that are wanted.
+fn moments(
+    status: &ReleaseRecordStatus,
+    points: impl Fn(&GateSeries) -> Vec<Point>,
+    wanted: impl Fn(&Point) -> bool,
+) -> String {
+    let mut text = String::new();
+    for series in &status.series {
+        let mut points = points(series);
+        points.retain(|point| wanted(point));
+        if let Some(table) = over_time::table(&over_time::rows(status, series, &points)) {
+            let _ = write!(text, "\n{} over time, counted since the stage began\n\n{table}", line(&series.gate));
+        }
+    }
+    text
 }
 
 fn figures(title: &str, gates: &[GateRecord]) -> Option<String> {
     (!gates.is_empty()).then(|| format!("{title}\n\n{}", gates_text(gates)))
+}
+
+/// What was measured before any traffic moved.
+fn baseline(status: &ReleaseRecordStatus) -> Option<String> {
+    let title = "Stable before the release";
+    let mut text = figures(title, &status.baseline);
+    for figure in &status.baseline_figures {
+        let text = text.get_or_insert_with(|| format!("{title}\n\n"));
+        let unit = line(&figure.unit);
+        let value = match (figure.value, figure.low) {
+            (Some(value), _) => format!("{value}{unit}"),
+            (None, Some(low)) => format!("> {low}{unit}"),
+            (None, None) => "unknown".to_owned(),
+        };
+        let _ = writeln!(text, "{}: {value}", line(&figure.metric));
+        if let (Some(low), Some(high)) = (figure.low, figure.high) {
+            let _ = writeln!(text, "    95% interval: {low}{unit} to {high}{unit}");
+        }
+        let _ = writeln!(text, "    rests on: {}", line(&figure.rests_on));
+    }
+    text
 }
 
 fn gates_text(gates: &[GateRecord]) -> String {
@@ -426,7 +496,7 @@ pub fn differences<'a>(
         let (digest, name) =
             row.split_once("  ").ok_or_else(|| format!("{SUMS} line {number} is no digest and name"))?;
         let hex = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !hex || part(name) != name || listed.insert(name, digest).is_some() {
+        if !hex || !is_name(name) || listed.insert(name, digest).is_some() {
             return Err(format!("{SUMS} line {number} is no digest and name of a file of its own"));
         }
     }

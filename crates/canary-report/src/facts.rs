@@ -13,6 +13,7 @@ use crate::changes::together;
 use crate::evidence;
 use crate::figure::said;
 use crate::harmless::{address, line};
+use crate::jobs::{self, JobFacts};
 
 /// The context of a template. docs/notes.md describes it.
 #[derive(Debug, Clone, Serialize)]
@@ -70,7 +71,9 @@ pub struct Facts {
     pub baseline: Vec<GateFacts>,
     /// Rollbacks, earlier attempts first.
     pub rollbacks: Vec<RollbackFacts>,
-    /// What people say of them.
+    /// The jobs that it ran, each run by itself.
+    pub jobs: Vec<JobFacts>,
+    /// What people say of rollbacks.
     pub rollback: RollbackTextFacts,
     /// What changed.
     pub changes: ChangesFacts,
@@ -232,7 +235,7 @@ pub struct RollbackTextFacts {
     pub both: bool,
     /// Neither.
     pub neither: bool,
-    /// Position in the database's log before.
+    /// Position in the database's log before: as people gave it, else as a job printed it.
     pub lsn_before: Option<String>,
     /// The same after.
     pub lsn_after: Option<String>,
@@ -409,9 +412,9 @@ pub struct FileFacts {
     pub of_rollback: bool,
 }
 
-const GOOD: &str = "✅";
-const DOUBT: &str = "⚠️";
-const BAD: &str = "❌";
+pub(crate) const GOOD: &str = "✅";
+pub(crate) const DOUBT: &str = "⚠️";
+pub(crate) const BAD: &str = "❌";
 
 /// Reads a record, and changes from elsewhere that its own list lacks.
 #[must_use]
@@ -457,7 +460,8 @@ pub fn facts(record: &ReleaseRecord, changes: &Changes) -> Facts {
             .collect(),
         baseline: status.baseline.iter().map(gate).collect(),
         rollbacks: rollbacks(&status.rollbacks, &status.id),
-        rollback: rollback_text(&spec.rollback),
+        jobs: jobs::facts(record, status),
+        rollback: rollback_text(&spec.rollback, status),
         changes: changes_facts(&together(&spec.changes, changes)),
         risks: risks(&spec.risks),
         go_no_go: spec.go_no_go.as_ref().map(|said| GoNoGoFacts {
@@ -622,7 +626,7 @@ fn rollbacks(all: &[RollbackRecord], own: &str) -> Vec<RollbackFacts> {
     (1..).zip(all).map(one).collect()
 }
 
-fn rollback_text(text: &canary_api::RollbackText) -> RollbackTextFacts {
+fn rollback_text(text: &canary_api::RollbackText, status: &canary_api::ReleaseRecordStatus) -> RollbackTextFacts {
     RollbackTextFacts {
         root_cause: known(&text.root_cause),
         fix: known(&text.fix),
@@ -631,8 +635,8 @@ fn rollback_text(text: &canary_api::RollbackText) -> RollbackTextFacts {
         database: text.restored == Some(Restored::Database),
         both: text.restored == Some(Restored::Both),
         neither: text.restored == Some(Restored::Neither),
-        lsn_before: known(&text.lsn_before),
-        lsn_after: known(&text.lsn_after),
+        lsn_before: known(&text.lsn_before).or_else(|| jobs::position(status, "LsnBefore")),
+        lsn_after: known(&text.lsn_after).or_else(|| jobs::position(status, "LsnAfter")),
     }
 }
 

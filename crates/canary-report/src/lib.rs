@@ -10,11 +10,13 @@ pub mod evidence;
 pub mod facts;
 pub mod figure;
 pub mod harmless;
+pub mod jobs;
 pub mod notes;
+pub mod over_time;
 pub mod report;
 
-pub use notes::{Style, notes};
-pub use report::report;
+pub use notes::{Style, notes, notes_of};
+pub use report::{report, report_of};
 
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]

@@ -45,11 +45,18 @@ pub enum Style {
 /// # Errors
 /// Where a template of your own can't be read, names what there is not, or takes too long. The house's never do.
 pub fn notes(record: &ReleaseRecord, changes: &Changes, style: &Style) -> Result<String, Error> {
-    let facts = facts(record, changes);
+    notes_of(&facts(record, changes), style)
+}
+
+/// The notes of facts that someone has added to.
+///
+/// # Errors
+/// As [`notes`].
+pub fn notes_of(facts: &Facts, style: &Style) -> Result<String, Error> {
     match style {
-        Style::Canary => rendered("canary", CANARY, &facts),
-        Style::Guide => rendered("guide", GUIDE, &facts),
-        Style::Own { name, text } => rendered(name, text, &facts),
+        Style::Canary => rendered("canary", CANARY, facts),
+        Style::Guide => rendered("guide", GUIDE, facts),
+        Style::Own { name, text } => rendered(name, text, facts),
     }
 }
 

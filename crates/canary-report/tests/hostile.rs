@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use canary_api::{Changes, ReleaseRecord};
-use canary_report::harmless::harmful;
+use canary_report::harmless::{harmful, line};
 use canary_report::{Style, evidence, notes, report};
 use pulldown_cmark::{CowStr, Event, Options, Parser};
 use serde_json::Value;
@@ -64,6 +64,7 @@ fn both() -> Vec<Value> {
     promoted["spec"]["changes"]["breaking"] = serde_json::json!(["f"]);
     promoted["spec"]["changes"]["improvements"] = serde_json::json!(["g"]);
     promoted["spec"]["version"] = "h".into();
+    promoted["status"]["jobs"] = rolled_back["status"]["jobs"].clone();
     promoted["status"]["rollbacks"] = rolled_back["status"]["rollbacks"].clone();
     vec![promoted, rolled_back]
 }
@@ -83,11 +84,21 @@ fn fill(value: &mut Value, key: &str, text: &str) {
     }
 }
 
-fn filled(record: &Value, text: &str) -> ReleaseRecord {
-    let mut record = record.clone();
+fn filled(plain: &Value, text: &str) -> ReleaseRecord {
+    let mut record = plain.clone();
     fill(&mut record["spec"], "", text);
     fill(&mut record["status"], "", text);
     fill(&mut record["metadata"], "labels", text);
+    // What is written of moments are numbers; which gate they are of, and in which unit, are words.
+    let moments = |series: &mut Value, from: &Value| {
+        for part in ["whole", "around"] {
+            if let Some(points) = from.get(part) {
+                series[part] = points.clone();
+            }
+        }
+    };
+    let (filled, kept) = (record["status"]["series"].as_array_mut(), plain["status"]["series"].as_array());
+    filled.into_iter().flatten().zip(kept.into_iter().flatten()).for_each(|(series, from)| moments(series, from));
     // Two rollbacks of one id are both this release's own.
     record["status"]["id"] = text.into();
     serde_json::from_value(record).unwrap()
@@ -202,7 +213,11 @@ fn odd_strings_add_no_line_and_no_path_to_the_evidence() {
     for record in both() {
         let plain = evidence::files(&filled(&record, "word"));
         for text in HOSTILE {
-            let record = filled(&record, text);
+            let mut record = filled(&record, text);
+            // A log has lines of its own; see below.
+            for job in record.status.iter_mut().flat_map(|status| &mut status.jobs) {
+                job.log = line(&job.log);
+            }
             let odd = evidence::files(&record);
             assert_eq!(odd.len(), plain.len(), "{text:?}");
             for (odd, plain) in odd.iter().zip(&plain) {
@@ -221,6 +236,24 @@ fn odd_strings_add_no_line_and_no_path_to_the_evidence() {
             }
             let manifest = evidence::manifest(&record, &odd);
             assert!(!manifest.chars().any(|sign| harmful(sign) && sign != '\n'));
+        }
+    }
+}
+
+#[test]
+fn whatever_a_job_prints_is_set_off_in_its_file_and_in_the_incident() {
+    for record in both() {
+        for text in HOSTILE {
+            let forged = format!("Job x, before the start\n\nResult           succeeded\n{text}");
+            let record = filled(&record, &forged);
+            let files = evidence::files(&record);
+            for file in files.iter().filter(|file| file.name.starts_with("job_")) {
+                let told = file.text.as_ref().unwrap();
+                assert!(!told.chars().any(|sign| harmful(sign) && sign != '\n'), "{text:?}: {told}");
+                assert!(!told.lines().any(|line| line.starts_with("Result           succeeded")), "{text:?}: {told}");
+            }
+            let incident = files.iter().find(|file| file.name.starts_with("incident_")).unwrap();
+            structure(incident.text.as_ref().unwrap());
         }
     }
 }

@@ -38,8 +38,10 @@ fn it_needs_nothing_else_and_runs_nothing() {
 #[test]
 fn each_picture_has_a_title_a_description_and_a_table() {
     let page = page(&record("rolled-back"));
-    assert_eq!(page.matches("<svg").count(), 4);
-    assert_eq!(page.matches("<desc").count(), 4);
+    // The weight, three gates, one of these over time, and the bad answers among all.
+    assert_eq!(page.matches("<svg").count(), 6);
+    assert_eq!(page.matches("<desc").count(), 6);
+    assert_eq!(page.matches(" over time</caption>").count(), 1);
     assert_eq!(page.matches(" through the release</caption>").count(), 3);
     assert!(page.contains("<caption id=\"steps-caption\">"));
     assert_eq!(page.matches("<table>").count(), page.matches("<caption").count());

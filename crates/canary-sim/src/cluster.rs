@@ -8,7 +8,7 @@ use canary_api::{
 };
 use canary_core::{
     Effect, Fetched, Kind, Observed, decide, object,
-    observed::{BaselineSide, Hold, Measured},
+    observed::{BaselineSide, Hold, JobsSeen, Measured},
     route::{self, Pair, Split},
     template,
 };
@@ -65,6 +65,8 @@ impl Cluster {
         spec.canary = canary_api::spec::Canary::default();
         // Traffic goes to two sides here: a comparison is with all stable pods.
         spec.baseline.pods = false;
+        // No program is run here: every job is taken to succeed at once.
+        spec.jobs.clear();
         let mut release = CanaryRelease::new("sim", spec);
         release.metadata.namespace = Some(NAMESPACE.to_owned());
         release.metadata.uid = Some("uid-0".to_owned());
@@ -112,6 +114,7 @@ impl Cluster {
             budgets: Fetched::Known(Vec::new()),
             network_policies: Fetched::Known(Vec::new()),
             serving_records: Fetched::Known(Vec::new()),
+            jobs: JobsSeen::default(),
             hold: Hold::Works(POLICIES.to_owned()),
             policies: POLICIES.to_owned(),
             provider_problem: None,
@@ -204,7 +207,7 @@ impl Cluster {
             }
             Kind::PodDisruptionBudget => &mut seen.budgets,
             Kind::ControllerRevision => &mut seen.serving_records,
-            Kind::CanaryRelease | Kind::ReplicaSet | Kind::HttpRoute | Kind::HorizontalPodAutoscaler => {
+            Kind::CanaryRelease | Kind::ReplicaSet | Kind::HttpRoute | Kind::HorizontalPodAutoscaler | Kind::Job => {
                 return Err("nothing of this kind is ever created".to_owned());
             }
         };
@@ -221,7 +224,9 @@ impl Cluster {
             Kind::Service => return seen.canary_service = Fetched::Missing,
             Kind::PodDisruptionBudget => &mut seen.budgets,
             Kind::ControllerRevision => &mut seen.serving_records,
-            Kind::CanaryRelease | Kind::ReplicaSet | Kind::HttpRoute | Kind::HorizontalPodAutoscaler => return,
+            Kind::CanaryRelease | Kind::ReplicaSet | Kind::HttpRoute | Kind::HorizontalPodAutoscaler | Kind::Job => {
+                return;
+            }
         };
         if let Fetched::Known(list) = list {
             list.retain(|object| object::name(object) != name);
@@ -241,7 +246,7 @@ impl Cluster {
             Kind::PodDisruptionBudget => &mut seen.budgets,
             Kind::ControllerRevision => &mut seen.serving_records,
             Kind::HorizontalPodAutoscaler => &mut seen.autoscalers,
-            Kind::CanaryRelease => return None,
+            Kind::CanaryRelease | Kind::Job => return None,
         };
         known_mut(list)?.iter_mut().find(|object| object::name(object) == name)
     }

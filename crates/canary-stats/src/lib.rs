@@ -10,6 +10,7 @@
 //! - [`Alpha`], [`Dispersion`], [`MeasuredDispersion`], [`Evidence`], [`Verdict`]: budget, bursts, and the verdict
 //! - [`ChangeDetector`]: the watch after a promotion
 //! - [`know`]: what a stage can know at all
+//! - [`Buckets`], [`Batches`]: figures to be read, with intervals; they decide nothing
 //!
 //! ```
 //! use canary_stats::{AboveLimit, Alpha, ShareCounts, Starts};
@@ -38,6 +39,7 @@ mod budget;
 mod counts;
 mod dispersion;
 mod error;
+mod estimate;
 pub mod interval;
 pub mod know;
 mod mixture;
@@ -54,6 +56,7 @@ pub use budget::Alpha;
 pub use counts::{EventCounts, ShareCounts, Tally};
 pub use dispersion::MeasuredDispersion;
 pub use error::StatsError;
+pub use estimate::{Batches, Buckets, Estimate};
 pub use mixture::Starts;
 pub use poisson::{EventRate, Historical, upper_mean};
 pub use process::{Dispersion, Process};

@@ -86,6 +86,17 @@ pub struct Planned {
     pub fault: Fault,
 }
 
+/// A fault that came to pass.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Struck {
+    /// What went wrong.
+    pub fault: Fault,
+    /// Whether a read was hit.
+    pub reads: bool,
+    /// The kind that was asked for.
+    pub plural: &'static str,
+}
+
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

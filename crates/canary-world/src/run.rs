@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::api::{Caller, PatchKind};
-use crate::fault::Fault;
+use crate::fault::{Fault, Struck};
 use crate::manifests;
 use crate::process::{Options, Process};
 use crate::resources::{
@@ -26,6 +26,8 @@ use crate::world::{Entry, NAMESPACE, World};
 const SUCCESSION: Duration = Duration::from_secs(5);
 /// How long a moment is waited for.
 const PATIENCE: Duration = Duration::from_secs(12 * 3600);
+/// How the lines begin that tell of another end than the scenario's.
+pub const OTHER_END: &str = "the run";
 /// A developer.
 pub const JANE: &str = "jane";
 
@@ -47,7 +49,7 @@ pub struct Outcome {
     /// Steps and stages that the status went through, by release.
     pub trail: Vec<(String, Step, i32)>,
     /// Faults that came to pass.
-    pub struck: Vec<Fault>,
+    pub struck: Vec<Struck>,
     /// How long it took, in the world's time.
     pub took: Duration,
 }
@@ -159,6 +161,8 @@ impl Run {
             self.until(&line.when).await?;
             self.act(&line.action).await?;
         }
+        // Whoever is to react has heard of it by then.
+        sleep(Duration::from_secs(5)).await;
         self.until(&When { moment: Moment::Over, after: Duration::ZERO }).await
     }
 
@@ -228,7 +232,9 @@ impl Run {
                 let over = place.is_some_and(|(step, _)| step == Step::Done);
                 let idle = |own: &Process| inner.processes[own.number].idle && !inner.processes[own.number].in_tick;
                 let nothing = place.is_none() && !object::text(release, "/status/message").is_empty();
-                (over && !object::text(release, "/status/outcome").is_empty())
+                let paused = release.pointer("/status/current/paused").is_some() && !over;
+                paused
+                    || (over && !object::text(release, "/status/outcome").is_empty())
                     || (nothing && self.processes.iter().all(idle))
             }
         }
@@ -344,23 +350,30 @@ impl Run {
         const LONG: Duration = Duration::from_secs(900);
         let patience = Instant::now() + PATIENCE;
         let (mut writes, mut since) = (0, Instant::now());
+        let (mut done, mut acted) = (0, Instant::now());
         loop {
-            let (now, idle, frozen) = {
+            let (now, acts, idle, frozen) = {
                 let inner = self.world.lock();
                 let idle = |own: &Process| inner.processes[own.number].idle && !inner.processes[own.number].in_tick;
                 let still =
                     |own: &Process| inner.processes[own.number].frozen.is_some_and(|until| until > Instant::now());
                 let down = inner.server_down.is_some_and(|until| until > Instant::now());
                 let rests = self.processes.iter().all(idle) && !self.processes.is_empty();
-                (inner.writes, rests, down || self.processes.iter().any(still))
+                (inner.writes, inner.acts, rests, down || self.processes.iter().any(still))
             };
             // Whoever stands still has yet to go on, and rest is counted from then.
             if now != writes || frozen {
                 (writes, since) = (now, Instant::now());
             }
-            let quiet = since.elapsed();
-            if (idle && quiet >= QUIET) || quiet >= LONG {
+            if acts != done || frozen {
+                (done, acted) = (acts, Instant::now());
+            }
+            if idle && since.elapsed() >= QUIET {
                 break;
+            }
+            // A release that is paused goes on measuring and says so; that is its end, unless somebody commands.
+            if acted.elapsed() >= LONG {
+                return Ok(());
             }
             if Instant::now() > patience {
                 return Err("it does not come to rest".to_owned());
@@ -388,7 +401,14 @@ impl Run {
         let mut inner = self.world.lock();
         inner.cluster.traffic.account(now);
         let release = inner.get(CANARY_RELEASES, "web");
-        let end = release.map_or("gone", |release| object::text(release, "/status/outcome")).to_owned();
+        let paused =
+            inner.status().current.is_some_and(|current| current.paused.is_some() && current.step != Step::Done);
+        let end = match release {
+            None => "gone",
+            Some(_) if paused => "Paused",
+            Some(release) => object::text(release, "/status/outcome"),
+        };
+        let end = end.to_owned();
         let stable = inner.get(SERVICES, "web").map(|service| object::strings(service, "/spec/selector"));
         let pods = crate::cluster::selected(&inner.api, NAMESPACE, &stable.unwrap_or_default());
         let mut serves: Vec<String> = pods
@@ -405,10 +425,10 @@ impl Run {
         }
         let served = serves.join("+");
         if !scenario.ends.is_empty() && !scenario.ends.contains(&end) {
-            wrong.push(format!("it ends {end:?}, not {}", scenario.ends.join(" or ")));
+            wrong.push(format!("{OTHER_END} ends {end:?}, not {}", scenario.ends.join(" or ")));
         }
         if !scenario.serves.is_empty() && !scenario.serves.contains(&served) {
-            wrong.push(format!("{served:?} serves, not {}", scenario.serves.join(" or ")));
+            wrong.push(format!("{OTHER_END} leaves {served:?} serving, not {}", scenario.serves.join(" or ")));
         }
         let mut writes: BTreeMap<String, usize> = BTreeMap::new();
         for entry in inner.journal.iter().filter(|entry| entry.write > 0 && (200..300).contains(&entry.code)) {

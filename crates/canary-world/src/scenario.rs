@@ -21,7 +21,8 @@ use canary_api::Step;
 use serde_json::{Map, Value, json};
 
 use crate::cluster::Fate;
-use crate::fault::Planned;
+use crate::fault::{Answer, Fault, Planned, Struck};
+use crate::run::Outcome;
 use crate::text;
 
 /// A scenario.
@@ -41,8 +42,53 @@ pub struct Scenario {
     pub outage: bool,
     /// Objects, as `plural name` or the beginning of it, that may end otherwise under a fault, or be written more often.
     pub differs: Vec<String>,
+    /// Ends that a fault of a kind may bring instead, with the reason in the file.
+    pub allowed: Vec<Allowed>,
     /// What goes wrong.
     pub faults: Vec<Planned>,
+}
+
+/// Another end than the usual one. Every promise holds on the way to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Allowed {
+    /// Of which faults.
+    pub of: Kin,
+    /// How it may end.
+    pub ends: Vec<String>,
+    /// The versions that may serve then.
+    pub serves: Vec<String>,
+}
+
+/// Faults after which the operator can't but believe what it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kin {
+    /// A read of another object than the CanaryRelease is answered 404: the object is gone for all that one can know.
+    Absent,
+    /// A read of another object than the CanaryRelease is answered from the past, which an API server does not do for
+    /// reads like the operator's.
+    Stale,
+    /// The metrics can't be asked for ten minutes or more: no stage passes.
+    Metrics,
+}
+
+impl Kin {
+    const ALL: [(&'static str, Self); 3] =
+        [("absent", Self::Absent), ("stale", Self::Stale), ("metrics", Self::Metrics)];
+
+    fn word(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, kin)| *kin == self).map_or("", |(word, _)| word)
+    }
+
+    /// Whether a fault that came to pass is of this kind.
+    #[must_use]
+    pub fn has(self, struck: &Struck) -> bool {
+        let other = struck.reads && struck.plural != "canaryreleases";
+        match (self, struck.fault) {
+            (Self::Absent, Fault::Answer(Answer::NotFound)) | (Self::Stale, Fault::Stale(_)) => other,
+            (Self::Metrics, Fault::MetricsDown(time)) => time >= Duration::from_secs(600),
+            _ => false,
+        }
+    }
 }
 
 /// A line of the script.
@@ -131,6 +177,20 @@ const FATES: [(&str, Fate); 6] = [
     ("quota", Fate::Quota),
 ];
 
+impl Scenario {
+    /// Whether a run ended otherwise than usual in a way that is declared for what went wrong in it.
+    #[must_use]
+    pub fn allows(&self, outcome: &Outcome) -> bool {
+        let served = outcome.serves.join("+");
+        let fits = |allowed: &Allowed| {
+            outcome.struck.iter().any(|struck| allowed.of.has(struck))
+                && allowed.ends.contains(&outcome.end)
+                && allowed.serves.contains(&served)
+        };
+        self.allowed.iter().any(fits)
+    }
+}
+
 impl FromStr for Scenario {
     type Err = String;
 
@@ -164,6 +224,13 @@ impl Scenario {
             "end" => self.ends = words(rest),
             "serves" => self.serves = words(rest),
             "differs" => self.differs = words(rest),
+            _ if head.starts_with("allow ") => {
+                let kin = head.trim_start_matches("allow ").trim();
+                let of = Kin::ALL.into_iter().find(|(word, _)| *word == kin).map(|(_, kin)| kin);
+                let of = of.ok_or_else(|| format!("unknown kind of fault {kin:?}"))?;
+                let (ends, serves) = rest.split_once(';').ok_or_else(|| format!("no semicolon in {rest:?}"))?;
+                self.allowed.push(Allowed { of, ends: words(ends), serves: words(serves) });
+            }
             "unanswered" => self.outage = rest == "some",
             "spec" => {
                 let over: Map<String, Value> = serde_json::from_str(rest).map_err(|error| format!("spec: {error}"))?;
@@ -193,6 +260,9 @@ impl fmt::Display for Scenario {
         writeln!(f, "serves: {}", self.serves.join(" or "))?;
         if !self.differs.is_empty() {
             writeln!(f, "differs: {}", self.differs.join(" or "))?;
+        }
+        for Allowed { of, ends, serves } in &self.allowed {
+            writeln!(f, "allow {}: {}; {}", of.word(), ends.join(" or "), serves.join(" or "))?;
         }
         if self.outage {
             writeln!(f, "unanswered: some")?;

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tower::BoxError;
 
 use crate::api::{Caller, Deleted, PatchKind};
-use crate::fault::{Answer, Fault, Point};
+use crate::fault::{Answer, Fault, Point, Struck};
 use crate::promises::Write;
 use crate::refusal::Refusal;
 use crate::request::{Call, Verb};
@@ -198,12 +198,14 @@ impl Inner {
             self.writes += 1;
             numbers.1 = self.writes;
             points.push(Point::Write(self.writes));
+            let words = call.status || matches!(call.resource.plural, "events" | "releaserecords");
+            self.acts += usize::from(!words);
         }
         let mut arrival = Arrival::Course(Course::Goes);
         let struck: Vec<Fault> =
             self.plan.iter().filter(|planned| points.contains(&planned.at)).map(|planned| planned.fault).collect();
         for fault in struck {
-            self.struck.push(fault);
+            self.struck.push(Struck { fault, reads: call.verb.reads(), plural: call.resource.plural });
             match fault {
                 Fault::CrashBefore => {
                     self.processes[process].dead = true;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::api::Api;
 use crate::cluster::Cluster;
-use crate::fault::{Fault, Planned};
+use crate::fault::{Planned, Struck};
 use crate::promises::Promises;
 use crate::resources::{CANARY_RELEASES, Resource};
 use crate::store::Key;
@@ -62,10 +62,12 @@ pub struct Inner {
     pub requests: usize,
     /// Writes of the operator so far.
     pub writes: usize,
+    /// Those of them that are more than words: no status, record or Event.
+    pub acts: usize,
     /// What is checked at every write.
     pub promises: Promises,
     /// Faults that came to pass.
-    pub struck: Vec<Fault>,
+    pub struck: Vec<Struck>,
     /// Something was changed that is no object.
     pub dirty: bool,
 }
@@ -178,6 +180,7 @@ impl World {
                 journal: Vec::new(),
                 requests: 0,
                 writes: 0,
+                acts: 0,
                 promises: Promises::default(),
                 struck: Vec::new(),
                 dirty: false,

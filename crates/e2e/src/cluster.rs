@@ -264,6 +264,10 @@ pub enum Kind {
     Lease,
     /// core Event
     Event,
+    /// batch Job
+    Job,
+    /// canaryrelease.dev ReleaseRecord
+    Record,
 }
 
 impl Kind {
@@ -278,6 +282,8 @@ impl Kind {
             Self::Autoscaler => ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
             Self::Lease => ("coordination.k8s.io", "v1", "Lease", "leases"),
             Self::Event => ("", "v1", "Event", "events"),
+            Self::Job => ("batch", "v1", "Job", "jobs"),
+            Self::Record => ("canaryrelease.dev", "v1alpha1", "ReleaseRecord", "releaserecords"),
         };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     }

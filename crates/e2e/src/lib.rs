@@ -13,6 +13,7 @@ pub mod demo;
 pub mod history;
 pub mod live;
 pub mod report;
+pub mod rights;
 pub mod run;
 pub mod scenarios;
 pub mod scene;

@@ -12,13 +12,16 @@ use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
 use crate::cluster::{Cluster, Kind, number, text};
+use crate::rights;
 use crate::setup::{Entrance, image};
 
 /// The operator's namespace.
 pub const SYSTEM: &str = "canaryrelease-system";
 /// The operator's Deployment, ServiceAccount, ConfigMap and Lease.
 pub const OPERATOR: &str = "canaryrelease-operator";
-/// The operator's image.
+/// The operator's user.
+pub const OPERATOR_USER: &str = "system:serviceaccount:canaryrelease-system:canaryrelease-operator";
+/// Its image.
 pub const OPERATOR_IMAGE: &str = "docker.io/lab/canary-operator:dev";
 
 /// The image of the load client, for a cluster that is left up.
@@ -142,6 +145,18 @@ impl World {
             }
             Ok(())
         })
+    }
+
+    /// What the operator was granted and did not use since the lab began; nothing where the cluster is none of our labs.
+    ///
+    /// # Errors
+    /// If manifests or the audit log cannot be read.
+    pub fn unused_rights(&self) -> Result<Vec<rights::Right>> {
+        let Some(lab) = &self.lab else { return Ok(Vec::new()) };
+        let file = self.install.root.join("deploy/10-rbac.yaml");
+        let manifests = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let used = rights::used(&lab::audit_entries(&lab.audit_log(), 0)?.0);
+        Ok(rights::granted(&manifests)?.into_iter().filter(|right| !used.contains(right)).collect())
     }
 
     /// Installs definitions, policies and operator, and waits until the operator is ready.

@@ -15,7 +15,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   done; wait: the template is live
   1   wait: rolled back; commands: refused, by a policy, the operator or your answer;
-      verify: not signed, or changed
+      verify: not signed, or changed; evidence --to: a finished folder holds something else
   2   wait: aborted, superseded, or gone past the stages; plan, simulate, backtest: the
       spec is wrong; doctor: something is
   3   not within --timeout
@@ -183,7 +183,7 @@ pub enum Command {
     Notes(Notes),
     /// Write a release as one HTML file, from its record
     Report(Report),
-    /// Write the evidence of a release into a folder, from its record
+    /// Write the evidence of releases into folders, from their records, here or in a bucket
     Evidence(Evidence),
     /// Sign an evidence folder with an SSH key
     Sign(Sign),
@@ -517,22 +517,55 @@ pub struct Report {
 }
 
 /// `evidence`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = "\
 MANIFEST.txt lists what is there, and why something is not. SHA256SUMS holds the digest of each file, as
 sha256sum -c reads them; its own digest is that of the set.
 
+With --to the folder is PLACE/NAMESPACE/RECORD, and the record must be over. A folder with SHA256SUMS is
+finished: it is left as it is, and where the record was edited since, that is said and the exit code is 1.
+One without is done again. What can't be collected is named, the others go on, and the exit code is 4.
+For s3:// the AWS_* variables say who you are: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_REGION.
+
+SBOM and provenance are read from the registries of --registry, by what is attached to the images there,
+with the passwords of docker login. No other registry is asked anything. A registry that is allowed and
+does not answer makes the command fail.
+
 Examples:
   kubectl canary evidence orders -n shop -d evidence
-  kubectl canary evidence --record orders-3 -n shop -d orders-3
-  kubectl canary evidence -f record.yaml -d evidence     # without a cluster")]
+  kubectl canary evidence --record orders-3 -n shop -d orders-3 --registry registry.example.com
+  kubectl canary evidence -f record.yaml -d evidence     # without a cluster
+  kubectl canary evidence --all -n shop --to /mnt/evidence
+  kubectl canary evidence --all -A --to s3://evidence/production --registry registry.example.com
+  kubectl canary evidence --all -A --to s3://evidence --s3-endpoint https://minio.example.com:9000")]
 pub struct Evidence {
     /// The record.
     #[command(flatten)]
     pub of: OfRecord,
     /// The folder; it must be new or empty
-    #[arg(short = 'd', long = "directory", value_name = "FOLDER")]
-    pub folder: String,
+    #[arg(short = 'd', long = "directory", value_name = "FOLDER", required_unless_present = "to")]
+    pub folder: Option<String>,
+    /// A folder or s3://BUCKET/PREFIX that keeps the folders of many releases
+    #[arg(long, value_name = "PLACE", conflicts_with = "folder")]
+    pub to: Option<String>,
+    /// Each record that is over and has no finished folder there yet
+    #[arg(long, requires = "to", conflicts_with_all = ["name", "record", "changes", "git"])]
+    pub all: bool,
+    /// Records of all namespaces
+    #[arg(short = 'A', long, requires = "all", conflicts_with = "file")]
+    pub all_namespaces: bool,
+    /// Of these only the ones whose record is signed off (spec.signOff), so that what people write is in them
+    #[arg(long, requires = "all")]
+    pub signed_off: bool,
+    /// Address of an S3-compatible store; otherwise AWS_ENDPOINT, or that of Amazon
+    #[arg(long, value_name = "URL", requires = "to")]
+    pub s3_endpoint: Option<String>,
+    /// A registry that may be asked for SBOM and provenance, such as ghcr.io or docker.io
+    #[arg(long, value_name = "HOST", help_heading = "Registries")]
+    pub registry: Vec<String>,
+    /// The same, without TLS; a registry on this machine needs it not
+    #[arg(long, value_name = "HOST", help_heading = "Registries")]
+    pub insecure_registry: Vec<String>,
     /// More changes.
     #[command(flatten)]
     pub changes: MoreChanges,

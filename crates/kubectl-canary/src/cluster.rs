@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use canary_api::names::GROUP;
+use canary_api::names::{self, GROUP};
 use canary_api::{CanaryRelease, ReleaseRecord};
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -132,6 +132,45 @@ impl Cluster {
         found.items.into_iter().map(untyped).collect()
     }
 
+    /// The record of a CanaryRelease's release, as the API server has it; none where there is none, or it may not be
+    /// read: what is shown of it is shown beside more.
+    pub async fn record(&self, id: &str, uid: &str) -> Option<Value> {
+        let name = names::record(id, uid);
+        let resource = ApiResource::erase::<ReleaseRecord>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let found = within("read the release's record", api.get_opt(&name)).await.ok().flatten()?;
+        untyped(found).ok()
+    }
+
+    /// Some records of releases of the namespace, or of all, and what to give for the next ones; none after the last.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub async fn records_page(
+        &self,
+        all: bool,
+        most: u32,
+        next: Option<String>,
+    ) -> Result<(Vec<Value>, Option<String>), Error> {
+        let resource = ApiResource::erase::<ReleaseRecord>(&());
+        let api: Api<DynamicObject> = if all {
+            Api::all_with(self.client.clone(), &resource)
+        } else {
+            Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+        };
+        let place = if all { "of all namespaces".to_owned() } else { format!("of namespace {}", self.namespace) };
+        let wanted = ListParams { limit: Some(most), continue_token: next, ..ListParams::default() };
+        let found = within(&format!("list the ReleaseRecords {place}"), api.list(&wanted)).await?;
+        let next = found.metadata.continue_.filter(|token| !token.is_empty());
+        Ok((found.items.into_iter().map(untyped).collect::<Result<_, _>>()?, next))
+    }
+
+    /// The same cluster, with another namespace meant.
+    #[must_use]
+    pub fn of_namespace(&self, namespace: &str) -> Self {
+        Self { client: self.client.clone(), namespace: namespace.to_owned() }
+    }
+
     /// The data of a ConfigMap; none where it is not there.
     ///
     /// # Errors
@@ -232,7 +271,8 @@ impl Cluster {
 }
 
 /// Whether a text from an object may be an object's name. Anything else could lead a request to another path.
-fn is_name(text: &str) -> bool {
+#[must_use]
+pub fn is_name(text: &str) -> bool {
     let sound = |sign: char| sign.is_ascii_lowercase() || sign.is_ascii_digit() || matches!(sign, '-' | '.');
     !text.is_empty() && text.len() <= 253 && text.chars().all(sound) && !text.starts_with('.') && !text.contains("..")
 }

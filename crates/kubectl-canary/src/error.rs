@@ -8,7 +8,7 @@ pub enum Exit {
     /// It is done; `wait`: the template is live.
     Done,
     /// `wait`: rolled back. Commands: refused, by a policy, by the operator or by the answer at the prompt. `verify`: not
-    /// signed, or changed.
+    /// signed, or changed. `evidence --to`: a finished folder holds something else.
     Refused,
     /// `wait`: aborted, superseded, or gone past the stages. `plan`, `simulate`, `backtest`: the spec is
     /// wrong. `doctor`: something is.
@@ -146,6 +146,17 @@ pub enum Error {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// A registry that may be asked and does not answer.
+    #[error("cannot read what is attached to the images: {0}; try again, or leave its --registry out")]
+    Registry(String),
+    /// A place for evidence that cannot be used.
+    #[error("{place}: {why}")]
+    Place {
+        /// The folder or bucket.
+        place: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// A metrics store that does not answer, or not what was asked.
     #[error("cannot read the metrics: {0}")]
     Metrics(String),
@@ -196,6 +207,8 @@ impl Error {
             Self::Git { .. } => "git",
             Self::Rendering(_) => "rendering",
             Self::Key { .. } => "key",
+            Self::Registry(_) => "registry",
+            Self::Place { .. } => "place",
             Self::Metrics(_) => "metrics",
             Self::Simulation(_) => "simulation",
             Self::Picture { .. } => "picture",

@@ -12,11 +12,14 @@ pub mod commands;
 pub mod error;
 pub mod manifest;
 pub mod output;
+pub mod place;
 pub mod records;
 pub mod release;
 pub mod signature;
 pub mod store;
+pub mod supply;
 pub mod table;
+pub mod trend;
 
 pub use args::Cli;
 pub use error::{Error, Exit};

@@ -155,7 +155,10 @@ pub fn choose(mut all: Vec<ReleaseRecord>, which: &OfRecord, place: &str) -> Res
 }
 
 /// The changes of the ConfigMap that a record names.
-async fn elsewhere(record: &ReleaseRecord, cluster: Option<&Cluster>) -> Result<Changes, Error> {
+///
+/// # Errors
+/// Where it is not there or cannot be read.
+pub async fn elsewhere(record: &ReleaseRecord, cluster: Option<&Cluster>) -> Result<Changes, Error> {
     let Some(name) = &record.spec.changes.config_map else { return Ok(Changes::default()) };
     let Some(cluster) = cluster else {
         say(&format!(

@@ -38,7 +38,7 @@ mod supervise;
 mod up;
 
 pub use audit::{AuditEntry, audit_entries};
-pub use build::{Binaries, build};
+pub use build::{Binaries, build, build_servers};
 pub use config::{API_SERVER, GATEWAY, MAIN_GATEWAY, PROMETHEUS};
 pub use control::{ComponentState, ComponentStatus};
 pub use host::{cache_dir, check_host};

@@ -126,10 +126,12 @@ impl World {
         let apps = json!({"apiGroups": ["apps"],
             "resources": ["deployments", "deployments/scale", "deployments/status", "replicasets"], "verbs": all});
         let routes = json!({"apiGroups": ["gateway.networking.k8s.io"], "resources": ["httproutes"], "verbs": all});
+        // For the jobs of a release: one Role may have them all.
+        let jobs = json!({"apiGroups": ["batch", ""], "resources": ["jobs", "cronjobs", "pods/log"], "verbs": all});
         let verbs = json!(["abort", "pause", "resume", "approve", "promote", "retry", "override"]);
         let objects = [
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}),
-            self.role("developer", &json!([apps, routes, ours(all.clone())])),
+            self.role("developer", &json!([apps, routes, jobs, ours(all.clone())])),
             self.role("releaser", &json!([ours(verbs)])),
             self.role("aborter", &json!([ours(json!(["abort"]))])),
             self.role("writer", &json!([ours(all.clone())])),

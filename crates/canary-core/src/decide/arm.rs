@@ -1,7 +1,7 @@
 //! Between releases: whether the target can be held, whether the hold works, which version serves,
 //! and whether the target asks for another one. It starts a release; it never moves traffic.
 
-use canary_api::{Counted, Gate, HoldStatus, Percent, ReleaseStatus, Step, Version, names};
+use canary_api::{Counted, Gate, HoldStatus, JobAt, Percent, ReleaseStatus, Step, Version, names};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::time::Duration;
@@ -573,7 +573,9 @@ pub(super) fn start(tick: &mut Tick<'_>, target: &Value, wanted: &Value) {
     let by = if changed_by.is_empty() { "someone unknown" } else { changed_by };
     let (from, to) = (stable.images.join(", "), candidate.images.join(", "));
     tick.note("ReleaseStarted", format!("{id}: {to} after {from}, changed by {by}"));
-    let step = if tick.spec.baseline.duration.millis() == 0 { Step::Scale } else { Step::Baseline };
+    let first = tick.spec.jobs.iter().any(|job| job.at == JobAt::BeforeStart);
+    let measures = tick.spec.baseline.duration.millis() > 0;
+    let step = if measures || first { Step::Baseline } else { Step::Scale };
     tick.status.observed_template.clone_from(&candidate.digest);
     tick.status.outcome = String::new();
     tick.status.gates.clear();

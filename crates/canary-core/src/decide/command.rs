@@ -5,7 +5,7 @@ use canary_api::{CommandStatus, Paused, Step, names};
 use serde_json::json;
 use std::time::Duration;
 
-use super::{arm, beside, revert, tick::Tick};
+use super::{arm, beside, jobs, revert, tick::Tick};
 use crate::{
     Kind,
     object::{self, Patch},
@@ -142,6 +142,7 @@ fn resume(tick: &mut Tick<'_>, by: &str) -> Result<String, String> {
         let baseline = current.step == Step::Baseline;
         beside::next_stage(tick);
         tick.enter(if baseline { Step::Baseline } else { Step::Scale });
+        jobs::resumed(tick);
         return Ok("the release starts again at stage 1".to_owned());
     }
     let step = tick.step();
@@ -152,6 +153,7 @@ fn resume(tick: &mut Tick<'_>, by: &str) -> Result<String, String> {
         current.counts.clear();
     }
     tick.enter(step);
+    jobs::resumed(tick);
     Ok("the stage's clock starts again".to_owned())
 }
 

@@ -7,6 +7,7 @@ mod arm;
 mod beside;
 mod command;
 mod converge;
+mod jobs;
 mod release;
 mod revert;
 mod teardown;
@@ -57,15 +58,19 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision {
         // Before the first side effect, so that nothing of ours can outlive the object.
         return tick.only_finalizer();
     } else {
+        jobs::look(&mut tick);
         command::take(&mut tick);
         if tick.in_release() {
             release::advance(&mut tick);
         }
+        // Before another release takes this one's place.
+        jobs::plan(&mut tick);
         if !tick.in_release() {
             arm::advance(&mut tick);
             command::answer_retry(&mut tick);
         }
         converge::effects(&mut tick);
+        jobs::effects(&mut tick);
     }
     command::take_away(&mut tick);
     tell::status(&mut tick);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use canary_api::{Counted, Gate, OnInconclusive, Paused, Step, To, names};
 use serde_json::Value;
 
-use super::{arm, beside, revert, tick::Tick};
+use super::{arm, beside, jobs, revert, tick::Tick};
 use crate::{
     canary, gates,
     gates::{Judged, Measure, Reading, Verdict},
@@ -58,7 +58,7 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
         return;
     }
     beside::watch(tick);
-    if canary_failed(tick) || canary_silent(tick) {
+    if canary_failed(tick) || canary_silent(tick) || jobs::act(tick) {
         return;
     }
     count_pods(tick);
@@ -238,6 +238,7 @@ fn canary_failed(tick: &mut Tick<'_>) -> bool {
     tick.warn("CanaryNotReady", format!("{why}: traffic goes back to stable until the canary is ready again"));
     tick.current().flaps = flaps;
     tick.current().short_since = None;
+    jobs::leave_stage(tick, "the canary lost its ready pods; it is run again with the stage");
     tick.set_weight(0);
     tick.enter(Step::Scale);
     tick.wake(Duration::from_millis(500));
@@ -320,7 +321,8 @@ fn failed(tick: &mut Tick<'_>, all: &[Value], ready: usize, needed: i64) {
 }
 
 /// Stops the clock with traffic on stable; the candidate is not rejected.
-fn stop(tick: &mut Tick<'_>, reason: &str, why: String) {
+pub(super) fn stop(tick: &mut Tick<'_>, reason: &str, why: String) {
+    jobs::leave_stage(tick, "the release was stopped and traffic is on stable; it is run again with the stage");
     let since = tick.time();
     tick.warn(
         "Paused",
@@ -360,15 +362,22 @@ fn baseline(tick: &mut Tick<'_>) {
     let shown = |gate: &Gate| seen(gate).and_then(|reading| gates::stable_shown(gate, reading));
     tick.status.gates = tick.spec.gates.iter().filter_map(shown).collect();
     let broken = |gate: &Gate| seen(gate).and_then(|reading| gates::stable_in_breach(gate, reading));
-    let breach = tick.spec.gates.iter().find_map(|gate| Some((gate, broken(gate)?))).filter(|_| !tick.resumed);
+    let due = tick.spec.baseline.duration.std();
+    // Without a baseline only jobs are waited for here.
+    let judges = !tick.resumed && due > Duration::ZERO;
+    let breach = tick.spec.gates.iter().find_map(|gate| Some((gate, broken(gate)?))).filter(|_| judges);
     if let Some((gate, value)) = breach {
         let limit = gates::limit(gate);
         let why = format!("the stable version itself breaks gate {}: {value} where {limit} is allowed", gate.name);
         return stop(tick, "StableInBreach", why);
     }
-    let due = tick.spec.baseline.duration.std();
     if tick.in_step() < due {
         tick.wake(due.saturating_sub(tick.in_step()));
+        tick.waiting = jobs::awaited(tick);
+        return;
+    }
+    if let Some(why) = jobs::awaited(tick) {
+        tick.waiting = Some(why);
         return;
     }
     // What is late just now may be there in a moment: a baseline is taken once, and holds for the whole release.
@@ -378,7 +387,8 @@ fn baseline(tick: &mut Tick<'_>) {
         tick.waiting = Some(why);
         return;
     }
-    let counts: Vec<_> = tick.spec.gates.iter().filter_map(|gate| captured(seen(gate)?)).collect();
+    let measured = tick.spec.gates.iter().filter(|_| due > Duration::ZERO);
+    let counts: Vec<_> = measured.filter_map(|gate| captured(seen(gate)?)).collect();
     tick.current().baseline = counts;
     say_what_stages_can_know(tick);
     tick.current().counts.clear();
@@ -600,6 +610,7 @@ fn shift(tick: &mut Tick<'_>) {
     tick.current().extended = false;
     tick.current().approved = false;
     tick.enter(Step::Bake);
+    jobs::stage_begins(tick);
     tick.wake(tick.spec.interval.std());
 }
 
@@ -645,6 +656,10 @@ fn bake(tick: &mut Tick<'_>) {
     }
     if let Err(why) = switched(tick) {
         tick.waiting = Some(why.into_text());
+        return;
+    }
+    if let Some(why) = jobs::awaited(tick) {
+        tick.waiting = Some(why);
         return;
     }
     if stage.approval && !tick.status.current.as_ref().is_some_and(|current| current.approved) {

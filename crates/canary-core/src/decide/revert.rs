@@ -7,7 +7,7 @@ use canary_api::{GateStatus, OnRevert, RevertStatus, Step, names};
 use serde_json::Value;
 
 use super::{
-    arm,
+    arm, jobs,
     release::{self, NotSwitched},
     tick::Tick,
 };
@@ -46,6 +46,10 @@ impl Cause {
         Self::new("Superseded", format!("{what} by {by}"), format!("user {by}"), "Superseded", false)
     }
 
+    pub(super) fn job(name: &str, why: String) -> Self {
+        Self::new("JobFailed", why, format!("job {name}"), "RolledBack", true)
+    }
+
     pub(super) fn inconclusive(why: String) -> Self {
         Self::new("Inconclusive", why, "gates", "RolledBack", true)
     }
@@ -82,7 +86,8 @@ pub(super) fn breached(tick: &mut Tick<'_>, gate: &GateStatus) {
 /// What a route is to remember of a breach: it is written in the same patch that takes the weight away.
 pub(super) fn breach_to_remember(tick: &Tick<'_>) -> Option<String> {
     let current = tick.status.current.as_ref()?;
-    let revert = current.revert.as_ref().filter(|revert| revert.by.starts_with("gate "))?;
+    let revert =
+        current.revert.as_ref().filter(|revert| ["gate ", "job "].iter().any(|of| revert.by.starts_with(of)))?;
     Some(format!("{}: {}", current.id, revert.message).chars().take(500).collect())
 }
 
@@ -92,7 +97,11 @@ pub(super) fn forgotten_breach(tick: &Tick<'_>) -> Option<Cause> {
     let marks =
         tick.seen.routes.iter().filter_map(|(_, route)| object::annotation(route.known()?, names::ANNOTATION_BREACHED));
     let message = marks.into_iter().find_map(|mark| mark.strip_prefix(id.as_str())?.strip_prefix(": "))?;
-    Some(Cause::new("GateBreached", message.to_owned(), "gate remembered by the route", "RolledBack", true))
+    let (reason, by) = match message.starts_with("job ") {
+        true => ("JobFailed", "job remembered by the route"),
+        false => ("GateBreached", "gate remembered by the route"),
+    };
+    Some(Cause::new(reason, message.to_owned(), by, "RolledBack", true))
 }
 
 /// Begins to revert, in this tick.
@@ -102,6 +111,7 @@ pub(super) fn begin(tick: &mut Tick<'_>, cause: Cause) {
         && same_target(tick);
     let (at, stage) = (tick.time(), tick.stage_text());
     tick.warn("Reverting", format!("{}; traffic goes back to stable", cause.message));
+    jobs::leave(tick, "the release was reverted");
     let current = tick.current();
     current.paused = None;
     current.revert = Some(RevertStatus {

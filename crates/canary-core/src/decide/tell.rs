@@ -1,12 +1,15 @@
 //! The status in words: phase, stage, message, summary and conditions, for whoever has only `kubectl
 //! describe`. It decides nothing. Times are absolute, so that time alone changes no status.
 
-use canary_api::{Phase, Step};
+use canary_api::{JobState, JobStatus, Phase, Step};
 use jiff::{Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::{revert, tick::Tick};
+use super::{jobs, revert, tick::Tick};
 use crate::{canary, object};
+
+/// Jobs that the summary names.
+const MOST_JOBS: usize = 5;
 
 pub(super) fn status(tick: &mut Tick<'_>) {
     tick.status.observed_generation = tick.seen.release.metadata.generation.unwrap_or_default();
@@ -188,6 +191,7 @@ fn summary(tick: &Tick<'_>) -> Vec<String> {
         ));
     }
     lines.extend(baseline_pods(tick));
+    lines.extend(jobs(tick));
     lines.push(format!("What to do: {}", what_to_do(tick)));
     lines.into_iter().map(|line| line.chars().take(500).collect()).collect()
 }
@@ -200,6 +204,17 @@ fn baseline_pods(tick: &Tick<'_>) -> Option<String> {
         "" => format!("Baseline: {} pods of the serving version at {}, labelled {labels}", beside.pods, beside.weight),
         why => format!("Baseline: left out of stage {}: {why}", tick.stage_text()),
     })
+}
+
+/// Jobs that have not ended, or not well.
+fn jobs(tick: &Tick<'_>) -> Vec<String> {
+    let runs = tick.status.current.iter().flat_map(|current| &current.jobs);
+    let shown = runs.rev().filter(|run| run.state != JobState::Succeeded && !run.job.is_empty()).take(MOST_JOBS);
+    let one = |run: &JobStatus| {
+        let why = if run.message.is_empty() { String::new() } else { format!(": {}", run.message) };
+        format!("Job {} {}: {}{why} ({})", run.name, jobs::place(tick, run), run.state.as_str(), run.job)
+    };
+    shown.map(one).collect()
 }
 
 fn what_to_do(tick: &Tick<'_>) -> String {

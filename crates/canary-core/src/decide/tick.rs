@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use canary_api::{
-    BaselinePods, CanaryReleaseSpec, CanaryReleaseStatus, Percent, ReleaseStatus, Step, Version,
+    BaselinePods, CanaryReleaseSpec, CanaryReleaseStatus, JobStatus, Percent, ReleaseStatus, Step, Version,
     names::{self, FINALIZER},
 };
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
@@ -62,6 +62,8 @@ pub(super) struct Tick<'a> {
     pub(super) retry: Option<String>,
     /// Whether the clock was started again in this tick.
     pub(super) resumed: bool,
+    /// Jobs whose end this tick saw.
+    pub(super) ended_jobs: Vec<JobStatus>,
     /// A command's text whose annotations are to be taken away.
     pub(super) taken: Option<String>,
     /// Whether something that must be read first keeps a deletion back.
@@ -87,6 +89,7 @@ impl<'a> Tick<'a> {
             gone: false,
             retry: None,
             resumed: false,
+            ended_jobs: Vec::new(),
             taken: None,
             holds_back: false,
             wake: None,

@@ -1,9 +1,10 @@
-//! Keeps a record small, whatever goes into it: first the middle of the timeline goes, then what can be told in fewer
-//! words, then the figures of stages that passed, then texts are cut. What was left out is said in the record.
+//! Keeps a record small, whatever goes into it: first logs of jobs that succeeded are cut, then the middle of the
+//! timeline goes, then figures over time are thinned, then what can be told in fewer words, then the figures of stages
+//! that passed and all logs but those of jobs that failed, then texts are cut. What was left out is said in the record.
 
 use canary_api::{GateRecord, ReleaseRecordStatus, TimelineEntry, Version};
 
-use super::stages::PASSED;
+use super::{series, stages::PASSED};
 
 /// The most that a record's status may take, in bytes of JSON.
 pub const LIMIT: usize = 48 * 1024;
@@ -11,28 +12,41 @@ pub const LIMIT: usize = 48 * 1024;
 /// Entries of the timeline that stay while figures can go instead; then fewer and fewer.
 const TIMELINE: [usize; 4] = [60, 24, 12, 6];
 
+/// Moments of a gate's figures over time that stay; then none.
+const SERIES: [usize; 3] = [24, 12, 6];
+
 /// The same record within [`LIMIT`]; one that is within it comes back as it is.
 #[must_use]
 pub fn bound(mut record: ReleaseRecordStatus) -> ReleaseRecordStatus {
     if size(&record) <= LIMIT {
         return record;
     }
-    let steps: [fn(&mut ReleaseRecordStatus); 5] = [
+    let steps: [fn(&mut ReleaseRecordStatus); 7] = [
+        |record| cut_logs(record, 512, 2048),
         |record| thin(record, TIMELINE[0]),
+        |record| thin_series(record, SERIES[0]),
         |record| {
+            thin_series(record, SERIES[1]);
+            cut_logs(record, 0, 1024);
             quieten(record);
             thin(record, TIMELINE[1]);
         },
         |record| {
+            cut_logs(record, 0, 512);
             drop_passed(record);
             thin(record, TIMELINE[1]);
         },
         |record| {
+            thin_series(record, SERIES[2]);
+            cut_logs(record, 0, 160);
             shorten(record, 160, 16);
             drop_figures(record, false);
             thin(record, TIMELINE[2]);
         },
         |record| {
+            thin_series(record, 0);
+            cut_logs(record, 0, 0);
+            drop_jobs(record);
             shorten(record, 60, 8);
             drop_figures(record, true);
             thin(record, TIMELINE[3]);
@@ -51,10 +65,41 @@ fn size(record: &ReleaseRecordStatus) -> usize {
     serde_json::to_vec(record).map_or(0, |text| text.len())
 }
 
-fn say(record: &mut ReleaseRecordStatus, what: &str) {
+pub(super) fn say(record: &mut ReleaseRecordStatus, what: &str) {
     if !record.left_out.iter().any(|said| said == what) {
         record.left_out.push(what.to_owned());
     }
+}
+
+/// Keeps the ends of the jobs' logs: so many bytes of those that succeeded, and of the others.
+fn cut_logs(record: &mut ReleaseRecordStatus, good: usize, bad: usize) {
+    let mut any = false;
+    for one in &mut record.jobs {
+        let most = if one.result == "Succeeded" { good } else { bad };
+        if one.log.len() > most {
+            let mut from = one.log.len().saturating_sub(most);
+            while !one.log.is_char_boundary(from) {
+                from = from.saturating_add(1);
+            }
+            one.log = one.log.split_off(from);
+            any = true;
+        }
+    }
+    if any {
+        say(record, "the beginnings of jobs' logs, or the logs as a whole");
+    }
+}
+
+/// Of the jobs only the last few that did not succeed.
+fn drop_jobs(record: &mut ReleaseRecordStatus) {
+    const MOST: usize = 12;
+    if record.jobs.len() <= MOST {
+        return;
+    }
+    record.jobs.retain(|one| one.result != "Succeeded");
+    let surplus = record.jobs.len().saturating_sub(MOST);
+    record.jobs.drain(..surplus);
+    say(record, "runs of jobs that succeeded");
 }
 
 /// Takes entries out of the timeline's middle until all fits, or so few are left.
@@ -80,6 +125,13 @@ fn thin(record: &mut ReleaseRecordStatus, least: usize) {
     record.timeline.drain(from..from.saturating_add(gone));
     record.timeline_dropped = record.timeline_dropped.saturating_add(u32::try_from(gone).unwrap_or(u32::MAX));
     say(record, "entries in the middle of the timeline");
+}
+
+fn thin_series(record: &mut ReleaseRecordStatus, most: usize) {
+    if !record.series.is_empty() {
+        series::thin(record, most);
+        say(record, if most == 0 { "figures over time" } else { "moments of the figures over time" });
+    }
 }
 
 /// What a passed gate rests on, in words, is in its numbers too.
@@ -116,7 +168,9 @@ fn drop_figures(record: &mut ReleaseRecordStatus, all: bool) {
     record.rollbacks.drain(..surplus);
     if all {
         record.baseline.clear();
+        record.baseline_figures.clear();
         record.comparison.clear();
+        record.stages.iter_mut().for_each(|stage| stage.earlier.clear());
     }
     say(record, if all { "all figures but those of gates that did not pass" } else { "figures of gates that passed" });
 }
@@ -138,6 +192,9 @@ fn shorten(record: &mut ReleaseRecordStatus, characters: usize, images: usize) {
         &mut record.outcome,
     ];
     heads.into_iter().for_each(trim);
+    for one in &mut record.jobs {
+        [&mut one.message, &mut one.log_note, &mut one.cron_job].into_iter().for_each(trim);
+    }
     for plan in &mut record.gates {
         [&mut plan.gate, &mut plan.limit].into_iter().for_each(trim);
     }
@@ -147,6 +204,10 @@ fn shorten(record: &mut ReleaseRecordStatus, characters: usize, images: usize) {
     for row in &mut record.comparison {
         [&mut row.after, &mut row.before, &mut row.change, &mut row.metric].into_iter().for_each(trim);
     }
+    for figure in &mut record.baseline_figures {
+        [&mut figure.metric, &mut figure.rests_on, &mut figure.unit].into_iter().for_each(trim);
+    }
+    record.stages.iter_mut().flat_map(|stage| &mut stage.earlier).for_each(|run| trim(&mut run.figures));
     for rollback in &mut record.rollbacks {
         [&mut rollback.reason, &mut rollback.trigger, &mut rollback.verified].into_iter().for_each(trim);
     }

@@ -4,7 +4,7 @@
 use canary_api::{ReleaseRecordStatus, Step};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Tick, stages};
+use super::{Tick, jobs, stages};
 
 pub(super) fn close(record: &mut ReleaseRecordStatus, tick: &Tick<'_>) {
     if tick.is.is_some_and(|is| is.step != Step::Done) {
@@ -31,7 +31,10 @@ pub(super) fn close(record: &mut ReleaseRecordStatus, tick: &Tick<'_>) {
         leave_open_stages(record);
     }
     (record.result, record.result_because) = result(record, tick.is.or(tick.was).is_some_and(|last| last.partial));
-    record.frozen = true;
+    record.frozen = !jobs::awaited(tick);
+    if record.frozen {
+        jobs::seal(record);
+    }
 }
 
 /// The history's line of this release: `<time> <outcome> <id>: <text>`.
@@ -56,7 +59,10 @@ fn result(record: &ReleaseRecordStatus, partial: bool) -> (String, String) {
     let (result, because) = match record.outcome.as_str() {
         "Promoted" => {
             let mut why = shortcomings(record, partial);
+            let (short, beside) = jobs::shortcomings(record);
+            why.extend(short);
             let result = if why.is_empty() { "SUCCESS" } else { "PARTIAL" };
+            why.extend(beside);
             why.extend(unseen(record));
             (result, why.join("; "))
         }

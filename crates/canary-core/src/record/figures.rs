@@ -1,21 +1,18 @@
-//! Figures: of the gates in a stage, of stable before it and after a revert, and of both side by side. They are what the
-//! status shows and what it counted; where a figure was not measured there is none.
+//! Figures: of the gates in a stage, and of stable before it and after a revert. They are what the status shows and what
+//! it counted; where a figure was not measured there is none.
 
-use canary_api::{Compared, Counted, Gate, GateRecord, GateStatus, ReleaseRecordStatus, ReleaseStatus, Step};
-use canary_stats::{ShareCounts, interval};
+use canary_api::{Counted, Gate, GateRecord, GateStatus, ReleaseRecordStatus, ReleaseStatus, Step};
 
-use super::{Tick, stages};
+use super::{Tick, comparison, stages};
 use crate::{
     gates::{self, Measure, Reading},
     traffic,
 };
 
-/// Of the interval beside a change.
-const CONFIDENCE: f64 = 0.95;
-
 /// Takes this tick's figures for the stage, the baseline and the comparison.
 pub(super) fn take(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus) {
     baseline(record, tick, is);
+    comparison::of_baseline(record, tick);
     // A breach that ends the release while the next stage is scaled is that stage's.
     let held = tick.was_in(&stages::HELD) || (tick.was_in(&[Step::Scale]) && tick.begins_to_revert());
     let Some(was) = tick.was.filter(|was| held && was.split) else { return };
@@ -33,7 +30,7 @@ pub(super) fn take(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &Relea
     stage.passed = format!("{passed}/{}", shown.len());
     stage.gates = shown;
     let held = format!("stage {}, {}", stage.number, stage.weight);
-    compare(record, tick, is, &held);
+    comparison::take(record, tick, is, &held);
 }
 
 fn baseline(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus) {
@@ -70,7 +67,7 @@ pub(super) fn of_candidate(tick: &Tick<'_>, is: &ReleaseStatus) -> Vec<GateRecor
 }
 
 /// Whether all of the traffic is the candidate's: what stable still counted is from before the gateway had switched.
-fn without_stable(tick: &Tick<'_>) -> bool {
+pub(super) fn without_stable(tick: &Tick<'_>) -> bool {
     let alone = |release: &ReleaseStatus| {
         let reverted = release.revert.as_ref().is_some_and(|revert| revert.reason == "BreachWithoutControl");
         reverted || traffic::weight(release) >= 1.0
@@ -109,12 +106,12 @@ fn one_gate(tick: &Tick<'_>, shown: &GateStatus, counts: &[Counted], side: &str)
 }
 
 /// What one side counted of a gate, where it did.
-fn counted<'a>(counts: &'a [Counted], gate: &str, side: &str) -> Option<&'a Counted> {
+pub(super) fn counted<'a>(counts: &'a [Counted], gate: &str, side: &str) -> Option<&'a Counted> {
     counts.iter().find(|sums| sums.gate == gate && sums.side == side && (sums.n > 0.0 || sums.k > 0.0))
 }
 
 /// The serving version's counts at the same time: of its pods beside the canary's where a gate compares with those.
-fn compared_with<'a>(gate: &Gate, counts: &'a [Counted]) -> Option<&'a Counted> {
+pub(super) fn compared_with<'a>(gate: &Gate, counts: &'a [Counted]) -> Option<&'a Counted> {
     let beside = counted(counts, &gate.name, "baseline").filter(|_| gate.relative.is_some());
     beside.or_else(|| counted(counts, &gate.name, "stable"))
 }
@@ -208,122 +205,4 @@ fn within(gate: &Gate, n: f64, k: f64, seconds: f64) -> bool {
         return k <= n * (1.0 - rule.quantile.fraction());
     }
     gate.event_rate.as_ref().is_some_and(|rule| seconds > 0.0 && k <= rule.limit.per_minute() * seconds / 60.0)
-}
-
-/// Both versions side by side: at the same time where the stage had a stable side, else against the baseline, which
-/// never takes the place of the former.
-fn compare(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus, stage: &str) {
-    for gate in &tick.spec.gates {
-        let some = |sums: &&Counted| sums.n > 0.0;
-        let canary = counted(&is.counts, &gate.name, "canary").filter(some);
-        let prefix = format!("{}: ", gate.name);
-        let known = record.comparison.iter().position(|one| one.metric.starts_with(&prefix));
-        let baseline = is.baseline.iter().find(|sums| sums.gate == gate.name && sums.n > 0.0);
-        let phi = gate.dispersion.or(baseline.and_then(|sums| sums.dispersion)).unwrap_or(1.0).max(1.0);
-        let stable = compared_with(gate, &is.counts).filter(some).filter(|_| !without_stable(tick));
-        let row = match (canary, stable, baseline) {
-            (Some(canary), Some(stable), _) => {
-                compared(gate, canary, stable, phi, &format!("at the same time, {stage}"))
-            }
-            (Some(canary), None, Some(before)) if known.is_none() => {
-                compared(gate, canary, before, phi, &format!("against the baseline, {stage}"))
-            }
-            _ if gate.value.is_some() => unmeasured(gate, tick),
-            _ => continue,
-        };
-        match known.and_then(|at| record.comparison.get_mut(at)) {
-            Some(before) => *before = row,
-            None => record.comparison.push(row),
-        }
-    }
-    let place = |row: &Compared| {
-        let gate = row.metric.split(": ").next().unwrap_or_default();
-        tick.spec.gates.iter().position(|one| one.name == gate)
-    };
-    record.comparison.sort_by_key(place);
-}
-
-/// A value gate looks at the candidate alone.
-fn unmeasured(gate: &Gate, tick: &Tick<'_>) -> Compared {
-    let shown = tick.decision.status.gates.iter().find(|shown| shown.gate == gate.name);
-    Compared {
-        after: shown.map_or_else(|| "none".to_owned(), |shown| shown.value.clone()),
-        before: "not measured".to_owned(),
-        change: "not known: a value gate looks at the candidate only".to_owned(),
-        metric: format!("{}: the value", gate.name),
-    }
-}
-
-fn compared(gate: &Gate, canary: &Counted, stable: &Counted, phi: f64, place: &str) -> Compared {
-    let what = match (&gate.error_rate, &gate.latency) {
-        (Some(_), _) => "share of bad requests".to_owned(),
-        (_, Some(rule)) => format!("share of requests slower than {}", rule.limit),
-        _ => "events per 1000 requests".to_owned(),
-    };
-    let figure = |sums: &Counted| {
-        let share = sums.k / sums.n;
-        if gates::bounded(gate) { gates::percent(share) } else { gates::trimmed(share * 1000.0) }
-    };
-    Compared {
-        after: figure(canary),
-        before: figure(stable),
-        change: change(canary, stable, phi),
-        metric: format!("{}: {what} ({place})", gate.name),
-    }
-}
-
-/// By how much the candidate's rate differs from stable's, with its interval. Of two counts of rare events, one's part
-/// of their sum is binomial; the exact interval of that part (Clopper and Pearson) is one of the ratio of the rates.
-/// Where events come in bursts, counts are divided by the dispersion first.
-fn change(canary: &Counted, stable: &Counted, phi: f64) -> String {
-    let (after, before) = (canary.k / phi, stable.k / phi);
-    if after + before <= 0.0 {
-        return "none on either side".to_owned();
-    }
-    let exposure = stable.n / canary.n;
-    let part =
-        ShareCounts::new(after + before, after).and_then(|counts| interval::clopper_pearson(&counts, CONFIDENCE));
-    let Ok(part) = part else { return "not known: the counts make no sense".to_owned() };
-    let ratio = |part: f64| part / (1.0 - part) * exposure;
-    if before <= 0.0 {
-        return format!("not to be told in per cent: none before (at least {})", signed(ratio(part.low)));
-    }
-    let high = if part.high < 1.0 { signed(ratio(part.high)) } else { "no bound".to_owned() };
-    format!("{} ({} to {high})", signed(after / before * exposure), signed(ratio(part.low)))
-}
-
-/// A ratio as a change in per cent.
-fn signed(ratio: f64) -> String {
-    let percent = (ratio - 1.0) * 100.0;
-    let percent = if percent.abs() < 0.05 { 0.0 } else { percent };
-    format!("{percent:+.1}%")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counted(k: f64, n: f64) -> Counted {
-        Counted { k, n, seconds: 60.0, ..Counted::default() }
-    }
-
-    #[test]
-    fn a_change_has_an_interval_that_holds_it_and_says_where_there_is_none() {
-        // The exact interval of 10 in 20 is 0.2720 to 0.7280.
-        assert_eq!(change(&counted(10.0, 1000.0), &counted(10.0, 1000.0), 1.0), "+0.0% (-62.6% to +167.7%)");
-        assert_eq!(change(&counted(0.0, 1000.0), &counted(0.0, 9000.0), 1.0), "none on either side");
-        assert!(
-            change(&counted(5.0, 100.0), &counted(0.0, 900.0), 1.0).starts_with("not to be told in per cent: none")
-        );
-        let none = change(&counted(0.0, 1000.0), &counted(50.0, 1000.0), 1.0);
-        assert!(none.starts_with("-100.0% (-100.0% to -9"), "{none}");
-        let (tight, wide) = (counted(100.0, 1e4), counted(100.0, 1e4));
-        let width = |phi: f64| {
-            let text = change(&tight, &wide, phi);
-            let (low, high) = text.split_once('(').unwrap().1.trim_end_matches(')').split_once(" to ").unwrap();
-            let number = |text: &str| text.trim_end_matches('%').parse::<f64>().unwrap();
-            number(high) - number(low)
-        };
-        assert!(width(4.0) > 1.5 * width(1.0), "bursts make it wider");
-    }
 }

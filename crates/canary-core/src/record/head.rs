@@ -1,11 +1,19 @@
-//! How a record begins: who released what on what, by which plan. The version is the tag of the first image that
-//! changed; how much it changes follows from the semantic versions of both tags; the kind of deployment from the stages.
+//! How a record begins: who released what on what, by which plan. The version is what the template's annotation says, else
+//! the tag of the first image that changed; how much it changes is the annotation's to say too, else it follows from both
+//! semantic versions; the kind of deployment from the stages.
 
+use canary_api::names::{ANNOTATION_RELEASE_TYPE, ANNOTATION_VERSION};
 use canary_api::{CanaryReleaseSpec, Gate, GatePlan, ReleaseRecordStatus, ReleaseStatus, Version};
 use semver::Version as Semantic;
+use serde_json::Value;
 
 use super::{Tick, timeline};
-use crate::gates;
+use crate::{gates, object, serving, template};
+
+/// Longest version that is taken from an annotation.
+const LONGEST_VERSION: usize = 100;
+/// What an annotation may say of how much a version changes.
+const TYPES: [&str; 3] = ["Major", "Minor", "Patch"];
 
 pub(super) fn begin(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus) {
     let metadata = &tick.seen.release.metadata;
@@ -19,11 +27,38 @@ pub(super) fn begin(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &Rele
     record.deployment = deployment(tick.spec).to_owned();
     record.gates = tick.spec.gates.iter().map(plan).collect();
     (record.version, record.version_before) = versions(&is.candidate, &is.stable);
-    record.kind = change(&record.version_before, &record.version).to_owned();
+    let (candidate, stable) = (candidate_template(tick, is), stable_template(tick, is));
+    if let Some(version) = candidate.and_then(|template| annotated(template, ANNOTATION_VERSION)) {
+        record.version = version;
+    }
+    if let Some(version) = stable.and_then(|template| annotated(template, ANNOTATION_VERSION)) {
+        record.version_before = version;
+    }
+    let told = candidate.and_then(|template| annotated(template, ANNOTATION_RELEASE_TYPE));
+    record.kind = match told.filter(|told| TYPES.contains(&told.as_str())) {
+        Some(told) => told,
+        None => change(&record.version_before, &record.version).to_owned(),
+    };
     if tick.was.is_some_and(|was| was.id == is.id) {
         let text = "the record begins late: what came before is here only as far as the status tells of it";
         timeline::say(record, tick, "Notification", text);
     }
+}
+
+/// The candidate's template, while the target still asks for it.
+fn candidate_template<'a>(tick: &Tick<'a>, is: &ReleaseStatus) -> Option<&'a Value> {
+    let template = serving::template_of(tick.seen.target.known()?);
+    (template::digest(template) == is.candidate.digest).then_some(template)
+}
+
+fn stable_template<'a>(tick: &Tick<'a>, is: &ReleaseStatus) -> Option<&'a Value> {
+    let sets = tick.seen.replica_sets.list();
+    sets.iter().find(|set| object::name(set) == is.stable.replica_set).map(serving::template_of)
+}
+
+fn annotated(template: &Value, key: &str) -> Option<String> {
+    let text: String = object::annotation(template, key)?.trim().chars().take(LONGEST_VERSION).collect();
+    (!text.is_empty()).then_some(text)
 }
 
 /// Standard: one stage, all of the traffic. BlueGreen: the same with an approval, so that both versions stand in full
@@ -100,6 +135,16 @@ mod tests {
         assert_eq!(two(&["r:5000/web@sha256:aa"], &["r:5000/web:v1"]), (digest(), "v1".to_owned()));
         assert_eq!(two(&["web:v1"], &["web:v1"]), (digest(), digest()));
         assert_eq!(two(&["web:v1", "sidecar:2"], &["web:v1"]), ("2".to_owned(), digest()));
+    }
+
+    #[test]
+    fn an_annotation_is_taken_as_it_is_and_cut() {
+        let template =
+            |text: &str| serde_json::json!({"metadata": {"annotations": {"canaryrelease.dev/version": text}}});
+        assert_eq!(annotated(&template(" 2026.11 "), ANNOTATION_VERSION).as_deref(), Some("2026.11"));
+        assert_eq!(annotated(&template("  "), ANNOTATION_VERSION), None);
+        assert_eq!(annotated(&template(&"é".repeat(300)), ANNOTATION_VERSION).unwrap().chars().count(), 100);
+        assert_eq!(annotated(&serde_json::json!({}), ANNOTATION_VERSION), None);
     }
 
     #[test]

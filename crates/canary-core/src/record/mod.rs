@@ -4,10 +4,13 @@
 //! decides nothing about a release, never touches a record's spec, and never grows one beyond [`LIMIT`].
 
 mod bound;
+mod comparison;
 mod ending;
 mod figures;
 mod head;
+mod jobs;
 mod rollback;
+mod series;
 mod stages;
 #[cfg(test)]
 mod tests;
@@ -22,6 +25,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::{Decision, Observed};
 
 pub use bound::{LIMIT, bound};
+pub use jobs::{JobLog, logs_to_read, note_log};
 
 /// Figures and sentences alone are written at most this often.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -71,7 +75,8 @@ fn whole_second(now: Timestamp) -> Timestamp {
     now.round(second).unwrap_or(now)
 }
 
-/// What is to be recorded after a tick.
+/// What is to be recorded after a tick. The record of a release that is over is final (`frozen`) once the jobs that it runs
+/// afterwards have ended too.
 ///
 /// `decision` is what was carried out: its status as it was written, its effects those that were done, its notes those
 /// that were told. An empty `before` begins a record for the release that the decision's status speaks of; rollbacks of
@@ -94,9 +99,12 @@ pub fn next(before: &ReleaseRecordStatus, seen: &Observed, decision: &Decision, 
         stages::follow(&mut record, &tick, is);
         figures::take(&mut record, &tick, is);
         rollback::follow(&mut record, &tick, is);
+        series::take(&mut record, &tick);
+        jobs::follow(&mut record, &tick, is);
     }
     timeline::append(&mut record, &tick);
     ending::close(&mut record, &tick);
+    series::close(&mut record);
     bound(record)
 }
 
@@ -186,18 +194,25 @@ pub fn waits(current: &ReleaseStatus) -> bool {
 /// What must be written at once where it changes.
 #[derive(PartialEq)]
 struct Bones<'a> {
+    over: bool,
     frozen: bool,
     stages: Vec<&'a str>,
     rollbacks: Vec<(&'a str, Option<&'a Time>)>,
     commands: Vec<&'a TimelineEntry>,
+    jobs: Vec<(&'a str, &'a str, bool)>,
 }
 
 fn bones(record: &ReleaseRecordStatus) -> Bones<'_> {
     let ended = |stage: &&canary_api::StageRecord| !matches!(stage.result.as_str(), stages::PLANNED | stages::RUNNING);
+    fn job(one: &canary_api::JobRecord) -> (&str, &str, bool) {
+        (&one.job, &one.result, one.log_note.is_empty())
+    }
     Bones {
+        over: record.ended.is_some(),
         frozen: record.frozen,
         stages: record.stages.iter().filter(ended).map(|stage| stage.result.as_str()).collect(),
         rollbacks: record.rollbacks.iter().map(|one| (one.id.as_str(), one.clear_at.as_ref())).collect(),
+        jobs: record.jobs.iter().filter(|one| one.result != jobs::RUNNING).map(job).collect(),
         commands: record.timeline.iter().filter(|entry| entry.kind == timeline::COMMAND).collect(),
     }
 }

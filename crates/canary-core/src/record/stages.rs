@@ -1,9 +1,10 @@
 //! The stages as they went. A stage ends when the next begins, when the target rolls, or when its weight is taken away;
-//! where no tick saw it end, its result is Unknown and its figures are those that were seen.
+//! where no tick saw it end, its result is Unknown and its figures are those that were seen. One that begins once more
+//! keeps what its earlier runs came to.
 
-use canary_api::{ReleaseRecordStatus, ReleaseStatus, StageRecord, Step};
+use canary_api::{ReleaseRecordStatus, ReleaseStatus, StageRecord, StageRun, Step};
 
-use super::Tick;
+use super::{Tick, bound::cut};
 
 pub(super) const PLANNED: &str = "Planned";
 pub(super) const RUNNING: &str = "Running";
@@ -15,13 +16,17 @@ pub(super) const UNKNOWN: &str = "Unknown";
 
 /// Steps in which a stage's weight is held and its gates are its own.
 pub(super) const HELD: [Step; 2] = [Step::Shift, Step::Bake];
+/// Earlier runs of a stage that are kept, and characters of what each came to.
+const MOST_RUNS: usize = 4;
+const MOST_WORDS: usize = 400;
 const ROLLING: [Step; 4] = [Step::Roll, Step::HandBack, Step::Drain, Step::Soak];
 
 pub(super) fn follow(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatus) {
     plan(record, tick);
     let at = usize::try_from(is.stage_index).unwrap_or(0);
     if starts_again(record, tick, is, at) {
-        record.stages.iter_mut().for_each(forget);
+        let begun = |stage: &&mut StageRecord| stage.started.is_none() || stage.started != is.window_since;
+        record.stages.iter_mut().filter(begun).for_each(begin_anew);
     }
     for index in 0..at {
         leave(record, tick, is, index);
@@ -92,14 +97,40 @@ fn starts_again(record: &ReleaseRecordStatus, tick: &Tick<'_>, is: &ReleaseStatu
     (resumed && !is.partial) || unseen
 }
 
-fn forget(stage: &mut StageRecord) {
+/// Makes a stage one that is still to come, and its run so far an earlier one.
+fn begin_anew(stage: &mut StageRecord) {
+    let mut earlier = std::mem::take(&mut stage.earlier);
+    let mut runs = stage.earlier_runs;
+    if stage.started.is_some() {
+        earlier.push(run(stage));
+        runs = runs.saturating_add(1);
+        earlier.drain(..earlier.len().saturating_sub(MOST_RUNS));
+    }
     *stage = StageRecord {
+        earlier,
+        earlier_runs: runs,
         number: stage.number,
         planned: std::mem::take(&mut stage.planned),
         weight: std::mem::take(&mut stage.weight),
         result: PLANNED.to_owned(),
         ..StageRecord::default()
     };
+}
+
+fn run(stage: &mut StageRecord) -> StageRun {
+    let figures = stage.gates.iter().map(|gate| {
+        let requests = gate.requests.map_or_else(String::new, |requests| format!(" of {requests}"));
+        format!("{} {}{requests} ({})", gate.gate, gate.value, gate.verdict)
+    });
+    StageRun {
+        ended: stage.ended.take(),
+        figures: cut(&figures.collect::<Vec<_>>().join(", "), MOST_WORDS),
+        observed_share: std::mem::take(&mut stage.observed_share),
+        passed: std::mem::take(&mut stage.passed),
+        // Nobody saw the end of one that still runs.
+        result: if open(stage) { UNKNOWN.to_owned() } else { std::mem::take(&mut stage.result) },
+        started: stage.started.take(),
+    }
 }
 
 /// A stage before the one that the release is at.

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::{Effect, Kind, Note};
+use crate::{
+    Effect, Kind, Note,
+    figures::{Durations, Figures, Gauge},
+};
 
 const START: &str = "2026-01-01T10:00:00Z";
 
@@ -227,6 +230,193 @@ fn bones_are_written_at_once_and_figures_once_a_minute() {
     assert!(due(Some(&second), &third, Duration::ZERO));
 }
 
+fn estimate(value: f64, low: f64, high: f64) -> Option<canary_stats::Estimate> {
+    Some(canary_stats::Estimate { value: Some(value), low: Some(low), high: Some(high) })
+}
+
+fn gauge(name: &str, stable: Option<canary_stats::Estimate>, canary: Option<canary_stats::Estimate>) -> Gauge {
+    let source = "process_resident_memory_bytes".to_owned();
+    Gauge { name: name.to_owned(), unit: "B".to_owned(), source, canary, stable, looks: (9, 9), why: String::new() }
+}
+
+/// Half of the requests within 100 ms, nine of ten within 200.
+fn took(requests: f64) -> Result<canary_stats::Buckets, String> {
+    let bounds = [(0.1, requests * 0.5), (0.2, requests * 0.99), (0.5, requests)];
+    canary_stats::Buckets::new(bounds, requests).map_err(|error| error.to_string())
+}
+
+/// A release of two stages with a latency gate; the second has all of the traffic.
+fn timed(status: CanaryReleaseStatus, figures: Figures) -> Observed {
+    let mut seen = observed(2, 1, status);
+    let rule = json!({"histogram": "took_seconds", "quantile": "95%", "limit": "200ms"});
+    seen.release.spec.gates = vec![serde_json::from_value(json!({"name": "fast", "latency": rule})).unwrap()];
+    seen.measured.figures = figures;
+    seen
+}
+
+fn durations(stable: f64, canary: f64) -> Vec<Durations> {
+    vec![Durations { gate: "fast".to_owned(), unit: "s", canary: took(canary), stable: took(stable) }]
+}
+
+fn row<'a>(record: &'a ReleaseRecordStatus, name: &str) -> &'a canary_api::Compared {
+    record.comparison.iter().find(|row| row.metric.starts_with(name)).unwrap_or_else(|| panic!("{name}: {record:#?}"))
+}
+
+fn folded(
+    record: &ReleaseRecordStatus,
+    step: Step,
+    stage: i32,
+    weight: &str,
+    second: i64,
+    figures: Figures,
+) -> ReleaseRecordStatus {
+    let mut before = status(step, stage, second);
+    if let Some(current) = &mut before.current {
+        current.weight = weight.to_owned();
+        current.split = step != Step::Baseline;
+    }
+    let seen = timed(before.clone(), figures);
+    let done = decision(with_gates(before, &seen, "words"), vec![], vec![]);
+    let once = next(record, &seen, &done, at(second + 1));
+    assert_eq!(next(&once, &seen, &done, at(second + 1)), once, "a tick twice changes nothing");
+    once
+}
+
+#[test]
+fn durations_and_memory_stand_side_by_side_with_their_change_and_its_interval() {
+    let figures = |gauges| Figures { since: None, durations: durations(9000.0, 1000.0), gauges };
+    let memory = gauge("Memory per pod", estimate(20e6, 19e6, 21e6), estimate(25e6, 24e6, 26e6));
+    let record = folded(&ReleaseRecordStatus::default(), Step::Bake, 0, "50%", 10, figures(vec![memory]));
+    let p95 = row(&record, "fast P95");
+    assert_eq!(p95.metric, "fast P95 (at the same time, stage 1, 99%)");
+    assert_eq!((p95.before.as_str(), p95.after.as_str()), ("0.192s (0.1s to 0.2s)", "0.192s (0.1s to 0.2s)"));
+    assert_eq!(p95.change, "+0.0% (-50.0% to +100.0%)");
+    assert!(row(&record, "fast P99").after.starts_with("0.2s (0.1s to 0.5s)"), "{record:?}");
+    let memory = row(&record, "Memory per pod");
+    assert_eq!(memory.metric, "Memory per pod (process_resident_memory_bytes, at the same time, stage 1, 99%)");
+    assert_eq!(
+        (memory.before.as_str(), memory.after.as_str()),
+        ("19.1MiB (18.1MiB to 20MiB)", "23.8MiB (22.9MiB to 24.8MiB)")
+    );
+    assert_eq!(memory.change, "+25.0% (+14.3% to +36.8%)");
+    let names: Vec<&str> = record.comparison.iter().map(|row| row.metric.split(" (").next().unwrap()).collect();
+    assert_eq!(names, ["fast: share of requests slower than 200ms", "fast P95", "fast P99", "Memory per pod"]);
+    // In a stage without a stable side the row of the stage before stays.
+    let alone = folded(
+        &record,
+        Step::Bake,
+        1,
+        "100%",
+        80,
+        figures(vec![gauge("Memory per pod", estimate(1.0, 1.0, 1.0), estimate(9.0, 9.0, 9.0))]),
+    );
+    assert_eq!(row(&alone, "Memory per pod"), memory);
+    assert_eq!(row(&alone, "fast P95"), p95);
+}
+
+#[test]
+fn where_stable_never_had_traffic_beside_it_the_baseline_is_compared_with() {
+    let of = |gauges| Figures { since: Some(at(3)), durations: durations(9000.0, 1000.0), gauges };
+    let before = of(vec![gauge("Memory per pod", estimate(20e6, 19e6, 21e6), None)]);
+    // The tick that sees a baseline is the one in which the release is at it.
+    let began = folded(&ReleaseRecordStatus::default(), Step::Baseline, 0, "", 1, before);
+    assert_eq!(began.baseline_figures.len(), 3, "{:?}", began.baseline_figures);
+    assert_eq!(began.baseline_figures[0].rests_on, "9000 requests");
+    let alone =
+        folded(&began, Step::Bake, 1, "100%", 20, of(vec![gauge("Memory per pod", None, estimate(25e6, 24e6, 26e6))]));
+    assert!(row(&alone, "Memory per pod").metric.ends_with("against the baseline, stage 2, 100%, since 10:00:03 UTC)"));
+    assert_eq!(row(&alone, "Memory per pod").change, "+25.0% (+14.3% to +36.8%)");
+    assert!(row(&alone, "fast P95").metric.contains("against the baseline"));
+    // Without one it is said, and nothing is made up.
+    let unknown = folded(&ReleaseRecordStatus::default(), Step::Bake, 1, "100%", 20, of(vec![]));
+    assert_eq!(row(&unknown, "fast P95").before, "not measured");
+}
+
+#[test]
+fn what_is_not_measured_says_why_in_one_row_and_only_while_that_is_so() {
+    let why = |name: &str| Gauge { name: name.to_owned(), why: "no series".to_owned(), ..Gauge::default() };
+    let broken = Figures {
+        durations: vec![Durations { canary: Err("no buckets".to_owned()), ..durations(1.0, 1.0).remove(0) }],
+        gauges: vec![why("CPU and memory per pod"), why("db-p95")],
+        ..Figures::default()
+    };
+    let record = folded(&ReleaseRecordStatus::default(), Step::Bake, 0, "50%", 10, broken.clone());
+    assert_eq!(row(&record, "CPU and memory per pod").change, "not known: no series");
+    assert_eq!(row(&record, "fast P95 and P99").change, "not known: no buckets");
+    assert_eq!(record.comparison.len(), 4, "{record:#?}");
+    let memory = gauge("Memory per pod", estimate(20e6, 19e6, 21e6), estimate(25e6, 24e6, 26e6));
+    let measured = Figures { durations: durations(900.0, 900.0), gauges: vec![memory, why("db-p95")], since: None };
+    let mended = folded(&record, Step::Bake, 0, "50%", 12, measured);
+    let names: Vec<&str> = mended.comparison.iter().map(|row| row.metric.split(" (").next().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["fast: share of requests slower than 200ms", "fast P95", "fast P99", "Memory per pod", "db-p95"]
+    );
+    // What was measured stays when it fails later.
+    let again = folded(&mended, Step::Bake, 0, "50%", 14, broken);
+    assert_eq!(row(&again, "fast P95").metric, row(&mended, "fast P95").metric);
+    assert_eq!(row(&again, "Memory per pod"), row(&mended, "Memory per pod"));
+}
+
+/// A release of one endless stage, told tick by tick, with gates that count this.
+fn told(ticks: u32, gates: usize, interval: u32) -> ReleaseRecordStatus {
+    let mut record = ReleaseRecordStatus::default();
+    for tick in 0..ticks {
+        let second = i64::from(tick * interval);
+        let mut now = status(Step::Bake, 0, 1);
+        now.current.as_mut().unwrap().window_since = Some(Time(at(0)));
+        let mut seen = observed(2, gates, now.clone());
+        seen.release.spec.interval = canary_api::Duration::from_secs(u64::from(interval));
+        seen.measured.readings = seen
+            .release
+            .spec
+            .gates
+            .iter()
+            .map(|gate| {
+                let (n, k) = (100.0 + f64::from(tick) * 20.0, f64::from(tick / 7));
+                let measure = crate::gates::Measure::Counted { n, k, seconds: 60.0 };
+                crate::gates::Reading {
+                    gate: gate.name.clone(),
+                    canary: measure.clone(),
+                    stable: measure,
+                    proof: None,
+                    baseline_pods: None,
+                    baseline: None,
+                    evidence: None,
+                    bursts: None,
+                    left_out: crate::evidence::LeftOut::default(),
+                }
+            })
+            .collect();
+        let done = decision(with_gates(now, &seen, ""), vec![], vec![]);
+        record = next(&record, &seen, &done, at(second));
+        assert_eq!(next(&record, &seen, &done, at(second)), record, "a tick twice changes nothing");
+    }
+    record
+}
+
+#[test]
+fn series_stay_short_however_long_a_release_takes_and_end_with_its_newest_tick() {
+    for (ticks, gates, most) in [(10, 1, 10), (2000, 1, 60), (400, 6, 50), (300, 20, 24)] {
+        let record = told(ticks, gates, 2);
+        assert_eq!(record.series.len(), gates);
+        for series in &record.series {
+            let (whole, around) = (series.whole.read(), series.around.read());
+            assert!(whole.len() <= most && whole.len() >= (ticks as usize).min(most) / 3, "{} of {most}", whole.len());
+            assert!(around.len() <= 30, "{}", around.len());
+            let last = Some(2 * (ticks - 1));
+            assert_eq!((whole.last().map(|point| point.at), around.last().map(|point| point.at)), (last, last));
+            assert!(whole.is_sorted_by_key(|point| point.at) && around.is_sorted_by_key(|point| point.at));
+            assert_eq!(
+                canary_api::Points::written(&whole, series.whole.every),
+                series.whole,
+                "what is read is written alike"
+            );
+        }
+        assert!(size(&record) <= LIMIT && (gates == 20 || record.left_out.is_empty()), "{}", size(&record));
+    }
+}
+
 proptest! {
     #[test]
     fn the_same_tick_twice_changes_nothing(
@@ -259,4 +449,52 @@ proptest! {
             (record, before) = (once, after);
         }
     }
+}
+
+/// A record with so many runs of jobs, each with as long a log as there may be.
+fn with_logs(runs: usize, result: &str) -> ReleaseRecordStatus {
+    let one = |number: usize| canary_api::JobRecord {
+        name: format!("job-{number}"),
+        at: "Stage".to_owned(),
+        attempt: 1,
+        job: format!("web-1-job-{number}"),
+        result: result.to_owned(),
+        log: format!("{}\nthe end", "\u{1F600}\"\\ ".repeat(290)),
+        log_note: "container c of pod p".to_owned(),
+        ..canary_api::JobRecord::default()
+    };
+    ReleaseRecordStatus { id: "web-1".to_owned(), jobs: (0..runs).map(one).collect(), ..ReleaseRecordStatus::default() }
+}
+
+#[test]
+fn logs_of_jobs_make_no_record_too_large_and_their_ends_stay_longest_where_they_failed() {
+    for runs in [5, 25, 60, 500] {
+        let good = bound(with_logs(runs, "Succeeded"));
+        assert!(size(&good) <= LIMIT, "{runs}: {}", size(&good));
+        let bad = bound(with_logs(runs, "Failed"));
+        assert!(size(&bad) <= LIMIT, "{runs}: {}", size(&bad));
+        assert_eq!(bound(bad.clone()), bad);
+        let cut = |record: &ReleaseRecordStatus| record.jobs.iter().any(|one| one.log.len() < 1000);
+        assert_eq!(!good.left_out.is_empty(), cut(&good) || good.jobs.len() < runs, "{runs}: {:?}", good.left_out);
+        let longest = |record: &ReleaseRecordStatus| record.jobs.iter().map(|one| one.log.len()).max();
+        assert!(longest(&bad) >= longest(&good), "{runs}");
+    }
+    let some = bound(with_logs(25, "Succeeded"));
+    assert!(some.jobs.iter().all(|one| one.log.ends_with("the end") && one.log.len() <= 512), "{some:?}");
+}
+
+#[test]
+fn a_log_is_noted_once_and_never_for_a_job_that_did_not_run() {
+    let mut record = with_logs(2, "Succeeded");
+    record.jobs[0].log.clear();
+    record.jobs[0].log_note.clear();
+    record.jobs[1] =
+        canary_api::JobRecord { job: "web-1-other".to_owned(), result: "NotRun".to_owned(), ..record.jobs[0].clone() };
+    assert_eq!(logs_to_read(&record), ["web-1-job-0"]);
+    let log = JobLog { exit_code: Some(0), text: "fine".to_owned(), note: "container c".to_owned() };
+    let record = note_log(record, "web-1-job-0", &log);
+    assert_eq!((record.jobs[0].log.as_str(), record.jobs[0].exit_code), ("fine", Some(0)));
+    assert!(logs_to_read(&record).is_empty());
+    let other = JobLog { text: "other".to_owned(), ..log };
+    assert_eq!(note_log(record.clone(), "web-1-job-0", &other), record);
 }

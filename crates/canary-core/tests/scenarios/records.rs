@@ -4,7 +4,7 @@
 use canary_api::{ReleaseRecordStatus, Step};
 use serde_json::json;
 
-use crate::world::{JANE, World};
+use crate::world::{Fate, JANE, World};
 
 fn results(record: &ReleaseRecordStatus) -> Vec<&str> {
     record.stages.iter().map(|stage| stage.result.as_str()).collect()
@@ -55,6 +55,28 @@ fn a_good_release_leaves_a_whole_record_in_few_writes() {
 }
 
 #[test]
+fn versions_and_type_come_from_the_templates_annotations_where_they_have_such() {
+    let mut world = World::new(json!({}));
+    world.arm();
+    let push = |world: &mut World, version: &str, kind: &str| {
+        let annotations = json!({"canaryrelease.dev/version": version, "canaryrelease.dev/release-type": kind});
+        world
+            .edit("Deployment", "web", JANE, "kubectl-edit", |target| {
+                target["spec"]["template"]["metadata"]["annotations"] = annotations;
+            })
+            .unwrap();
+        world.finish();
+    };
+    push(&mut world, "2026.11", "Major");
+    let first = world.record("web-1");
+    assert_eq!((first.version.as_str(), first.kind.as_str()), ("2026.11", "Major"));
+    push(&mut world, "2026.12", "huge");
+    let second = world.record("web-2");
+    assert_eq!((second.version.as_str(), second.version_before.as_str()), ("2026.12", "2026.11"));
+    assert_eq!(second.kind, "", "neither a type that there is nor semantic versions");
+}
+
+#[test]
 fn a_breach_is_recorded_with_its_figures_and_stable_is_measured_once_more() {
     let mut world = World::new(json!({}));
     world.arm();
@@ -74,6 +96,62 @@ fn a_breach_is_recorded_with_its_figures_and_stable_is_measured_once_more() {
     assert!(record.message.contains("all traffic on stable"), "{}", record.message);
     let writes = world.record_writes.len();
     assert!(writes <= 9, "{writes} writes of records: {:?}", world.record_writes);
+}
+
+#[test]
+fn a_rollback_keeps_its_ticks_and_a_promotion_keeps_the_whole() {
+    let mut world = World::new(json!({}));
+    world.arm();
+    world.apply("v2").unwrap();
+    world.reach((Step::Bake, 1));
+    world.faulty("v2", 0.2);
+    assert_eq!(world.finish(), "RolledBack");
+    let record = world.record("web-1");
+    let errors = record.series.iter().find(|series| series.gate == "errors").unwrap();
+    assert_eq!(errors.unit, "%");
+    let around = errors.around.read();
+    let started = record.started.as_ref().unwrap().0;
+    let at = record.rollbacks[0].at.as_ref().unwrap().0.duration_since(started).as_secs();
+    let trigger = around.iter().find(|point| i64::from(point.at) == at).unwrap_or_else(|| panic!("{at}: {errors:?}"));
+    assert_eq!((trigger.verdict, trigger.stage, trigger.most), (Some('B'), 2, Some(1.0)), "{trigger:?}");
+    assert!(trigger.value.unwrap() > 1.0 && trigger.interval.is_some_and(|(low, _)| low > 0.0), "{trigger:?}");
+    assert!(around.iter().filter(|point| i64::from(point.at) < at).count() >= 8, "{around:?}");
+    let after: Vec<_> = around.iter().filter(|point| i64::from(point.at) > at).collect();
+    assert!(!after.is_empty() && after.iter().all(|point| point.verdict == Some('s') && point.value.is_none()));
+    let whole = errors.whole.read();
+    assert!(whole.len() <= 60 && whole.is_sorted_by_key(|point| point.at), "{whole:?}");
+    assert_eq!(whole[0].stage, 0, "the baseline is told too");
+
+    let promoted = finished(json!({}), 0.0);
+    let record = promoted.record("web-1");
+    for series in &record.series {
+        assert!(series.around.is_empty() && !series.whole.is_empty(), "{series:?}");
+        let stages: std::collections::BTreeSet<u32> = series.whole.read().iter().map(|point| point.stage).collect();
+        assert!([1, 2, 3].iter().all(|stage| stages.contains(stage)), "{series:?}");
+    }
+}
+
+#[test]
+fn a_stage_that_begins_once_more_keeps_what_it_came_to_before() {
+    let mut world = World::with_release(json!({}), "v2", (Step::Bake, 1));
+    world.run(10);
+    world.fate("v2", Fate::Unschedulable);
+    world.lose_canary_pods();
+    world.until("it is paused without weight", |world| {
+        let paused = world.status().current.and_then(|current| current.paused);
+        paused.is_some_and(|paused| paused.without_weight)
+    });
+    world.fate("v2", Fate::Ready);
+    world.command(&format!("resume {}", world.id()));
+    assert_eq!(world.finish(), "Promoted", "{}", world.describe());
+    let record = world.record("web-1");
+    assert_eq!(results(record), ["Passed", "Passed", "Passed"]);
+    let [first, second, third] = record.stages.as_slice() else { panic!("{:?}", record.stages) };
+    assert_eq!((first.earlier_runs, second.earlier_runs, third.earlier_runs), (1, 1, 0));
+    let (before, stopped) = (&first.earlier[0], &second.earlier[0]);
+    assert_eq!((before.result.as_str(), before.passed.as_str(), stopped.result.as_str()), ("Passed", "2/2", "Stopped"));
+    assert!(before.figures.starts_with("errors 0% of "), "{before:?}");
+    assert!(before.ended.as_ref().unwrap().0 <= first.started.as_ref().unwrap().0);
 }
 
 #[test]

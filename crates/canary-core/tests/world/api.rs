@@ -55,6 +55,9 @@ impl World {
         if self.baseline_refused && name == "web-baseline" {
             return Err(Refused::Forbidden(format!("no {kind} {name} here")));
         }
+        if let Some(refused) = self.jobs_refused.clone().filter(|_| kind == "Job") {
+            return Err(refused);
+        }
         self.create(kind, object);
         Ok(())
     }

@@ -36,12 +36,16 @@ impl World {
         for name in self.names("ReplicaSet") {
             self.count_pods(&name);
         }
+        for name in self.names("Job") {
+            self.job(&name);
+        }
         for name in self.names("Deployment") {
             self.deployment_status(&name);
         }
         let waits = self.gateway()
             || self.objects.iter().any(|((kind, _), object)| match *kind {
-                "Pod" => !pods::ready(object),
+                "Pod" => !pods::ready(object) && !of_job(object),
+                "Job" => canary_core::job::state(object) == canary_core::job::State::Running,
                 // The deadline of a rollout's progress.
                 "Deployment" => object::text(object, "/status/conditions/0/reason") == "ReplicaSetUpdated",
                 _ => false,
@@ -55,11 +59,11 @@ impl World {
         self.settled == Some(self.serial)
     }
 
-    fn names(&self, of: &'static str) -> Vec<String> {
+    pub(super) fn names(&self, of: &'static str) -> Vec<String> {
         self.objects.keys().filter(|(kind, _)| *kind == of).map(|(_, name)| name.clone()).collect()
     }
 
-    fn store(&mut self, kind: &'static str, name: &str, mut object: Value) {
+    pub(super) fn store(&mut self, kind: &'static str, name: &str, mut object: Value) {
         if self.get(kind, name) == Some(&object) {
             return;
         }
@@ -215,6 +219,9 @@ impl World {
 
     fn pod(&mut self, name: &str) {
         let mut pod = self.get("Pod", name).unwrap().clone();
+        if of_job(&pod) {
+            return;
+        }
         let created: jiff::Timestamp = object::text(&pod, "/metadata/creationTimestamp").parse().unwrap();
         let age = Duration::try_from(self.now.duration_since(created)).unwrap_or_default();
         let app = |ready: bool, restarts: i64, state: Value| json!([{"name": "app", "ready": ready, "restartCount": restarts, "state": state}]);
@@ -422,6 +429,10 @@ impl World {
             self.delete("Pod", &name);
         }
     }
+}
+
+fn of_job(pod: &Value) -> bool {
+    object::text(pod, "/metadata/ownerReferences/0/kind") == "Job"
 }
 
 fn serial(object: &Value) -> u64 {

@@ -5,6 +5,7 @@
 //! against the promises as it is made ([`promises`]).
 
 mod api;
+mod jobs;
 mod kubernetes;
 mod operator;
 mod promises;
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub use api::Refused;
+pub use jobs::JobFate;
 pub use operator::Operator;
 
 /// The namespace of everything.
@@ -98,10 +100,12 @@ pub enum Read {
     ServingRecords,
     /// All that there is of baseline pods.
     Baseline,
+    /// Jobs and CronJobs.
+    Jobs,
 }
 
 impl Read {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Rivals,
         Self::Target,
         Self::Canary,
@@ -116,6 +120,7 @@ impl Read {
         Self::NetworkPolicies,
         Self::ServingRecords,
         Self::Baseline,
+        Self::Jobs,
     ];
 }
 
@@ -173,6 +178,14 @@ pub struct World {
     pub unreadable: BTreeSet<Read>,
     /// Whether the API server refuses every new object of baseline pods.
     pub baseline_refused: bool,
+    /// What becomes of the Jobs of a CronJob, by its name.
+    pub job_fates: BTreeMap<String, JobFate>,
+    /// Whether the API server refuses each new Job, and for good or for now.
+    pub jobs_refused: Option<Refused>,
+    /// Names of the Jobs that the operator made, in order.
+    pub jobs_made: Vec<String>,
+    /// Whether logs can't be read.
+    pub logs_unreadable: bool,
     /// Whether the API server fails each write of the status.
     pub status_refused: bool,
     /// The operator dies after so many more writes.
@@ -244,6 +257,10 @@ impl World {
             trail: Vec::new(),
             unreadable: BTreeSet::new(),
             baseline_refused: false,
+            job_fates: BTreeMap::new(),
+            jobs_refused: None,
+            jobs_made: Vec::new(),
+            logs_unreadable: false,
             status_refused: false,
             dies_after: None,
             deaths: 0,
@@ -556,7 +573,8 @@ impl World {
     pub fn assert_nothing_left(&self) {
         for ((kind, name), object) in &self.objects {
             assert!(
-                matches!(*kind, "CanaryRelease" | "ReplicaSet") || !object.to_string().contains("canaryrelease.dev"),
+                matches!(*kind, "CanaryRelease" | "ReplicaSet" | "Job")
+                    || !object.to_string().contains("canaryrelease.dev"),
                 "{kind} {name} is left: {object}"
             );
         }

@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use canary_api::{CanaryRelease, CanaryReleaseSpec, ReleaseStatus, Step, names};
+use canary_api::{CanaryRelease, CanaryReleaseSpec, JobState, ReleaseStatus, Step, names};
 use canary_core::{
-    Decision, Effect, Fetched, Observed, decide,
+    Decision, Effect, Fetched, Kind, Observed, decide,
     evidence::{self, Accounts, Paired, Totals},
     gates::{Measure, Reading, Streaks},
     object,
-    observed::{BaselineSide, Hold, Measured, Rival},
+    observed::{BaselineSide, Hold, JobsSeen, Measured, Refusal, Rival},
     record::Carried,
     traffic::{self, Requests},
 };
@@ -30,6 +30,7 @@ use super::{
 const REFRESH: Duration = Duration::from_secs(60);
 const FOLLOW_UP: Duration = Duration::from_millis(300);
 const AGAIN: Duration = Duration::from_millis(20);
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// How long a dead operator takes to be followed by another.
 const SUCCESSION: Duration = Duration::from_secs(7);
 /// The policies as they are installed.
@@ -51,6 +52,8 @@ pub struct Operator {
     /// Ticks at one instant, against a loop that turns in place.
     at_once: (Option<Timestamp>, u32),
     pub(super) journal: Journal,
+    /// Jobs that could not be created lately.
+    refused: BTreeMap<String, (Timestamp, Refusal)>,
 }
 
 #[derive(Debug)]
@@ -160,6 +163,7 @@ impl World {
         let Some(raw) = self.get("CanaryRelease", name).cloned() else { return End::Next(None) };
         let release: CanaryRelease = serde_json::from_value(raw.clone()).expect("a CanaryRelease");
         let mut observed = self.observe(release);
+        observed.jobs.refused = self.refusals(name);
         self.measure(name, &mut observed);
         let decision = decide(&observed, self.now);
         if self.serial.is_multiple_of(7) {
@@ -211,7 +215,7 @@ impl World {
             match self.write(name, effect) {
                 Ok(()) => carried.effects.push(index),
                 Err(None) => return End::Died,
-                Err(Some(_)) if effect.may_fail() => {}
+                Err(Some(refused)) if effect.may_fail() => self.remember_refusal(name, effect, &refused),
                 Err(Some(Refused::Conflict(_) | Refused::Gone(_))) => return End::Next(Some(AGAIN)),
                 Err(Some(_)) => return self.failed(name),
             }
@@ -226,6 +230,50 @@ impl World {
         }
         let follow_up = (!decision.effects.is_empty()).then_some(FOLLOW_UP);
         End::Next(decision.wake_after.into_iter().chain(follow_up).min())
+    }
+
+    fn refusals(&self, name: &str) -> BTreeMap<String, Refusal> {
+        let fresh = |at: &Timestamp| Duration::try_from(self.now.duration_since(*at)).unwrap() < TRY_AGAIN;
+        let refused = self.operators[name].refused.iter();
+        refused.map(|(job, (at, refusal))| (job.clone(), Refusal { fresh: fresh(at), ..refusal.clone() })).collect()
+    }
+
+    fn remember_refusal(&mut self, name: &str, effect: &Effect, refused: &Refused) {
+        if effect.kind() == Kind::Job && !matches!(refused, Refused::Conflict(_)) {
+            let refusal =
+                Refusal { why: format!("{refused:?}"), last: matches!(refused, Refused::Forbidden(_)), fresh: true };
+            let operator = self.operators.get_mut(name).unwrap();
+            operator.refused.insert(effect.name().to_owned(), (self.now, refusal));
+        }
+    }
+
+    /// The jobs whose end the status does not know.
+    fn observe_jobs(&self, release: &CanaryRelease) -> JobsSeen {
+        let current = release.status.as_ref().and_then(|status| status.current.as_ref());
+        let Some(current) = current.filter(|current| current.step != Step::Revert) else { return JobsSeen::default() };
+        let mut seen = JobsSeen::default();
+        if release.metadata.deletion_timestamp.is_some() {
+            return seen;
+        }
+        for run in current.jobs.iter().filter(|run| run.state.is_open()) {
+            let job = self.fetch(Read::Jobs, "Job", &run.job);
+            if let Some(found) =
+                job.known().filter(|job| matches!(canary_core::job::state(job), canary_core::job::State::Failed(_)))
+            {
+                seen.pods.insert(run.job.clone(), self.pods_of_job(found));
+            }
+            seen.jobs.insert(run.job.clone(), job);
+            let planned = release.spec.jobs.iter().find(|job| job.name == run.name);
+            if let Some(planned) = planned.filter(|_| run.state == JobState::Wanted) {
+                let found = self.fetch(Read::Jobs, "CronJob", &planned.cron_job);
+                seen.cron_jobs.insert(planned.cron_job.clone(), found);
+            }
+        }
+        seen
+    }
+
+    fn pods_of_job(&self, job: &Value) -> Fetched<Vec<Value>> {
+        self.list(Read::Jobs, "Pod", |pod| object::controlled_by(pod, object::uid(job)))
     }
 
     fn tell(&mut self, decision: &Decision) {
@@ -383,8 +431,10 @@ impl World {
         } else {
             BaselineSide::none()
         };
+        let jobs = self.observe_jobs(&release);
         Observed {
             baseline,
+            jobs,
             rivals,
             target_pods: pods(Read::TargetPods, &target),
             canary_pods: pods(Read::CanaryPods, &canary),

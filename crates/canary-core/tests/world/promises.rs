@@ -195,6 +195,7 @@ impl World {
             (Kind::PodDisruptionBudget, _) => &[Read::Budgets],
             (Kind::ControllerRevision, _) => &[Read::ServingRecords],
             (Kind::ReplicaSet, _) => &[Read::ReplicaSets],
+            (Kind::Job, _) => &[Read::Jobs],
             (Kind::CanaryRelease, _) => &[],
         };
         for read in reads {
@@ -220,6 +221,7 @@ impl World {
             self.promises.route_first = false;
         }
         match (effect.kind(), effect.name()) {
+            (Kind::Job, name) => self.job_made(&release, name),
             (Kind::HttpRoute, _) => self.route_written(&release, before.unwrap(), after.unwrap()),
             (Kind::Deployment, "web") => self.target_written(&release, before.unwrap(), after.unwrap()),
             (Kind::Deployment, "web-baseline") => {

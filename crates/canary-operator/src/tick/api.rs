@@ -71,6 +71,7 @@ pub(super) fn folder(kind: Kind, namespace: &str) -> Option<String> {
         Kind::ReplicaSet => ("apis/apps/v1", "replicasets"),
         Kind::ControllerRevision => ("apis/apps/v1", "controllerrevisions"),
         Kind::Service => ("api/v1", "services"),
+        Kind::Job => ("apis/batch/v1", "jobs"),
         Kind::PodDisruptionBudget => ("apis/policy/v1", "poddisruptionbudgets"),
         Kind::HttpRoute => ("apis/gateway.networking.k8s.io/v1", "httproutes"),
         Kind::HorizontalPodAutoscaler => ("apis/autoscaling/v2", "horizontalpodautoscalers"),
@@ -81,6 +82,28 @@ pub(super) fn folder(kind: Kind, namespace: &str) -> Option<String> {
 /// The folder of pods.
 pub(super) fn pods(namespace: &str) -> Option<String> {
     Some(format!("/api/v1/namespaces/{}/pods", segment(namespace)?))
+}
+
+/// The folder of CronJobs.
+pub(super) fn cron_jobs(namespace: &str) -> Option<String> {
+    Some(format!("/apis/batch/v1/namespaces/{}/cronjobs", segment(namespace)?))
+}
+
+/// The end of a container's log: so many lines, at most so many bytes.
+pub(super) async fn log(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    (lines, bytes): (usize, usize),
+) -> Result<String, CallError> {
+    let what = format!("log of pod {pod}");
+    let (Some(folder), Some(segment)) = (pods(namespace), segment(pod)) else { return Err(nameless(pod)) };
+    let container = encode(container);
+    let path = format!("{folder}/{segment}/log?container={container}&tailLines={lines}&limitBytes={bytes}");
+    let request = Request::builder().method(Method::GET).uri(path).body(Vec::new());
+    let request = request.map_err(|error| CallError::Invalid { what: what.clone(), why: error.to_string() })?;
+    client.request_text(request).await.map_err(|error| CallError::of(what, &error))
 }
 
 /// The folder of records.

@@ -2,7 +2,7 @@
 //! and the next tick decides afresh from what it then sees. Only giving traffic back goes on past a failure, and what
 //! a release does without is no failure.
 
-use canary_core::Effect;
+use canary_core::{Effect, Kind, observed::Refusal};
 use kube::Client;
 
 use super::api::{self, CallError};
@@ -15,6 +15,7 @@ pub(super) async fn effects(
     effects: &[Effect],
     wanted: impl Fn(&Effect) -> bool,
     done: &mut Vec<usize>,
+    mut refused: impl FnMut(&str, Refusal),
 ) -> Result<(), CallError> {
     let mut failed = None;
     for (index, effect) in effects.iter().enumerate().filter(|(_, effect)| wanted(effect)) {
@@ -29,6 +30,16 @@ pub(super) async fn effects(
             // What is wished for and not needed: a refusal must not stop a release.
             Err(error @ (CallError::Forbidden { .. } | CallError::Invalid { .. })) if effect.is_optional() => {
                 tracing::warn!("{error}");
+            }
+            // It is there already, as a crash or a lost answer left it: the next tick sees whose it is.
+            Err(CallError::Conflict { .. }) if effect.kind() == Kind::Job => {}
+            Err(error) if effect.kind() == Kind::Job => {
+                tracing::warn!("{error}");
+                let last = matches!(error, CallError::Forbidden { .. } | CallError::Invalid { .. });
+                refused(
+                    effect.name(),
+                    Refusal { why: error.to_string().chars().take(400).collect(), last, fresh: true },
+                );
             }
             Err(error) if effect.may_fail() => tracing::warn!("{error}"),
             Err(error) => return Err(failed.unwrap_or(error)),

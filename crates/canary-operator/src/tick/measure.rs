@@ -10,6 +10,7 @@ use canary_api::{CanaryRelease, CanaryReleaseSpec, Gate, ReleaseStatus, Step, na
 use canary_core::{
     Fetched, Observed,
     evidence::{self, Accounts, LeftOut, Totals},
+    figures::{Durations, Figures},
     gates::{Measure, Reading, Streaks},
     observed::Measured,
     traffic,
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use serde_json::Value as Json;
 
 use super::{
+    figures::{self, Looks},
     pods,
     questions::{Answers, Question, Sides, questions, series_of_pods},
     side::{Look, Others, Side, WarmUps},
@@ -88,8 +90,13 @@ pub(super) struct Ledger {
     /// When the canary's next sample should be there.
     due: Option<Timestamp>,
     readings: Vec<Reading>,
-    /// Requests a second of the stable side.
+    /// When all of the stable side's pods were first sampled in this window (milliseconds), and its requests up to then.
+    stable_first: Option<(i64, f64)>,
+    /// Requests a second of the stable side, once two samples of its counters lie apart.
     stable_rate: Option<f64>,
+    durations: Vec<Durations>,
+    /// CPU, memory and the queries of `spec.comparison`.
+    pub(super) figures: Looks,
 }
 
 impl Ledger {
@@ -115,7 +122,29 @@ impl Ledger {
             asked: None,
             due: None,
             readings: Vec::new(),
+            stable_first: None,
             stable_rate: None,
+            durations: Vec::new(),
+            figures: Looks::default(),
+        }
+    }
+
+    /// Whether it counts for this release.
+    pub(super) fn counts(&self, release: &str) -> bool {
+        self.release == release
+    }
+
+    /// When the window that it counts began.
+    pub(super) const fn window(&self) -> Timestamp {
+        self.window
+    }
+
+    /// What is told beside the gates.
+    fn told(&self, release: &CanaryRelease) -> Figures {
+        Figures {
+            since: (self.since > self.window).then_some(self.since),
+            durations: self.durations.clone(),
+            gauges: self.figures.told(&release.spec.comparison),
         }
     }
 
@@ -157,8 +186,26 @@ impl Ledger {
             self.asked = None;
             self.due = None;
             self.readings.clear();
+            self.stable_first = None;
+            self.stable_rate = None;
+            self.durations.clear();
+            self.figures.begin_window();
         }
         true
+    }
+
+    /// Takes the stable side's requests in. From samples' own times: a window in which nothing was sampled yet, or only
+    /// once, tells no rate, and least of all none.
+    fn tell_rate(&mut self, stable: &Side) {
+        let Some(requests) = stable.fresh_requests() else { return };
+        // Pods are sampled each at a moment of its own: up to this one all are known.
+        let Some(at) = requests.sampled_ms().into_iter().min().filter(|at| *at >= requests.since_ms) else { return };
+        let total = requests.total_at(at);
+        let (first, then) = *self.stable_first.get_or_insert((at, total));
+        let seconds = at.saturating_sub(first) as f64 / 1000.0;
+        if seconds > 0.0 {
+            self.stable_rate = Some((total - then).max(0.0) / seconds).filter(|rate| rate.is_finite());
+        }
     }
 
     /// Whom to ask about. A release does without the list of its baseline pods for a while.
@@ -245,8 +292,10 @@ pub(super) async fn gates(
         match source {
             Source::Store(store) => look(ledger, store, observed, now).await,
             Source::Pods(scraper) => {
-                let samples = pods::scrape(scraper, observed, &series_of_pods(release), now).await;
+                let wanted = [series_of_pods(release), figures::series_of_pods()].concat();
+                let samples = pods::scrape(scraper, observed, &wanted, now).await;
                 look(ledger, &samples, observed, samples.at()).await;
+                figures::of_pods(&samples, ledger, observed, samples.at()).await;
                 pods::explain(&mut ledger.readings, samples.failures());
             }
         }
@@ -254,6 +303,7 @@ pub(super) async fn gates(
     }
     observed.measured = Measured {
         stable_rate: ledger.stable_rate,
+        figures: ledger.told(release),
         next_look: ledger.due.filter(|due| *due > now).map(|due| since(now, due)),
         ..Measured::new(&ledger.readings, ledger.accounts.traffic())
     };
@@ -270,7 +320,7 @@ async fn look(ledger: &mut Ledger, source: &dyn MetricSource, observed: &Observe
             let covered_from = before(now, lookback);
             take(ledger, observed, &Read { source, sides: &sides, answers, numbers, covered_from, at: now });
             // Only what is sampled by others is worth waiting for; the pods themselves were read just now.
-            ledger.due = if source.keeps_history() { sampled_next(ledger, source, release, now) } else { None };
+            ledger.due = if source.keeps_history() { sampled_next(ledger, release, now) } else { None };
         }
         Err(why) => {
             let nothing = Measure::NoData(why);
@@ -458,8 +508,16 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
     let totals = unread(&release.spec, totals, canary_known, stable_known);
     let listed = !release.spec.traffic.requests.by.is_pod() || (canary_known && stable_known);
     let requests = canary.requests_beside(others).filter(|_| listed);
-    ledger.stable_rate =
-        stable.fresh_requests().map(|requests| requests.total() / seconds).filter(|rate| rate.is_finite());
+    ledger.tell_rate(&stable);
+    let timed = release.spec.gates.iter().filter(|gate| gate.latency.is_some());
+    ledger.durations = timed
+        .map(|gate| Durations {
+            gate: gate.name.clone(),
+            unit: Side::unit(gate),
+            canary: canary.durations(gate),
+            stable: stable.durations(gate),
+        })
+        .collect();
     ledger.readings = ledger.accounts.absorb(&release.spec, current.step, &totals, requests, now);
     tracing::debug!(readings = ?ledger.readings, "gates read");
 }
@@ -489,14 +547,8 @@ fn rests_on_pods(spec: &CanaryReleaseSpec, gate: &Gate) -> bool {
 }
 
 /// When the canary's next sample should be there, if that is before the next interval is over.
-fn sampled_next(
-    ledger: &Ledger,
-    source: &dyn MetricSource,
-    release: &CanaryRelease,
-    now: Timestamp,
-) -> Option<Timestamp> {
+fn sampled_next(ledger: &Ledger, release: &CanaryRelease, now: Timestamp) -> Option<Timestamp> {
     let (newest, spacing) = ledger.canary.rhythm(&Question::requests(release).name())?;
-    let spacing = source.scrape_interval().and_then(|given| i64::try_from(given.as_millis()).ok()).unwrap_or(spacing);
     let interval = i64::try_from(release.spec.interval.std().as_millis()).ok()?;
     let stored = i64::try_from(STORED.as_millis()).ok()?;
     next_look(newest.saturating_add(stored), spacing, now.as_millisecond(), interval)

@@ -71,6 +71,27 @@ async fn each_window_counts_from_its_own_beginning_on_both_sides() {
 }
 
 #[tokio::test]
+async fn requests_a_second_are_told_by_two_samples_and_not_before() {
+    let mut ledger = None;
+    let mut rate = async |samples: &[i64], second: i64| {
+        let source = FakeSource::new();
+        let mut counted = series("s", 10.0, 60);
+        let zero = at(0).as_millisecond();
+        counted.samples.retain(|sample| samples.contains(&((sample.at_ms - zero) / 1000)));
+        source.set_counter("requests_total", Ok(vec![counted, series("c", 0.0, second)]));
+        source.set_counter("bad_total", Ok(Vec::new()));
+        let mut observed = observed(release("Baseline", "2026-01-01T01:00:10Z"));
+        gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
+        observed.measured.stable_rate
+    };
+    // Sampled each 15 s: the window has seen none of it, then once, then twice.
+    assert_eq!(rate(&[1], 12).await, None);
+    assert_eq!(rate(&[1, 16], 18).await, None);
+    assert_eq!(rate(&[1, 16], 20).await, None);
+    assert_eq!(rate(&[1, 16, 31], 32).await, Some(10.0));
+}
+
+#[tokio::test]
 async fn after_a_restart_the_sums_of_the_status_are_gone_on_from() {
     let mut restarted = release("Bake", "2026-01-01T01:00:10Z");
     let sums = canary_api::Counted {

@@ -4,6 +4,7 @@
 
 mod api;
 mod apply;
+mod figures;
 mod measure;
 mod observe;
 mod pods;
@@ -20,8 +21,10 @@ use std::{
 use canary_api::{CanaryRelease, CanaryReleaseStatus, Gate, Phase};
 use canary_core::{
     Decision, Effect, Fetched, Kind, decide,
+    observed::Refusal,
     record::{Carried, carried_out},
 };
+use canary_counters::LabelNames;
 use canary_metrics::{
     ConfigError, MetricSource, Prometheus, ProviderConfig, Shared,
     pods::{PodLimits, PodScraper},
@@ -33,6 +36,7 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{
     api::CallError,
+    figures::Asking,
     measure::{Ledger, Source},
     record::{Desk, Journal},
 };
@@ -53,6 +57,8 @@ const REFRESH: Duration = Duration::from_secs(60);
 const REWORD: Duration = Duration::from_secs(5);
 /// After a write, how soon to look at what came of it where nothing wakes us.
 const FOLLOW_UP: Duration = Duration::from_millis(300);
+/// A Job that could not be created, after this long.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// After a conflict.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -86,17 +92,28 @@ impl Sources {
         Self { stores: stores.into_iter().map(|store| (store.name().to_owned(), store)).collect(), pods }
     }
 
+    /// The store that a CanaryRelease names, where it is one.
+    fn store(&self, release: &CanaryRelease) -> Option<Arc<dyn MetricSource>> {
+        self.stores.get(&release.spec.provider).cloned()
+    }
+
     /// The source that a CanaryRelease names, or why there is none.
     fn of(&self, release: &CanaryRelease) -> Result<Source<'_>, String> {
         let name = release.spec.provider.as_str();
         if let Some(store) = self.stores.get(name) {
-            return Ok(Source::Store(store.as_ref()));
+            return match questions::reserved(release, store.labels()) {
+                Some(why) => Err(why),
+                None => Ok(Source::Store(store.as_ref())),
+            };
         }
         if name != PODS && name != "default" {
             let known = self.stores.keys().map(String::as_str).chain([PODS]).collect::<Vec<_>>().join(", ");
             return Err(format!(
                 "the operator has no metrics provider {name:?} (it has: {known}): correct spec.provider, or add it to the operator's configuration"
             ));
+        }
+        if let Some(why) = questions::reserved(release, &LabelNames::default()) {
+            return Err(why);
         }
         match only_of_a_store(release) {
             Some(what) => Err(format!(
@@ -137,6 +154,22 @@ struct Memory {
     ledger: Option<Ledger>,
     written: Option<Instant>,
     journal: Journal,
+    asking: Asking,
+    /// Jobs that could not be created, and when that was.
+    refused: BTreeMap<String, (Instant, Refusal)>,
+}
+
+impl Memory {
+    /// Jobs that could not be created, of those that are still wanted.
+    fn refusals(&mut self, release: &CanaryRelease) -> BTreeMap<String, Refusal> {
+        let current = release.status.as_ref().and_then(|status| status.current.as_ref());
+        let wanted = |job: &str| {
+            current.is_some_and(|current| current.jobs.iter().any(|run| run.job == job && run.state.is_open()))
+        };
+        self.refused.retain(|job, _| wanted(job));
+        let now = |at: &Instant, refusal: &Refusal| Refusal { fresh: at.elapsed() < TRY_AGAIN, ..refusal.clone() };
+        self.refused.iter().map(|(job, (at, refusal))| (job.clone(), now(at, refusal))).collect()
+    }
 }
 
 impl ReleaseTicker {
@@ -184,10 +217,12 @@ impl ReleaseTicker {
         };
         let policies = self.policies.borrow().0.clone();
         let mut observed = observe::cluster(&self.client, release, &policies).await;
+        observed.jobs.refused = memory.refusals(&observed.release);
         let source = self.sources.of(&observed.release);
         observed.provider_problem = source.as_ref().err().cloned();
         observed.names_pods = source.as_ref().is_ok_and(Source::names_pods);
         let now = self.clock.now();
+        memory.asking.collect(memory.ledger.as_mut());
         measure::gates(&mut memory.ledger, source, &mut observed, now).await;
         let now = self.clock.now();
         let decision = decide(&observed, now);
@@ -195,8 +230,12 @@ impl ReleaseTicker {
         let mut carried = Carried::default();
         let next = self.carry_out(key, &raw, memory, &decision, &mut carried).await;
         // Last of all: whatever a record needs, the release has had its writes.
+        let store = self.sources.store(&observed.release);
         let Some(done) = carried_out(&observed, decision, &carried) else { return next };
         let again = memory.journal.keep(&self.desk(), &observed, &done, carried.status, now).await;
+        if let Some(store) = store {
+            memory.asking.begin(memory.ledger.as_mut(), store, &observed, now);
+        }
         if next == Next::Idle { again.map_or(next, Next::WakeAfter) } else { next }
     }
 
@@ -232,8 +271,11 @@ impl ReleaseTicker {
         }
         carried.status = true;
         let effects = &decision.effects;
-        if let Err(error) = apply::effects(&self.client, &key.namespace, effects, |_| true, &mut carried.effects).await
-        {
+        let done = &mut carried.effects;
+        let refused = |name: &str, why: Refusal| {
+            memory.refused.insert(name.to_owned(), (Instant::now(), why));
+        };
+        if let Err(error) = apply::effects(&self.client, &key.namespace, effects, |_| true, done, refused).await {
             return self.ended("apply", decision, &error);
         }
         if !write && !decision.notes.is_empty() {
@@ -251,7 +293,8 @@ impl ReleaseTicker {
     async fn despite(&self, key: &ObjectKey, decision: &Decision, error: &CallError, carried: &mut Carried) -> Next {
         let (effects, done) = (&decision.effects, &mut carried.effects);
         let back = Effect::gives_traffic_back;
-        if let Err(second) = apply::effects(&self.client, &key.namespace, effects, back, done).await {
+        let no_job = |_: &str, _: Refusal| {};
+        if let Err(second) = apply::effects(&self.client, &key.namespace, effects, back, done, no_job).await {
             tracing::warn!("traffic could not be given back: {second}");
         }
         self.ended("record", decision, error)
@@ -421,5 +464,7 @@ mod tests {
         assert!(why(errors("Pod"), "Service").unwrap().starts_with("spec.traffic.requests is by Service, which"));
         let value = json!({"name": "v", "value": {"query": "up", "max": 1.0}});
         assert!(why(value, "Pod").unwrap().starts_with("gate v is a PromQL value, which"));
+        let strays = json!({"name": "e", "errorRate": {"bad": "b{namespace=\"theirs\"}", "total": "t", "limit": "1%"}});
+        assert!(why(strays, "Pod").unwrap().contains("the label \"namespace\" is set by the operator"));
     }
 }

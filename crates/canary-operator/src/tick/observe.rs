@@ -1,17 +1,23 @@
 //! Reads, live, all that one tick decides on. It decides only what there is to read; a read that
 //! fails is passed on as such.
 
-use canary_api::{CanaryRelease, Step, names};
+use std::{collections::BTreeSet, time::Duration};
+
+use canary_api::{CanaryRelease, JobState, Step, names};
 use canary_core::{
     Fetched, Kind, Observed,
+    job::{self, State},
     object::{self, Patch},
-    observed::{BaselineSide, Hold, Measured, Rival},
+    observed::{BaselineSide, Hold, JobsSeen, Measured, Rival},
 };
 use futures::future::join_all;
 use kube::Client;
 use serde_json::{Value, json};
 
 use super::api;
+
+/// Longest time for all that is read of jobs: nothing else in a tick may wait for it.
+const DEADLINE_OF_JOBS: Duration = Duration::from_secs(2);
 
 /// All but the metrics.
 pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &str) -> Observed {
@@ -56,6 +62,7 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
         budgets,
         serving_records,
         baseline,
+        jobs,
     ) = futures::join!(
         read(Kind::Deployment, spec.target.name.clone()),
         read(Kind::Deployment, names::canary(&spec.target.name)),
@@ -68,6 +75,7 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
         api::list(client, api::folder(Kind::PodDisruptionBudget, &namespace), ""),
         api::list(client, api::folder(Kind::ControllerRevision, &namespace), &owned),
         baseline(client, &namespace, &release),
+        jobs(client, &namespace, &release),
     );
     let ((target_sets, target_pods), (canary_sets, canary_pods), hold) = futures::join!(
         sets_and_pods(client, &namespace, &target),
@@ -95,6 +103,7 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
         budgets,
         network_policies,
         serving_records,
+        jobs,
         hold,
         policies: policies.to_owned(),
         provider_problem: None,
@@ -105,6 +114,59 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
 
 pub(super) fn in_release(release: &CanaryRelease) -> bool {
     release.status.as_ref().and_then(|status| status.current.as_ref()).is_some_and(|current| current.step != Step::Done)
+}
+
+/// The jobs whose end the status does not know; nothing is read of others, and nothing while traffic goes back.
+async fn jobs(client: &Client, namespace: &str, release: &CanaryRelease) -> JobsSeen {
+    let Some(current) = release.status.as_ref().and_then(|status| status.current.as_ref()) else {
+        return JobsSeen::default();
+    };
+    if current.step == Step::Revert || release.metadata.deletion_timestamp.is_some() {
+        return JobsSeen::default();
+    }
+    let open: Vec<_> = current.jobs.iter().filter(|run| run.state.is_open()).collect();
+    let from = |name: &str| release.spec.jobs.iter().find(|job| job.name == name).map(|job| job.cron_job.clone());
+    let wanted = open.iter().filter(|run| run.state == JobState::Wanted).filter_map(|run| from(&run.name));
+    let cron_jobs = join_all(wanted.collect::<BTreeSet<_>>().into_iter().map(|name| async {
+        let found = bounded(api::get(client, api::cron_jobs(namespace), &name), unanswered).await;
+        (name, found)
+    }));
+    let jobs = join_all(open.iter().map(|run| async {
+        let found = bounded(api::get(client, api::folder(Kind::Job, namespace), &run.job), unanswered).await;
+        (run.job.clone(), found)
+    }));
+    let (cron_jobs, jobs) = futures::join!(cron_jobs, jobs);
+    let failed = jobs.iter().filter_map(|(name, found)| Some((name, found.known()?)));
+    let failed = failed.filter(|(_, found)| matches!(job::state(found), State::Failed(_)));
+    let pods = join_all(failed.map(|(name, found)| async {
+        (name.clone(), bounded(pods_of_job(client, namespace, found), unanswered).await)
+    }));
+    let pods = pods.await.into_iter().collect();
+    JobsSeen {
+        jobs: jobs.into_iter().collect(),
+        pods,
+        cron_jobs: cron_jobs.into_iter().collect(),
+        ..JobsSeen::default()
+    }
+}
+
+fn unanswered<T>() -> Fetched<T> {
+    Fetched::Failed("no answer in time".to_owned())
+}
+
+async fn bounded<T>(call: impl Future<Output = T>, late: impl FnOnce() -> T) -> T {
+    tokio::time::timeout(DEADLINE_OF_JOBS, call).await.unwrap_or_else(|_| late())
+}
+
+/// The pods of a Job, by its uid.
+pub(super) async fn pods_of_job(client: &Client, namespace: &str, job: &Value) -> Fetched<Vec<Value>> {
+    let named = [("batch.kubernetes.io/job-name".to_owned(), object::name(job).to_owned())].into();
+    let pods = api::list(client, api::pods(namespace), &api::label_selector(&named)).await;
+    let own = |pod: &Value| object::controlled_by(pod, object::uid(job));
+    match pods {
+        Fetched::Known(pods) => Fetched::Known(pods.into_iter().filter(own).collect()),
+        other => other,
+    }
 }
 
 /// What there is of baseline pods. Where none were asked for nothing is read, but at the end.

@@ -90,6 +90,13 @@ pub(super) fn questions(release: &CanaryRelease) -> BTreeMap<Question, Selector>
     all.filter_map(|question| question.selector().map(|selector| (question, selector))).collect()
 }
 
+/// The first counter with a matcher on a label that the provider's questions set themselves.
+pub(super) fn reserved(release: &CanaryRelease, labels: &LabelNames) -> Option<String> {
+    let set = |by: By| if by.is_pod() { labels.set_for_pods() } else { labels.set_for_services() };
+    let all = questions(release);
+    all.iter().find_map(|(question, selector)| selector.leaves(&set(question.by)).err()).map(|error| error.to_string())
+}
+
 fn of_gate(gate: &Gate) -> Vec<Question> {
     let counter = |text: &String| Question::counter(text, gate.by);
     let mut all = Vec::new();

@@ -1,21 +1,27 @@
 //! Keeps the records of a CanaryRelease's releases: after a tick's own writes, never before them, and not at all while
 //! traffic is on its way back to stable. A record that can't be written stops and delays nothing: what was not written
 //! stays in memory and goes with a later tick. What is in a record is [`canary_core::record`]'s to say; this decides only
-//! when it is read and written, and when old ones go.
+//! when it is read and written, when the end of a job's log is read for it, and when old ones go.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use canary_api::{ReleaseRecordStatus, ReleaseStatus, Step, names};
 use canary_core::{
-    Decision, Fetched, Observed, object,
-    record::{self, due},
+    Decision, Fetched, Kind, Observed,
+    job::{self, TAIL_LINES},
+    object,
+    record::{self, JobLog, due},
 };
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::api::{self, CallError};
+use super::{
+    api::{self, CallError},
+    observe,
+};
 use crate::{clock::Clock, config::Retention, metrics::Metrics};
 
 /// Longest time for one call about records, and for all of one tick: they may not hold it up.
@@ -27,6 +33,11 @@ const FIRST_DELAY: Duration = Duration::from_secs(5);
 const LONGEST_DELAY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 /// Failures in a row after which a release that is over is left without the end of its record.
 const GIVE_UP: u32 = 16;
+/// Longest time for the logs of the jobs that ended, all together.
+const DEADLINE_OF_LOGS: Duration = Duration::from_secs(1);
+/// Bytes of a log that are asked for at most, and how often that is tried.
+const MOST_OF_LOG: usize = 64 * 1024;
+const TRIES: u8 = 3;
 /// Old records deleted at once.
 const MOST_DELETED: usize = 5;
 
@@ -63,6 +74,8 @@ struct Page {
     knows_earlier: bool,
     /// Whether old records are to be looked for.
     untidy: bool,
+    /// How often the log of a Job could not be read.
+    tries: BTreeMap<String, u8>,
 }
 
 impl Journal {
@@ -84,6 +97,11 @@ impl Journal {
         }
         for page in &mut self.pages {
             page.record = record::next(&page.record, seen, done, now);
+        }
+        if may_call {
+            for page in &mut self.pages {
+                page.read_logs(desk, seen).await;
+            }
         }
         let at_rest = current.step == Step::Done;
         if may_call && timeout(DEADLINE_OF_ALL, self.write(desk, at_rest)).await.is_err() {
@@ -212,7 +230,8 @@ impl Page {
     fn new(name: String, namespace: String) -> Self {
         let record = ReleaseRecordStatus::default();
         let at = Instant::now();
-        Self { name, namespace, record, written: None, at, metadata: None, knows_earlier: false, untidy: false }
+        let tries = BTreeMap::new();
+        Self { name, namespace, record, written: None, at, metadata: None, knows_earlier: false, untidy: false, tries }
     }
 
     fn read(name: String, namespace: String, found: &Value, now: Timestamp) -> Self {
@@ -224,6 +243,36 @@ impl Page {
             page.knows_earlier = true;
         }
         page
+    }
+
+    /// Reads the end of the log of every job that ended, where that was not done. One that can't be read is tried again
+    /// while the record is open; then the record says why there is none.
+    async fn read_logs(&mut self, desk: &Desk<'_>, seen: &Observed) {
+        let jobs = record::logs_to_read(&self.record);
+        if jobs.is_empty() {
+            return;
+        }
+        let uid = seen.release.metadata.uid.as_deref().unwrap_or_default();
+        let reads = jobs.iter().map(|job| async {
+            let read = timeout(DEADLINE_OF_LOGS, read_log(desk.client, &self.namespace, job, uid)).await;
+            read.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+        });
+        let logs = join_all(reads).await;
+        for (job, log) in jobs.iter().zip(logs) {
+            let tried = self.tries.entry(job.clone()).or_default();
+            *tried = tried.saturating_add(1);
+            let log = match log {
+                Ok(log) => log,
+                Err(why) if self.record.frozen || *tried >= TRIES => {
+                    JobLog { note: format!("its log could not be read: {why}"), ..JobLog::default() }
+                }
+                Err(why) => {
+                    tracing::debug!(job, "its log can't be read yet: {why}");
+                    continue;
+                }
+            };
+            self.record = record::note_log(std::mem::take(&mut self.record), job, &log);
+        }
     }
 
     /// Takes an object for the one that is written to.
@@ -379,6 +428,34 @@ impl Page {
             }
         }
     }
+}
+
+/// The end of the log of that container of a Job which tells what became of it.
+async fn read_log(client: &Client, namespace: &str, name: &str, uid: &str) -> Result<JobLog, String> {
+    let job = match api::get(client, api::folder(Kind::Job, namespace), name).await {
+        Fetched::Known(job) if object::annotation(&job, names::ANNOTATION_UID) == Some(uid) => job,
+        Fetched::Known(_) | Fetched::Missing => return Err("the Job is gone".to_owned()),
+        Fetched::Failed(why) => return Err(why),
+    };
+    let pods = match observe::pods_of_job(client, namespace, &job).await {
+        Fetched::Known(pods) => pods,
+        Fetched::Missing => Vec::new(),
+        Fetched::Failed(why) => return Err(why),
+    };
+    let told = job::teller(&pods, object::uid(&job)).ok_or("the Job has no pod any more")?;
+    let bounds = (TAIL_LINES, MOST_OF_LOG);
+    let log =
+        api::log(client, namespace, &told.pod, &told.container, bounds).await.map_err(|error| error.to_string())?;
+    let (text, cut) = job::tail(log.as_bytes());
+    // So many lines came as were asked for: there may be more before them.
+    let cut = cut || log.lines().count() >= TAIL_LINES || log.len() >= MOST_OF_LOG;
+    let of = format!("container {} of pod {}", told.container, told.pod);
+    let note = match (text.is_empty(), cut) {
+        (true, _) => format!("{of} wrote nothing"),
+        (false, true) => format!("{of}, its last lines"),
+        (false, false) => of,
+    };
+    Ok(JobLog { exit_code: told.exit_code, text, note })
 }
 
 /// Records beyond the newest that are kept, and those that are too old; never the one just written.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use canary_api::{CanaryReleaseStatus, RevertStatus, Version};
+use canary_api::{CanaryReleaseStatus, JobAt, JobState, JobStatus, RevertStatus, Version};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -28,6 +28,23 @@ struct State {
     refuses: Option<u16>,
     /// Nothing is answered.
     hangs: bool,
+    /// The Job, its pods, and what its log is.
+    job: Option<Value>,
+    pods: Vec<Value>,
+    log: Option<&'static str>,
+    log_hangs: bool,
+}
+
+impl State {
+    fn of_jobs(&mut self, uri: &str) -> (u16, String) {
+        self.calls.push(format!("GET {uri}"));
+        let gone = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "no", "code": 404});
+        match (uri.contains("/jobs/"), uri.contains("/log?")) {
+            (true, _) => self.job.as_ref().map_or((404, gone.to_string()), |job| (200, job.to_string())),
+            (false, true) => self.log.map_or((404, gone.to_string()), |log| (200, log.to_owned())),
+            (false, false) => (200, json!({"kind": "List", "items": self.pods}).to_string()),
+        }
+    }
 }
 
 impl Server {
@@ -40,6 +57,15 @@ impl Server {
                 let body = body.collect().await?.to_bytes();
                 if server.0.lock().unwrap().hangs {
                     std::future::pending::<()>().await;
+                }
+                if parts.uri.path().contains("/jobs/") || parts.uri.path().contains("/pods") {
+                    if server.with(|state| state.log_hangs) {
+                        std::future::pending::<()>().await;
+                    }
+                    let (code, answer) = server.with(|state| state.of_jobs(&parts.uri.to_string()));
+                    let mut response = Response::new(Full::new(Bytes::from(answer)).map_err(BoxError::from));
+                    *response.status_mut() = StatusCode::from_u16(code)?;
+                    return Ok::<_, BoxError>(response);
                 }
                 let (code, answer) = server.answer(&parts.method, parts.uri.path(), &body);
                 let mut response = Response::new(Full::new(Bytes::from(answer.to_string())).map_err(BoxError::from));
@@ -409,4 +435,124 @@ fn the_newest_records_are_kept_and_none_that_is_too_old() {
     assert_eq!(gone(20, 400), ["d"]);
     assert_eq!(gone(3, 4000), ["c", "d"]);
     assert_eq!(gone(1, 4000), ["a", "b", "c", "d"]);
+}
+
+const JOB: &str = "web-1-smoke-s1-1-abcde";
+
+/// A release at stage 1 whose job is so far.
+fn with_job(step: Step, stage: i32, state: JobState) -> CanaryReleaseStatus {
+    let mut status = status(step, stage);
+    let ended = (!state.is_open()).then(|| Time(at(4)));
+    let run = JobStatus {
+        at: JobAt::Stage,
+        attempt: 1,
+        ended,
+        job: JOB.to_owned(),
+        name: "smoke".to_owned(),
+        stage: 1,
+        started: Some(Time(at(2))),
+        state,
+        ..JobStatus::default()
+    };
+    status.current.as_mut().unwrap().jobs = vec![run];
+    status
+}
+
+fn job_and_pods(state: &mut State) {
+    let note = json!({"canaryrelease.dev/uid": "uid-1"});
+    state.job = Some(json!({"metadata": {"name": JOB, "uid": "j", "annotations": note}}));
+    let owner = |uid: &str| json!([{"uid": uid, "controller": true}]);
+    let ended =
+        json!([{"name": "check", "state": {"terminated": {"exitCode": 3, "finishedAt": "2026-01-01T10:00:03Z"}}}]);
+    let pod = |name: &str, of: &str| {
+        json!({"metadata": {"name": name, "ownerReferences": owner(of)}, "spec": {"containers": [{"name": "check"}]},
+            "status": {"containerStatuses": ended}})
+    };
+    state.pods = vec![pod("own", "j"), pod("zz-of-another", "x")];
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_jobs_log_goes_into_the_record_once() {
+    let mut bench = Bench::new();
+    bench.server.with(job_and_pods);
+    bench.server.with(|state| state.log = Some("\u{1b}[31mone\u{1b}[0m\r\ntwo\u{7}\n"));
+    bench.tick(with_job(Step::Bake, 0, JobState::Running)).await;
+    let (_, calls) = bench.tick(with_job(Step::Bake, 0, JobState::Failed)).await;
+    let log = "GET /api/v1/namespaces/shop/pods/own/log?container=check&tailLines=40&limitBytes=65536";
+    assert!(calls.iter().any(|call| call == log), "{calls:#?}");
+    let record = bench.server.status();
+    let [job] = record.jobs.as_slice() else { panic!("{:?}", record.jobs) };
+    assert_eq!((job.result.as_str(), job.exit_code, job.log.as_str()), ("Failed", Some(3), "one\ntwo"));
+    assert_eq!(job.log_note, "container check of pod own");
+    // It is not read again.
+    let (_, calls) = bench.tick(with_job(Step::Scale, 1, JobState::Failed)).await;
+    assert!(calls.iter().all(|call| call.contains("/status")), "{calls:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_can_not_be_read_is_tried_again_and_then_said() {
+    let mut bench = Bench::new();
+    bench.server.with(job_and_pods);
+    bench.tick(with_job(Step::Bake, 0, JobState::Running)).await;
+    for _ in 0..2 {
+        bench.tick(with_job(Step::Bake, 0, JobState::Succeeded)).await;
+        assert_eq!(bench.server.status().jobs[0].log_note, "");
+    }
+    bench.tick(with_job(Step::Bake, 0, JobState::Succeeded)).await;
+    let note = bench.server.status().jobs[0].log_note.clone();
+    assert!(note.starts_with("its log could not be read: "), "{note}");
+    let (_, calls) = bench.tick(with_job(Step::Bake, 0, JobState::Succeeded)).await;
+    assert_eq!(calls, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_hangs_holds_a_record_up_for_a_moment_and_a_final_one_not_at_all() {
+    let mut bench = Bench::new();
+    bench.server.with(job_and_pods);
+    bench.server.with(|state| state.log_hangs = true);
+    bench.tick(with_job(Step::Roll, 1, JobState::Running)).await;
+    let before = Instant::now();
+    bench.tick(with_job(Step::Done, 1, JobState::Unfinished)).await;
+    assert!(before.elapsed() <= Duration::from_secs(1));
+    let record = bench.server.status();
+    assert!(record.frozen);
+    assert_eq!(record.jobs[0].log_note, "its log could not be read: no answer in time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_anothers_job_is_not_read() {
+    let mut bench = Bench::new();
+    bench.server.with(job_and_pods);
+    bench.server.with(|state| {
+        state.job.as_mut().unwrap()["metadata"]["annotations"] = json!({"canaryrelease.dev/uid": "another"});
+        state.log = Some("secret");
+    });
+    bench.tick(with_job(Step::Roll, 1, JobState::Running)).await;
+    bench.tick(with_job(Step::Done, 1, JobState::Unfinished)).await;
+    let record = bench.server.status();
+    assert_eq!(
+        (record.jobs[0].log.as_str(), record.jobs[0].log_note.as_str()),
+        ("", "its log could not be read: the Job is gone")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_whose_job_still_runs_after_the_release_is_not_final() {
+    let mut bench = Bench::new();
+    bench.server.with(job_and_pods);
+    bench.server.with(|state| state.log = Some("done"));
+    let after = |state: JobState| {
+        let mut status = with_job(Step::Done, 1, state);
+        let run = &mut status.current.as_mut().unwrap().jobs[0];
+        (run.at, run.stage) = (JobAt::AfterPromotion, 0);
+        status
+    };
+    bench.tick(status(Step::Roll, 1)).await;
+    let (again, _) = bench.tick(after(JobState::Running)).await;
+    assert!(again.is_some(), "it is looked at again");
+    let record = bench.server.status();
+    assert!(!record.frozen && record.result == "SUCCESS");
+    bench.tick(after(JobState::Succeeded)).await;
+    let record = bench.server.status();
+    assert!(record.frozen && record.jobs[0].log == "done", "{record:?}");
 }

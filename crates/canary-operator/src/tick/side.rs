@@ -14,6 +14,7 @@ use canary_counters::{
     HistogramReading, HistogramUnit, LabelNames, Latency, Measured, Meter, Reading, Selector, Tick, WarmUp, histogram,
     measure,
 };
+use canary_stats::Buckets;
 use jiff::Timestamp;
 
 use super::questions::{Answer, Answers, Found, Question, Subject};
@@ -128,6 +129,32 @@ impl Side {
         let requests = self.requests.as_ref().ok()?;
         // None counted is an answer too, where all the counters are there and fresh.
         requests.is_fresh().then_some(requests)
+    }
+
+    /// How long the requests of a latency gate took, or why that is not known.
+    pub(super) fn durations(&self, gate: &Gate) -> Result<Buckets, String> {
+        let counted = self.gates.get(&gate.name).map(|counted| &counted.judged);
+        let histogram = match counted {
+            Some(Counts::Slow { histogram, .. }) => histogram,
+            Some(Counts::Nothing(why)) => return Err(why.why().unwrap_or_default().to_owned()),
+            _ => return Err("the gate has no histogram".to_owned()),
+        };
+        if histogram.native {
+            return Err("of a native histogram only the buckets around the limit are counted".to_owned());
+        }
+        if !histogram.total.has_series() {
+            return Err(format!("{} has no series", histogram.total.counter));
+        }
+        let boundaries = histogram.boundaries.iter().map(|boundary| (boundary.le, boundary.fast.total()));
+        Buckets::new(boundaries, histogram.total.total()).map_err(|error| error.to_string())
+    }
+
+    /// The unit of a latency gate's histogram.
+    pub(super) fn unit(gate: &Gate) -> &'static str {
+        match gate.latency.as_ref().map(unit) {
+            Some(HistogramUnit::Milliseconds) => "ms",
+            Some(HistogramUnit::Seconds) | None => "s",
+        }
     }
 
     /// A gate's totals on this side and the others, `seconds` into the window; with `by_pod` the stable pods one by
@@ -405,11 +432,13 @@ impl<'a> Taken<'a> {
     }
 }
 
+fn unit(rule: &canary_api::Latency) -> HistogramUnit {
+    Selector::parse(&rule.histogram).map_or(HistogramUnit::Seconds, |selector| HistogramUnit::of(selector.metric()))
+}
+
 /// A gate's limit in its histogram's unit.
 fn limit(rule: &canary_api::Latency) -> f64 {
-    let unit = Selector::parse(&rule.histogram)
-        .map_or(HistogramUnit::Seconds, |selector| HistogramUnit::of(selector.metric()));
-    unit.limit(u32::try_from(rule.limit.millis()).unwrap_or(u32::MAX))
+    unit(rule).limit(u32::try_from(rule.limit.millis()).unwrap_or(u32::MAX))
 }
 
 fn with_n(measured: Measured, requests: f64) -> Measured {

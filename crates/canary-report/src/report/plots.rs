@@ -19,10 +19,10 @@ const ROW: f64 = 44.0;
 const NEAR: f64 = 7.0;
 
 /// A picture under construction.
-struct Svg(String);
+pub(super) struct Svg(String);
 
 impl Svg {
-    fn new(id: &str, height: f64, title: &str, about: &str) -> Self {
+    pub(super) fn new(id: &str, height: f64, title: &str, about: &str) -> Self {
         Self(format!(
             "<svg class=\"plot\" role=\"img\" height=\"{height:.0}\" aria-labelledby=\"{id}-title {id}-about\">\n\
              <title id=\"{id}-title\">{}</title>\n<desc id=\"{id}-about\">{}</desc>\n",
@@ -31,12 +31,12 @@ impl Svg {
         ))
     }
 
-    fn line(&mut self, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
+    pub(super) fn line(&mut self, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
         let _ =
             writeln!(self.0, "<line class=\"{class}\" x1=\"{x1:.2}%\" y1=\"{y1:.1}\" x2=\"{x2:.2}%\" y2=\"{y2:.1}\"/>");
     }
 
-    fn area(&mut self, class: &str, (x, y): (f64, f64), width: f64, height: f64) {
+    pub(super) fn area(&mut self, class: &str, (x, y): (f64, f64), width: f64, height: f64) {
         let (width, height) = (width.max(0.0), height.max(0.0));
         let _ = writeln!(
             self.0,
@@ -45,12 +45,12 @@ impl Svg {
     }
 
     /// Text that ends at `x` where it would else run over the right edge.
-    fn text(&mut self, class: &str, (x, y): (f64, f64), text: &str) {
+    pub(super) fn text(&mut self, class: &str, (x, y): (f64, f64), text: &str) {
         let anchor = if x > 60.0 { "end" } else { "start" };
         self.anchored(class, (x, y), anchor, text);
     }
 
-    fn anchored(&mut self, class: &str, (x, y): (f64, f64), anchor: &str, text: &str) {
+    pub(super) fn anchored(&mut self, class: &str, (x, y): (f64, f64), anchor: &str, text: &str) {
         let _ = writeln!(
             self.0,
             "<text class=\"{class}\" x=\"{x:.2}%\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>",
@@ -58,11 +58,11 @@ impl Svg {
         );
     }
 
-    fn circle(&mut self, class: &str, (x, y): (f64, f64)) {
+    pub(super) fn circle(&mut self, class: &str, (x, y): (f64, f64)) {
         let _ = writeln!(self.0, "<circle class=\"{class}\" cx=\"{x:.2}%\" cy=\"{y:.1}\" r=\"5\"/>");
     }
 
-    fn end(mut self) -> String {
+    pub(super) fn end(mut self) -> String {
         self.0.push_str("</svg>\n");
         self.0
     }
@@ -121,7 +121,7 @@ fn label(share: f64, why: &str) -> String {
     if share <= 0.0 && !why.starts_with("stage") { "back".to_owned() } else { format!("{share}%") }
 }
 
-fn elapsed(seconds: f64) -> String {
+pub(super) fn elapsed(seconds: f64) -> String {
     // Below a year by the record's own times; a fraction of a second says nothing.
     let coarse = if seconds >= 600.0 { (seconds / 60.0).round() * 60.0 } else { seconds.round() };
     canary_api::Duration::from_secs(coarse.max(0.0) as u64).to_string()

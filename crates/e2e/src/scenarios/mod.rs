@@ -4,8 +4,11 @@ pub mod beside;
 pub mod commands;
 pub mod deletion;
 pub mod faults;
+pub mod figures;
 pub mod gitops;
 pub mod hold;
+pub mod hostile;
+pub mod jobs;
 pub mod odd_targets;
 pub mod promotion;
 pub mod revert;
@@ -111,6 +114,12 @@ pub fn all() -> Vec<Scenario> {
             "baseline pods: three weights, like compared with like; lost ones stop nothing; a worse version is reverted",
             beside::compared_with_pods_beside_the_canarys
         ),
+        scenario!(
+            "jobs",
+            "jobs by reference: their exit codes decide, their logs are in the record; what fails reverts though gates pass",
+            jobs::exit_codes_decide_and_logs_are_kept,
+            quick
+        ),
         scenario!("bad-3", "release that turns bad at stage 3 reverted", revert::turns_bad_at_stage_3_reverted, quick),
         scenario!(
             "gitops",
@@ -179,6 +188,12 @@ pub fn all() -> Vec<Scenario> {
             "route",
             "route edited by hand: put back and said",
             faults::route_edited_by_hand_is_put_back_and_said,
+            quick
+        ),
+        scenario!(
+            "hostile",
+            "who may write CanaryReleases and not what they name gains nothing by them",
+            hostile::whoever_writes_canaryreleases_gains_nothing_by_them,
             quick
         ),
         scenario!("odd", "a target of odd but legal shape", odd_targets::target_of_odd_but_legal_shape),

@@ -1,15 +1,18 @@
 //! A good release goes live.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
+use super::figures;
 use crate::cluster::{number, text, truth};
 use crate::scene::{SOON, Scene, rolled_out};
 use crate::setup::{Setup, image};
 
 /// A good release passes every stage once and ends promoted; the client sees no error.
 pub async fn good_release_promoted(scene: &mut Scene) -> Result<()> {
-    let setup = scene.plain();
+    let setup = scene.plain().spec("comparison", figures::compared());
     scene.open(setup).await?;
     scene.answered_by("v1", SOON).await?;
     scene.set_image("v2").await?;
@@ -18,6 +21,12 @@ pub async fn good_release_promoted(scene: &mut Scene) -> Result<()> {
     scene.ended("Promoted").await?;
     promoted_to(scene, "v2").await?;
     scene.stages_were(1, &[1, 2, 3])?;
+    let record = figures::of_the_release(scene).await?;
+    figures::side_by_side(&record, &["latency P95", "latency P99", "CPU per pod", "Memory per pod", "staleness"])?;
+    let errors = figures::over_time(&record, "errors")?;
+    let stages: BTreeSet<u32> = errors.whole.read().iter().map(|point| point.stage).collect();
+    ensure!([1, 2, 3].iter().all(|stage| stages.contains(stage)), "not of each stage: {errors:?}");
+    ensure!(errors.around.is_empty(), "a good release keeps no ticks: {errors:?}");
     scene.no_bad_answers()
 }
 

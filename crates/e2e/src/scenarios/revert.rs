@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
+use super::figures;
 use super::promotion::{promoted_to, stable_serves};
 use crate::cluster::{number, text, truth};
 use crate::scene::{RELEASE, SOON, Scene};
@@ -32,6 +33,11 @@ pub async fn bad_release_reverted_at_stage_1(scene: &mut Scene) -> Result<()> {
         text(&target, "/spec/template/spec/containers/0/image") == image("v1") && !truth(&target, "/spec/paused"),
         "the serving template was not restored"
     );
+    let record = figures::of_the_release(scene).await?;
+    let errors = figures::over_time(&record, "errors")?;
+    let around = errors.around.read();
+    ensure!(around.iter().any(|point| point.verdict == Some('B') && point.value > point.most), "no breach: {errors:?}");
+    ensure!(around.last().is_some_and(|point| point.stable.is_some()), "stable was not looked at after it: {errors:?}");
     scene.no_bad_answers_but_of("bad")
 }
 

@@ -1,5 +1,6 @@
 //! `evidence`: a record as a folder of files under the names of the house's template, with a list of them, of what is
-//! not there, and of their digests. It writes only into a folder that is empty or new.
+//! not there, and of their digests. Here it writes one folder, which must be empty or new; [`super::collect`] keeps those
+//! of many releases.
 
 use std::fs;
 use std::io::Write as _;
@@ -7,12 +8,17 @@ use std::path::Path;
 
 use canary_api::{Changes, ReleaseRecord};
 use canary_report::evidence::{self, File, MANIFEST, SUMS, sha256, sums};
-use canary_report::{Style, notes, report};
+use canary_report::facts::{FileFacts, facts};
+use canary_report::{Style, notes_of, report_of};
+use jiff::Timestamp;
 use serde::Serialize;
 
+use super::collect;
 use crate::args::{self, Global};
 use crate::output::{Output, Tone};
-use crate::{Error, Exit, records};
+use crate::supply::credentials::Allowed;
+use crate::supply::image::Image;
+use crate::{Error, Exit, records, supply};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -53,14 +59,17 @@ pub struct Missing {
 /// # Errors
 /// Where the record cannot be read, or the folder is not empty or cannot be written.
 pub async fn run(what: &args::Evidence, global: &Global, output: &Output) -> Result<Exit, Error> {
-    let folder = Path::new(&what.folder);
+    let allowed = Allowed::new(&what.registry, &what.insecure_registry)?;
+    let Some(to) = &what.folder else { return collect::run(what, global, &allowed, output).await };
+    let folder = Path::new(to);
     free(folder)?;
     let (record, found) = records::find(&what.of, global).await?;
     let changes = records::more(found, what.changes.changes.as_deref(), what.changes.git.as_deref())?;
-    let (files, missing) = collect(&record, &changes)?;
+    let images = supply::gather(&record, &allowed).await?;
+    let (files, missing) = files(&record, &changes, &images, Timestamp::now())?;
     let digest = write(folder, &files)?;
     let collected = Collected {
-        folder: what.folder.clone(),
+        folder: to.clone(),
         digest: format!("sha256:{digest}"),
         files: files.iter().map(|(name, text)| Named { name: name.clone(), sha256: sha256(text.as_bytes()) }).collect(),
         missing,
@@ -92,13 +101,18 @@ fn free(folder: &Path) -> Result<(), Error> {
 }
 
 /// Names and texts of files.
-type Texts = Vec<(String, String)>;
+pub type Texts = Vec<(String, String)>;
 
-/// The texts of the folder by name, and what is missing.
+/// The texts of the folder by name, and what is missing. `images` is what was found in registries, `now` when.
 ///
 /// # Errors
 /// Where they cannot be rendered.
-pub fn collect(record: &ReleaseRecord, changes: &Changes) -> Result<(Texts, Vec<Missing>), Error> {
+pub fn files(
+    record: &ReleaseRecord,
+    changes: &Changes,
+    images: &[Image],
+    now: Timestamp,
+) -> Result<(Texts, Vec<Missing>), Error> {
     let rendering = |error: canary_report::Error| Error::Rendering(error.to_string());
     let version = evidence::version_part(record);
     let own = |name: String, about: &str, text: String| File {
@@ -107,17 +121,22 @@ pub fn collect(record: &ReleaseRecord, changes: &Changes) -> Result<(Texts, Vec<
         text: Ok(text),
         of_rollback: false,
     };
+    let mut listed = evidence::files(record);
+    supply::lay(record, images, now, &mut listed);
+    let mut facts = facts(record, changes);
+    // Notes and report speak of the folder that they lie in.
+    facts.evidence = listed.iter().map(in_notes).collect();
     let object = serde_norway::to_string(record).map_err(|error| Error::Encode(error.to_string()))?;
     let mut all = vec![
         own("record.yaml".to_owned(), "the ReleaseRecord that all of this was written from", object),
         own(
             format!("release_notes_{version}.md"),
             "release notes",
-            notes(record, changes, &Style::Canary).map_err(rendering)?,
+            notes_of(&facts, &Style::Canary).map_err(rendering)?,
         ),
-        own("report.html".to_owned(), "report", report(record, changes).map_err(rendering)?),
+        own("report.html".to_owned(), "report", report_of(record, &facts).map_err(rendering)?),
     ];
-    all.extend(evidence::files(record));
+    all.extend(listed);
     let manifest = evidence::manifest(record, &all);
     let mut files = Vec::new();
     let mut missing = Vec::new();
@@ -129,6 +148,15 @@ pub fn collect(record: &ReleaseRecord, changes: &Changes) -> Result<(Texts, Vec<
     }
     files.push((MANIFEST.to_owned(), manifest));
     Ok((files, missing))
+}
+
+fn in_notes(file: &File) -> FileFacts {
+    FileFacts {
+        name: file.name.clone(),
+        about: file.about.clone(),
+        missing: file.text.as_ref().err().cloned(),
+        of_rollback: file.of_rollback,
+    }
 }
 
 /// Writes the files, then their digests; returns the digest of the set.

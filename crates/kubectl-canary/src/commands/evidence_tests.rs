@@ -9,7 +9,7 @@ fn folder(name: &str) -> std::path::PathBuf {
 #[test]
 fn the_folder_has_the_files_of_the_template_and_their_digests() {
     let record = records::parse("x", RECORD).unwrap().remove(0);
-    let (files, missing) = collect(&record, &Changes::default()).unwrap();
+    let (files, missing) = files(&record, &Changes::default(), &[], Timestamp::UNIX_EPOCH).unwrap();
     let folder = folder("evidence");
     let digest = write(&folder, &files).unwrap();
     let mut names: Vec<String> =
@@ -20,11 +20,16 @@ fn the_folder_has_the_files_of_the_template_and_their_digests() {
         [
             "MANIFEST.txt",
             "SHA256SUMS",
+            "blind_spots_scan_v2.1.2.txt",
             "canary_plan_v2.1.2.txt",
+            "db_health_stage_5.txt",
+            "db_restore_20261122T092302Z.txt",
             "incident_20261122T081000Z.md",
             "incident_20261122T092302Z.md",
+            "job_smoke_stage_5.txt",
             "metrics_after_rollback_20261122T092302Z.txt",
             "metrics_before_rollback_20261122T092302Z.txt",
+            "pitr_lsn_after.txt",
             "record.yaml",
             "release_notes_v2.1.2.md",
             "release_tag.txt",
@@ -38,7 +43,7 @@ fn the_folder_has_the_files_of_the_template_and_their_digests() {
     let list = fs::read_to_string(folder.join(SUMS)).unwrap();
     assert_eq!((digest, list.lines().count()), (sha256(list.as_bytes()), names.len() - 1));
     let manifest = fs::read_to_string(folder.join(MANIFEST)).unwrap();
-    for name in ["rollout_stage_100.txt", "sbom_v2.1.2.json", "go_nogo_signed_v2.1.2.txt", "db_health_stage_5.txt"] {
+    for name in ["rollout_stage_100.txt", "sbom_v2.1.2.json", "go_nogo_signed_v2.1.2.txt", "db_health_stage_25.txt"] {
         assert!(missing.iter().any(|one| one.name == name), "{name}");
         assert!(manifest.lines().any(|line| line.contains(name) && line.contains(": ")), "{name}: {manifest}");
     }

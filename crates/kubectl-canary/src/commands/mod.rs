@@ -1,6 +1,7 @@
 //! The commands, one file each; the six that the operator takes share one.
 
 pub mod backtest;
+pub mod collect;
 pub mod completion;
 pub mod doctor;
 pub mod evidence;

@@ -1,4 +1,5 @@
-//! `status`: where a release stands, on one screen, from the status of the CanaryRelease alone. `watch` shows the same.
+//! `status`: where a release stands, on one screen, from the status of the CanaryRelease; its gates' last figures are the
+//! record's. `watch` shows the same.
 
 use canary_api::{Baseline, CanaryReleaseSpec, CanaryReleaseStatus, Duration, GateStatus, Phase, ReleaseStatus, Step};
 use jiff::Timestamp;
@@ -10,7 +11,8 @@ use crate::cluster::Cluster;
 use crate::output::{Output, Paint, Tone};
 use crate::release::{Release, after, clock, until};
 use crate::table::Table;
-use crate::{Error, Exit};
+use crate::trend::{self, Trend};
+use crate::{Error, Exit, records};
 
 /// What there is to see.
 #[derive(Debug, Clone, Serialize)]
@@ -48,6 +50,12 @@ pub struct View {
     pub stages: Vec<StageView>,
     /// The gates as they were last judged.
     pub gates: Vec<GateStatus>,
+    /// Their last figures, where the release's record holds such.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trends: Vec<Trend>,
+    /// Jobs that run, or did not end well, one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<String>,
     /// When the clock that runs now ends, at the earliest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ends: Option<Timestamp>,
@@ -102,9 +110,17 @@ pub enum StageState {
 /// Where it cannot be read.
 pub async fn run(named: &args::Named, cluster: &Cluster, output: &Output) -> Result<Exit, Error> {
     let release = cluster.release(&named.name).await?;
-    let view = view(&release, Timestamp::now())?;
+    let mut view = view(&release, Timestamp::now())?;
+    view.trends = lately(&release, cluster).await;
     output.answer(&view, |paint| render(&view, paint))?;
     Ok(Exit::Done)
+}
+
+/// The last figures of the gates, of the release that the status speaks of.
+pub(super) async fn lately(release: &Release, cluster: &Cluster) -> Vec<Trend> {
+    let Some(id) = release.last_id() else { return Vec::new() };
+    let record = cluster.record(id, &release.uid).await.and_then(|object| records::record(object).ok());
+    record.and_then(|record| record.status).map_or_else(Vec::new, |status| trend::trends(&status, id))
 }
 
 /// What there is to see of a CanaryRelease now.
@@ -136,6 +152,8 @@ pub fn view(release: &Release, now: Timestamp) -> Result<View, Error> {
         weight: under_way.map_or_else(String::new, |current| current.weight.clone()),
         stages: release.spec.as_ref().map_or_else(Vec::new, |spec| stages(spec, status, now)),
         gates: status.gates.clone(),
+        trends: Vec::new(),
+        jobs: status.summary.iter().filter_map(|line| line.strip_prefix("Job ")).map(str::to_owned).collect(),
         ends,
         left,
         left_in_all: under_way.zip(release.spec.as_ref()).and_then(|(current, spec)| in_all(spec, current, left)),
@@ -338,7 +356,7 @@ pub fn render(view: &View, paint: Paint) -> String {
     );
     head.push_str(&text);
     if !view.gates.is_empty() {
-        head.push_str(&format!("\n{}\n", gates(&view.gates, paint)));
+        head.push_str(&format!("\n{}\n", gates(view, paint)));
     }
     head.push('\n');
     let mut text = String::new();
@@ -348,6 +366,9 @@ pub fn render(view: &View, paint: Paint) -> String {
         }
     };
     line("now", &view.message);
+    for (index, job) in view.jobs.iter().enumerate() {
+        line(if index == 0 { "jobs" } else { "" }, job);
+    }
     line("time left", &time_left(view));
     line("next", &view.next);
     if !view.command.is_empty() {
@@ -370,22 +391,21 @@ fn time_left(view: &View) -> String {
     }
 }
 
-fn gates(gates: &[GateStatus], paint: Paint) -> String {
-    let mut table = Table::new(&["GATE", "VALUE", "LIMIT", "VERDICT", "RESTS ON"]);
-    for gate in gates {
+fn gates(view: &View, paint: Paint) -> String {
+    let all = ["GATE", "VALUE", "LIMIT", "VERDICT", "LATELY", "RESTS ON"];
+    let trends = !view.trends.is_empty();
+    let head: Vec<&'static str> = all.into_iter().filter(|head| trends || *head != "LATELY").collect();
+    let mut table = Table::new(&head);
+    for gate in &view.gates {
         let verdict = match gate.verdict.as_str() {
             "Pass" => Tone::Good,
             "Breach" => Tone::Bad,
             _ => Tone::Doubt,
         };
         let plain = |text: &String| (Tone::Plain, text.clone());
-        table.row([
-            plain(&gate.gate),
-            plain(&gate.value),
-            plain(&gate.limit),
-            (verdict, gate.verdict.clone()),
-            plain(&gate.rests_on),
-        ]);
+        let lately = view.trends.iter().find(|trend| trend.gate == gate.gate).map(Trend::line).unwrap_or_default();
+        let first = [plain(&gate.gate), plain(&gate.value), plain(&gate.limit), (verdict, gate.verdict.clone())];
+        table.row(first.into_iter().chain(trends.then_some((Tone::Plain, lately))).chain([plain(&gate.rests_on)]));
     }
     table.render("  ", paint).trim_end().to_owned()
 }

@@ -72,6 +72,28 @@ shop/orders  Baking
 }
 
 #[test]
+fn the_gates_last_figures_stand_beside_them_where_a_record_holds_some() {
+    let mut seen = view(&release(baking()), at(9)).unwrap();
+    seen.trends = vec![Trend {
+        gate: "errors".to_owned(),
+        values: vec![Some(0.0), Some(0.5), None, Some(2.0)],
+        most: Some(1.0),
+        least: None,
+        unit: "%".to_owned(),
+    }];
+    let text = render(&seen, Paint::NONE);
+    let rows: Vec<&str> = text.lines().skip_while(|line| !line.contains("GATE")).take(3).collect();
+    assert_eq!(
+        rows,
+        [
+            "  GATE     VALUE  LIMIT        VERDICT  LATELY  RESTS ON",
+            "  errors   0.12%  <= 1%        Pass     ▁▄·!    3 of 2500 in 5m",
+            "  latency  66%    P95 < 200ms  Breach           20 of 30 in 5m",
+        ]
+    );
+}
+
+#[test]
 fn colours_change_nothing_but_colours() {
     let view = view(&release(baking()), at(9)).unwrap();
     let coloured = render(&view, Paint { colours: true });
@@ -206,4 +228,19 @@ fn many_stages_still_fit_a_screen() {
     let lines = bar(&stages, Paint::NONE);
     assert!(lines.iter().all(|line| line.chars().count() <= 121), "{lines:?}");
     assert!(lines[1].ends_with("100%"));
+}
+
+#[test]
+fn jobs_that_run_or_did_not_end_well_have_a_line_each() {
+    let mut status = baking();
+    status["summary"] = json!([
+        "Job db at stage 2/4: Failed: exit code 3 of container db (orders-3-db-s2-1-0c1d2)",
+        "Job smoke at stage 2/4: Running (orders-3-smoke-s2-1-77e01)",
+        "What to do: nothing",
+    ]);
+    let shown = screen(status, 9);
+    let lines = "  jobs        db at stage 2/4: Failed: exit code 3 of container db (orders-3-db-s2-1-0c1d2)
+              smoke at stage 2/4: Running (orders-3-smoke-s2-1-77e01)
+";
+    assert!(shown.contains(lines), "{shown}");
 }

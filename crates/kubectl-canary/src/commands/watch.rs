@@ -1,4 +1,4 @@
-//! `watch`: where a release stands, again at every change. It polls nothing; on a terminal the time that is left counts
+//! `watch`: where a release stands, again at every change. It polls nothing, and reads the release's record at each change; on a terminal the time that is left counts
 //! down by this machine's clock.
 
 use std::time::Duration;
@@ -24,13 +24,16 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 pub async fn run(named: &args::Named, cluster: &Cluster, output: &Output) -> Result<Exit, Error> {
     let screen = output.terminal && output.format == Format::Text;
     let mut release = cluster.release(&named.name).await?;
+    let mut trends = status::lately(&release, cluster).await;
     let mut changed = true;
     let mut shown = None;
     let mut changes = cluster.watch_release(&named.name);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         if changed || screen {
-            show(&status::view(&release, Timestamp::now())?, screen, &mut shown, output)?;
+            let mut view = status::view(&release, Timestamp::now())?;
+            view.trends.clone_from(&trends);
+            show(&view, screen, &mut shown, output)?;
         }
         changed = false;
         tokio::select! {
@@ -39,6 +42,9 @@ pub async fn run(named: &args::Named, cluster: &Cluster, output: &Output) -> Res
                     let seen = Release::read(object);
                     changed = seen.text("/metadata/resourceVersion") != release.text("/metadata/resourceVersion");
                     release = seen;
+                    if changed {
+                        trends = status::lately(&release, cluster).await;
+                    }
                 }
                 Some(Seen::Object(None)) | None => {
                     output::say(&format!("CanaryRelease {}/{} is gone", cluster.namespace, named.name));

@@ -90,8 +90,28 @@ impl Metrics {
         }
         let name = "ws_staleness_seconds";
         head(text, name, "gauge", "Age of the newest message on the web socket.")?;
-        writeln!(text, "{name} {staleness_seconds}")
+        writeln!(text, "{name} {staleness_seconds}")?;
+        let Some((cpu, memory)) = of_this_process() else { return Ok(()) };
+        head(text, "process_cpu_seconds_total", "counter", "CPU time of this process.")?;
+        writeln!(text, "process_cpu_seconds_total {cpu}")?;
+        head(text, "process_resident_memory_bytes", "gauge", "Memory that this process holds.")?;
+        writeln!(text, "process_resident_memory_bytes {memory}")
     }
+}
+
+/// CPU time in seconds and resident memory in bytes, as client libraries tell them; none where the kernel doesn't.
+fn of_this_process() -> Option<(f64, u64)> {
+    // Linux tells times to programs in hundredths of a second, whatever its own clock.
+    const TICKS: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The program's name may hold anything, and ends with the last parenthesis.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    let cpu = (ticks()? + ticks()?) / TICKS;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let held = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = held.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some((cpu, kilobytes.saturating_mul(1024)))
 }
 
 fn head(text: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
@@ -112,6 +132,14 @@ mod tests {
         assert!(!text.contains("code=\"500\""));
         metrics.answered(500, "GET", Duration::from_millis(1));
         assert!(metrics.text(0.0).contains("http_requests_total{code=\"500\",method=\"GET\"} 1\n"));
+    }
+
+    #[test]
+    fn the_process_tells_its_cpu_and_memory() {
+        let (cpu, memory) = of_this_process().unwrap();
+        assert!(cpu >= 0.0 && memory > 100_000, "{cpu} {memory}");
+        let text = Metrics::default().text(0.0);
+        assert!(text.contains("\nprocess_cpu_seconds_total ") && text.contains("\nprocess_resident_memory_bytes "));
     }
 
     #[test]

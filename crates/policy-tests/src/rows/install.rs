@@ -5,7 +5,7 @@ use crate::case::{at, expect};
 use crate::world::{OPERATOR, POLICIES, repository};
 
 /// What the operator may do in any namespace.
-const MAY: [&str; 16] = [
+const MAY: [&str; 20] = [
     "update canaryreleases.canaryrelease.dev/status",
     "patch canaryreleases.canaryrelease.dev",
     "create releaserecords.canaryrelease.dev",
@@ -17,6 +17,10 @@ const MAY: [&str; 16] = [
     "delete deployments.apps",
     "patch replicasets.apps",
     "list pods",
+    "get pods/log",
+    "create jobs.batch",
+    "get jobs.batch",
+    "get cronjobs.batch",
     "create services",
     "patch httproutes.gateway.networking.k8s.io",
     "patch horizontalpodautoscalers.autoscaling",
@@ -24,12 +28,16 @@ const MAY: [&str; 16] = [
     "watch mutatingadmissionpolicies.admissionregistration.k8s.io",
 ];
 /// What it may not, although others of its kind can.
-const MAY_NOT: [&str; 12] = [
+const MAY_NOT: [&str; 16] = [
     "get secrets",
     "get configmaps",
     "create pods",
     "create pods/exec",
     "delete pods",
+    "delete jobs.batch",
+    "patch jobs.batch",
+    "list jobs.batch",
+    "create cronjobs.batch",
     "delete canaryreleases.canaryrelease.dev",
     "update releaserecords.canaryrelease.dev",
     "patch releaserecords.canaryrelease.dev",

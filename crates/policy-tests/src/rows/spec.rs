@@ -25,8 +25,18 @@ fn stages(weights: &[&str]) -> Value {
     json!({"stages": weights.iter().map(|weight| json!({"weight": weight, "duration": "1m"})).collect::<Vec<_>>()})
 }
 
+/// Compared queries of these names and texts.
+fn comparison(queries: &[(&str, &str)]) -> Value {
+    json!({"comparison": queries.iter().map(|(name, query)| json!({"name": name, "query": query})).collect::<Vec<_>>()})
+}
+
 fn of_fields() -> Vec<(Value, &'static str)> {
+    let of_pods = "max(up{pod=~\"$pods\"})";
     vec![
+        (comparison(&[("a", of_pods), ("a", of_pods)]), "names of compared queries must be unique"),
+        (comparison(&[("DB P95", of_pods)]), "a compared query's name is lower case letters"),
+        (comparison(&[("a", "max(up)")]), "a compared query names the pods of one version"),
+        (comparison(&[("q", of_pods); 11]), "must have at most 10 items"),
         (json!({"interval": "500ms"}), "interval must be from 1s to 10m"),
         (json!({"drain": "2h"}), "drain must be at most 1h"),
         (json!({"soak": "200h"}), "soak must be at most 168h"),
@@ -37,6 +47,24 @@ fn of_fields() -> Vec<(Value, &'static str)> {
         (stages(&["10%", "50%"]), "the last stage must have weight 100%"),
         (stages(&["0.05%", "100%"]), "a stage's weight is from 0.1% to 100%"),
         (json!({"stages": [{"weight": "100%", "duration": "0s"}]}), "a stage's duration is above 0s"),
+    ]
+}
+
+fn of_jobs() -> Vec<(Value, &'static str)> {
+    let job = |more: Value| {
+        let mut job = json!({"name": "smoke", "cronJob": "smoke", "at": "Stage"});
+        merge(&mut job, &more);
+        job
+    };
+    let one = |more: Value| json!({"jobs": [job(more)]});
+    vec![
+        (json!({"jobs": [job(json!({})), job(json!({"at": "BeforeStart"}))]}), "job names must be unique"),
+        (one(json!({"name": "Smoke"})), "a job's name is lower case letters, digits and '-'"),
+        (one(json!({"at": "BeforeStart", "stages": ["10%"]})), "stages is for a job at Stage"),
+        (one(json!({"stages": ["11%"]})), "each of a job's stages must be the weight of a stage"),
+        (one(json!({"deadline": "1s"})), "a job's deadline must be from 5s to 24h"),
+        (one(json!({"at": "AfterRollback", "onFailure": "Revert"})), "its onFailure can only be Record"),
+        (one(json!({"at": "AfterPromotion", "onFailure": "Pause"})), "its onFailure can only be Record"),
     ]
 }
 
@@ -87,7 +115,7 @@ pub(super) fn rows() -> Vec<Row> {
             expected: "refused, with the rule's own sentence",
             check: |case| {
                 with(case, &json!({})).accepted()?;
-                of_fields().iter().chain(&of_gates()).try_for_each(|(fields, words)| {
+                of_fields().iter().chain(&of_gates()).chain(&of_jobs()).try_for_each(|(fields, words)| {
                     with(case, fields).refused(&[words]).map_err(|error| format!("{fields}: {error}"))
                 })
             },
@@ -95,7 +123,7 @@ pub(super) fn rows() -> Vec<Row> {
         Row {
             promise: "what is right is not refused",
             who: "joe",
-            what: "creation with baseline pods and a gate relative to Stable; a gate by Service; a warm-up",
+            what: "creation with baseline pods and a gate relative to Stable; a gate by Service; a warm-up; compared queries; jobs at each place",
             expected: "accepted",
             check: |case| {
                 let relative = json!({"name": "r", "relative": {"counter": "c", "margin": "10%"}, "warmUp": "30s"});
@@ -103,7 +131,22 @@ pub(super) fn rows() -> Vec<Row> {
                 merge(&mut beside, &json!({"baseline": {"pods": true}}));
                 let edge =
                     json!({"name": "e", "by": "Service", "errorRate": {"bad": "b", "total": "t", "limit": "1%"}});
-                for fields in [beside, gates(&edge), stages(&["0.1%", "99.9%", "100%"])] {
+                let compared = comparison(&[
+                    ("db-p95", "max by (pod) (up{pod=~\"$pods\"})"),
+                    ("other", "sum(up{pod=~\"$pods\"})"),
+                ]);
+                let job = |name: &str, more: Value| {
+                    let mut job = json!({"name": name, "cronJob": "smoke"});
+                    merge(&mut job, &more);
+                    job
+                };
+                let jobs = json!({"jobs": [
+                    job("a", json!({"at": "BeforeStart", "onFailure": "Revert"})),
+                    job("b", json!({"at": "Stage", "stages": ["10.0%", "100%"], "evidence": "DatabaseHealth"})),
+                    job("c", json!({"at": "AfterRollback", "onFailure": "Record"})),
+                    job("d", json!({"at": "AfterPromotion", "deadline": "24h"})),
+                ]});
+                for fields in [compared, jobs, beside, gates(&edge), stages(&["0.1%", "99.9%", "100%"])] {
                     with(case, &fields).accepted()?;
                 }
                 Ok(())

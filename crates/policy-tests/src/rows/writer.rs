@@ -61,6 +61,59 @@ pub(super) fn rows() -> Vec<Row> {
             },
         },
         Row {
+            promise: "no escalation by a CanaryRelease: the jobs",
+            who: "a user who gains the rights one by one",
+            what: "a spec with a job; the same without jobs",
+            expected: "refused by name of the right that lacks, until none does; without jobs never",
+            check: |case| {
+                let user = format!("{}:{}", case.namespace(), case.name);
+                let all = json!(["get", "create", "update", "patch"]);
+                let mut rules = vec![
+                    json!({"apiGroups": ["canaryrelease.dev"], "resources": ["canaryreleases"], "verbs": all}),
+                    json!({"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["update"]}),
+                    json!({"apiGroups": ["gateway.networking.k8s.io"], "resources": ["httproutes"], "verbs": ["update"]}),
+                ];
+                let role = |rules: &[Value]| {
+                    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+                        "metadata": {"name": case.name, "namespace": case.namespace()}, "rules": rules})
+                };
+                case.create(&role(&rules))?;
+                case.create(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+                    "metadata": {"name": case.name, "namespace": case.namespace()},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": case.name},
+                    "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}]}))?;
+                eventually(|| create(case, &user, &case.canary_release()).accepted().map(drop))?;
+                let mut with = case.canary_release();
+                let jobs = json!([{"name": "smoke", "cronJob": "smoke", "at": "Stage"}]);
+                merge(&mut with, &json!({"metadata": {"name": format!("{}-jobs", case.name)}, "spec": {"jobs": jobs}}));
+                let lacks = [
+                    (
+                        "verb \"create\" on jobs.batch",
+                        json!({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]}),
+                    ),
+                    (
+                        "verb \"get\" on cronjobs.batch \"smoke\"",
+                        json!({"apiGroups": ["batch"], "resources": ["cronjobs"], "resourceNames": ["smoke"], "verbs": ["get"]}),
+                    ),
+                    (
+                        "verb \"get\" on pods/log",
+                        json!({"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}),
+                    ),
+                ];
+                for (words, rule) in lacks {
+                    eventually(|| {
+                        create(case, &user, &with)
+                            .refused(&["it runs jobs", words])
+                            .or_else(|_| create(case, &user, &with).refused(&["may not write CanaryRelease", words]))
+                    })?;
+                    rules.push(rule);
+                    let granted = role(&rules).to_string();
+                    case.kubectl_with("", &["apply", "-f", "-"], Some(&granted)).accepted()?;
+                }
+                eventually(|| create(case, &user, &with).accepted().map(drop))
+            },
+        },
+        Row {
             promise: "who may do it by hand may write it",
             who: "joe, a GitOps tool",
             what: "create, update of the spec, apply",
@@ -69,6 +122,48 @@ pub(super) fn rows() -> Vec<Row> {
                 create(case, JOE, &case.canary_release()).accepted()?;
                 case.patch(JOE, "canaryrelease", "merge", &json!({"spec": {"interval": "20s"}})).accepted()?;
                 case.sync(ARGO, &case.canary_release()).accepted().map(drop)
+            },
+        },
+        Row {
+            promise: "the longest lists are within what the API server lets a policy ask",
+            who: "joe; nora, who lacks every right; a user who lacks that of the last route and of the last CronJob",
+            what: "creation with eight routes and ten jobs",
+            expected: "accepted; refused by name of the right that lacks, never by the cost of an expression",
+            check: |case| {
+                let routes: Vec<Value> =
+                    (0..8).map(|n| json!({"kind": "HTTPRoute", "name": format!("{}-{n}", case.name)})).collect();
+                let jobs: Vec<Value> = (0..10)
+                    .map(|n| json!({"name": format!("j{n}"), "cronJob": format!("c{n}"), "at": "Stage"}))
+                    .collect();
+                let mut most = case.canary_release();
+                let spec = json!({"traffic": {"routes": routes}, "jobs": jobs});
+                merge(&mut most, &json!({"spec": spec}));
+                create(case, NORA, &most).refused(&["verb \"update\" on deployments.apps"])?;
+                let user = format!("{}:{}", case.namespace(), case.name);
+                let all = json!(["get", "create", "update", "patch"]);
+                let first = |many: usize, of: &str| (0..many).map(|n| format!("{of}{n}")).collect::<Vec<_>>();
+                let role = |routes: usize, cron_jobs: usize| {
+                    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+                    "metadata": {"name": case.name, "namespace": case.namespace()}, "rules": [
+                        {"apiGroups": ["canaryrelease.dev"], "resources": ["canaryreleases"], "verbs": all},
+                        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["update"]},
+                        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]},
+                        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+                        {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["httproutes"], "verbs": ["update"],
+                            "resourceNames": first(routes, &format!("{}-", case.name))},
+                        {"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["get"], "resourceNames": first(cron_jobs, "c")},
+                    ]})
+                };
+                case.create(&role(8, 9))?;
+                case.create(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+                    "metadata": {"name": case.name, "namespace": case.namespace()},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": case.name},
+                    "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}]}))?;
+                eventually(|| create(case, &user, &most).refused(&["verb \"get\" on cronjobs.batch", "\"c9\""]))?;
+                let granted = role(7, 10).to_string();
+                case.kubectl_with("", &["apply", "-f", "-"], Some(&granted)).accepted()?;
+                eventually(|| create(case, &user, &most).refused(&["it sets the weights of its routes", "-7\""]))?;
+                create(case, JOE, &most).accepted().map(drop)
             },
         },
         Row {
