@@ -121,6 +121,10 @@ impl Api {
         }
         if resource.status && resource.custom && resource.kind != "HTTPRoute" {
             object.as_object_mut().unwrap().remove("status");
+            if resource.kind == "CanaryRelease" {
+                // The definition's own default.
+                object["status"] = json!({"observedGeneration": -1});
+            }
         }
         defaults::apply(resource, &mut object, self.uids);
         self.admission.create(caller, resource, &mut object)?;
@@ -214,7 +218,10 @@ impl Api {
         self.server_owned(resource, was, &mut object, status);
         defaults::apply(resource, &mut object, 0);
         let Admitted { mut object } = self.admission.update(caller, resource, was, object, status)?;
-        if !status && object.get("spec") != was.get("spec") && resource.generation {
+        // Of a Deployment, annotations count as well.
+        let noted = resource.plural == "deployments"
+            && object.pointer("/metadata/annotations") != was.pointer("/metadata/annotations");
+        if !status && (noted || object.get("spec") != was.get("spec")) && resource.generation {
             object["metadata"]["generation"] = json!(object::integer(was, "/metadata/generation", 1) + 1);
         }
         defaults::prune(resource, &mut object);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::fault::{Answer, Fault, Planned, Point};
 use crate::run::{OTHER_END, Outcome, play};
 use crate::scenario::Scenario;
+use crate::world::Entry;
 
 /// Groups of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +80,7 @@ pub enum Breadth {
 /// The points of a group in a run that nothing disturbed.
 #[must_use]
 pub fn points(base: &Outcome, group: Group, breadth: Breadth) -> Vec<Planned> {
-    let writes = || base.journal.iter().filter(|entry| entry.write > 0).map(|entry| Point::Write(entry.write));
+    let writes = || asked(base).iter().filter(|entry| entry.write > 0).map(|entry| Point::Write(entry.write));
     let at = |points: &mut dyn Iterator<Item = Point>, faults: &[Fault]| {
         points.flat_map(|at| faults.iter().map(move |fault| Planned { at, fault: *fault })).collect::<Vec<_>>()
     };
@@ -122,10 +123,15 @@ fn answers_of_a_read(number: usize, breadth: Breadth) -> Vec<Answer> {
     vec![Answer::NotFound, Answer::Timeout, others[number % others.len()]]
 }
 
+/// What was asked until the script was done; re-syncs are no part of it.
+fn asked(base: &Outcome) -> &[Entry] {
+    base.journal.get(..base.reached).unwrap_or(&base.journal)
+}
+
 /// One of each kind of read at each place of the release: those that differ only in the time are one.
 fn reads(base: &Outcome) -> Vec<Point> {
     let mut seen = BTreeSet::new();
-    base.journal
+    asked(base)
         .iter()
         .filter(|entry| entry.request > 0 && entry.write == 0)
         .filter(|entry| seen.insert((entry.place, entry.verb, entry.plural, entry.name.clone())))
@@ -136,7 +142,7 @@ fn reads(base: &Outcome) -> Vec<Point> {
 /// The first request, and one in the middle, of each place of the release.
 fn places(base: &Outcome) -> Vec<Point> {
     let mut by_place: Vec<(_, Vec<usize>)> = Vec::new();
-    for entry in base.journal.iter().filter(|entry| entry.request > 0) {
+    for entry in asked(base).iter().filter(|entry| entry.request > 0) {
         match by_place.last_mut().filter(|(place, _)| *place == entry.place) {
             Some((_, requests)) => requests.push(entry.request),
             None => by_place.push((entry.place, vec![entry.request])),
@@ -182,10 +188,16 @@ impl Course {
     }
 }
 
-/// Plays the points of these courses, on as many threads as the machine has cores, in an order that `seed` gives, until
-/// all are done or `until` has come. `tell` hears of each failure.
+/// Plays the first `most` points of these courses in an order that `seed` gives, on as many threads as the machine has
+/// cores, until `until` has come. `tell` hears of each failure.
 #[must_use]
-pub fn every(courses: &[Course], seed: u64, until: Option<Instant>, tell: &(dyn Fn(&Failure) + Sync)) -> Report {
+pub fn every(
+    courses: &[Course],
+    seed: u64,
+    most: usize,
+    until: Option<Instant>,
+    tell: &(dyn Fn(&Failure) + Sync),
+) -> Report {
     let mut all: Vec<(&Course, Group, Planned)> = courses
         .iter()
         .flat_map(|course| course.points.iter().map(move |(group, planned)| (course, *group, *planned)))
@@ -193,6 +205,7 @@ pub fn every(courses: &[Course], seed: u64, until: Option<Instant>, tell: &(dyn 
     fastrand::Rng::with_seed(seed).shuffle(&mut all);
     let next = AtomicUsize::new(0);
     let report = Mutex::new(Report { all: all.len(), ..Report::default() });
+    all.truncate(most);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {

@@ -2,8 +2,7 @@
 //! own HTTP client. Everything around it is simulated, in virtual time and without chance: one scenario and one list of
 //! faults give one run, to the byte.
 //!
-//! - [`api`], [`server`]: the API server, from a request's path to its answer; `tests/contract.rs` holds it against a
-//!   real one.
+//! - [`api`], [`server`]: the API server, from a request's path to its answer; [`contract`] holds it against a real one.
 //! - [`cluster`]: controllers, pods, gateway, traffic; [`prometheus`]: what is scraped of it.
 //! - [`scenario`]: what happens, as text; [`fault`]: what goes wrong, and where; [`run`]: both together.
 //! - [`promises`]: what must hold at every write. It looks at objects and traffic only, never at what the operator
@@ -22,6 +21,7 @@
 pub mod admission;
 pub mod api;
 pub mod cluster;
+pub mod contract;
 mod defaults;
 pub mod enumerate;
 pub mod fault;

@@ -42,6 +42,8 @@ pub struct Outcome {
     pub wrong: Vec<String>,
     /// All requests.
     pub journal: Vec<Entry>,
+    /// How many of them there were when the script was done.
+    pub reached: usize,
     /// Every object as it is at the end, without what differs between runs that are the same.
     pub state: BTreeMap<String, String>,
     /// Writes of the operator that changed something, by object.
@@ -75,12 +77,13 @@ pub fn play(scenario: &Scenario, resyncs: usize) -> Outcome {
         if let Err(why) = run.script(scenario).await {
             wrong.push(why);
         }
-        if wrong.is_empty()
+        let reached = run.world.lock().journal.len();
+        if wrong.iter().all(|line| line.starts_with(OTHER_END))
             && let Err(why) = run.rest(resyncs).await
         {
             wrong.push(why);
         }
-        run.outcome(wrong, scenario)
+        Outcome { reached, ..run.outcome(wrong, scenario) }
     })
 }
 
@@ -171,7 +174,7 @@ impl Run {
         let patience = Instant::now() + PATIENCE;
         while !self.is(&when.moment) {
             if Instant::now() > patience {
-                return Err(format!("{when} did not come to pass within {} h", PATIENCE.as_secs() / 3600));
+                return Err(format!("{OTHER_END} never came to {when}, within {} h", PATIENCE.as_secs() / 3600));
             }
             self.pass(Duration::from_secs(60)).await;
         }
@@ -445,6 +448,7 @@ impl Run {
             struck: inner.struck.clone(),
             took: self.began.elapsed(),
             journal: std::mem::take(&mut inner.journal),
+            reached: 0,
         }
     }
 }

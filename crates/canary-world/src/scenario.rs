@@ -67,13 +67,16 @@ pub enum Kin {
     /// A read of another object than the CanaryRelease is answered from the past, which an API server does not do for
     /// reads like the operator's.
     Stale,
+    /// An answer that never comes, a death or a second leader: what the script does at a moment that is short meets the
+    /// release at another.
+    Late,
     /// The metrics can't be asked for ten minutes or more: no stage passes.
     Metrics,
 }
 
 impl Kin {
-    const ALL: [(&'static str, Self); 3] =
-        [("absent", Self::Absent), ("stale", Self::Stale), ("metrics", Self::Metrics)];
+    const ALL: [(&'static str, Self); 4] =
+        [("absent", Self::Absent), ("stale", Self::Stale), ("late", Self::Late), ("metrics", Self::Metrics)];
 
     fn word(self) -> &'static str {
         Self::ALL.into_iter().find(|(_, kin)| *kin == self).map_or("", |(word, _)| word)
@@ -85,6 +88,15 @@ impl Kin {
         let other = struck.reads && struck.plural != "canaryreleases";
         match (self, struck.fault) {
             (Self::Absent, Fault::Answer(Answer::NotFound)) | (Self::Stale, Fault::Stale(_)) => other,
+            (
+                Self::Late,
+                Fault::Answer(Answer::Timeout)
+                | Fault::LostReply
+                | Fault::CrashBefore
+                | Fault::CrashAfter
+                | Fault::Freeze(_)
+                | Fault::ServerDown(_),
+            ) => true,
             (Self::Metrics, Fault::MetricsDown(time)) => time >= Duration::from_secs(600),
             _ => false,
         }

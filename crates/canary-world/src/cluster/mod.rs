@@ -16,7 +16,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::resources::{AUTOSCALERS, DEPLOYMENTS, PODS, REPLICA_SETS, Resource};
+use crate::resources::{
+    AUTOSCALERS, BUDGETS, CONTROLLER_REVISIONS, DEPLOYMENTS, PODS, RELEASE_RECORDS, REPLICA_SETS, Resource, SERVICES,
+};
 use crate::store::{Key, Version};
 
 use self::traffic::Traffic;
@@ -134,7 +136,8 @@ impl Cluster {
                 object::items(&version.value, "/metadata/ownerReferences")
                     .any(|owner| !api.store.has_uid(object::text(owner, "/uid")))
             };
-            let owned = [PODS, REPLICA_SETS].into_iter().flat_map(|resource| api.store.all(resource.plural, ""));
+            let kinds = [PODS, REPLICA_SETS, DEPLOYMENTS, SERVICES, BUDGETS, CONTROLLER_REVISIONS, RELEASE_RECORDS];
+            let owned = kinds.into_iter().flat_map(|resource| api.store.all(resource.plural, ""));
             let orphan = owned.filter(|(_, version)| lost(version)).map(|(key, _)| key.clone()).next();
             let Some(key) = orphan else { return };
             let _ = api.store.remove(&key, api.now);
