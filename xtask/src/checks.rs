@@ -306,7 +306,7 @@ fn faults() -> Result<Option<String>> {
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     let last = said.lines().last().unwrap_or_default();
     println!("     {last}");
-    Ok((!output.status.success()).then_some(said))
+    Ok((!output.status.success()).then(|| tail(&said)))
 }
 
 fn scenarios(built: programs::Programs, play: &Play) -> Result<Tally> {
