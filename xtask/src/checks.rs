@@ -11,6 +11,12 @@ use policy_tests::server::ApiServer;
 use crate::outside::{self, Play, Wanted};
 use crate::{generate, programs};
 
+/// What the simulated cluster plays.
+const FAULT_SCENARIOS: &str = "crates/canary-world/scenarios";
+/// Which faults are tried there.
+const FAULT_GROUPS: &str = "crashes";
+/// At how many points at most.
+const FAULT_POINTS: &str = "400";
 /// Lines of a failed command that are shown.
 const SHOWN: usize = 80;
 
@@ -66,6 +72,7 @@ fn all(play: &Play) -> Result<bool> {
         command(programs::cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     }));
     tally.add(unit_tests());
+    tally.add(check("faults in the simulated cluster", faults));
     tally.add(check("evidence with a real registry and a real bucket", evidence));
     tally.add(check("dependencies: licences, sources, bans", dependencies));
     let built = programs::build();
@@ -234,6 +241,7 @@ fn policies() -> Tally {
         let folder = together(&binaries)?;
         let started = Instant::now();
         let server = ApiServer::start(&folder)?;
+        let contract = contract(&server, &folder.join("kubectl"));
         let report = policy_tests::run_alone(&server.kubeconfig(), &folder.join("kubectl"));
         drop(server);
         // Links only, in a temporary directory.
@@ -251,12 +259,54 @@ fn policies() -> Tally {
             if report.passed() { "ok  " } else { "FAIL" },
             started.elapsed().as_secs_f64()
         );
-        Ok(Tally { passed: u64::try_from(passed)?, failed: u64::try_from(failed)? })
+        let mut tally = Tally { passed: u64::try_from(passed)?, failed: u64::try_from(failed)? };
+        tally.add(check("the simulated API server answers as this one", || contract));
+        Ok(tally)
     };
     tried().unwrap_or_else(|error| {
         println!("FAIL admission policies: {error:#}");
         Tally::one(false)
     })
+}
+
+/// Asks a real API server what `canary-world` asks its own in its tests.
+fn contract(server: &ApiServer, kubectl: &std::path::Path) -> Result<Option<String>> {
+    const NAMESPACE: &str = "contract";
+    let kubeconfig = server.kubeconfig();
+    let ask = || {
+        let mut command = Command::new(kubectl);
+        command.current_dir(programs::root()).arg("--kubeconfig").arg(&kubeconfig);
+        command
+    };
+    for arguments in [
+        &["apply", "--server-side", "-f", "crds/"][..],
+        &["wait", "--for=condition=Established", "--timeout=30s", "-f", "crds/"],
+        &["create", "namespace", NAMESPACE],
+    ] {
+        if let Some(wrong) = command(ask().args(arguments))? {
+            return Ok(Some(wrong));
+        }
+    }
+    let world = ["run", "--quiet", "--package", "canary-world", "--", "contract"];
+    command(programs::cargo().args(world).arg(&kubeconfig).arg(NAMESPACE))
+}
+
+/// Faults at many points of every scenario, in the simulated cluster: always the same ones, until the time is over. All
+/// of them take hours.
+fn faults() -> Result<Option<String>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(programs::root().join(FAULT_SCENARIOS))? {
+        files.push(entry?.path());
+    }
+    files.sort();
+    let mut world = programs::cargo();
+    world.args(["run", "--quiet", "--package", "canary-world", "--", "every", "--thin", "--seed", "1"]);
+    world.args(["--points", FAULT_POINTS, "--seconds", "240", FAULT_GROUPS]).args(files);
+    let output = world.current_dir(programs::root()).output().context("start canary-world")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().last().unwrap_or_default();
+    println!("     {last}");
+    Ok((!output.status.success()).then(|| tail(&said)))
 }
 
 fn scenarios(built: programs::Programs, play: &Play) -> Result<Tally> {

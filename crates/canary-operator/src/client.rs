@@ -15,6 +15,7 @@ use kube::{Client, Config};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{BoxError, Layer, Service};
 
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// Both clients.
@@ -24,6 +25,8 @@ pub struct Clients {
     pub api: Client,
     /// For the lease alone, so that nothing queues before a renewal.
     pub lease: Client,
+    /// Set by what the API server says the time is.
+    pub clock: Clock,
     /// The namespace this process belongs to, from its service account or kubeconfig.
     pub namespace: String,
 }
@@ -65,11 +68,13 @@ pub async fn connect(metrics: &Metrics, deadline: Duration) -> Result<Clients, C
     config.connect_timeout = Some(deadline);
     config.write_timeout = Some(deadline);
     let namespace = config.default_namespace.clone();
+    let clock = Clock::default();
+    let layer = BoundLayer::new(metrics.clone(), deadline).setting(clock.clone());
     let build = |config: Config| -> Result<Client, ConnectError> {
         let builder = ClientBuilder::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
-        Ok(builder.with_layer(&BoundLayer::new(metrics.clone(), deadline)).build())
+        Ok(builder.with_layer(&layer).build())
     };
-    Ok(Clients { api: build(config.clone())?, lease: build(config)?, namespace })
+    Ok(Clients { api: build(config.clone())?, lease: build(config)?, clock, namespace })
 }
 
 /// The API server's answer in one short line: code, reason and message, without the rest.
@@ -87,20 +92,27 @@ pub fn brief(error: &kube::Error) -> String {
 pub struct BoundLayer {
     metrics: Metrics,
     deadline: Duration,
+    clock: Option<Clock>,
 }
 
 impl BoundLayer {
     /// A layer with one deadline for every call.
     #[must_use]
     pub fn new(metrics: Metrics, deadline: Duration) -> Self {
-        Self { metrics, deadline }
+        Self { metrics, deadline, clock: None }
+    }
+
+    /// The same, with a clock that is told the `Date` of each answer.
+    #[must_use]
+    pub fn setting(self, clock: Clock) -> Self {
+        Self { clock: Some(clock), ..self }
     }
 }
 
 impl<S> Layer<S> for BoundLayer {
     type Service = Bound<S>;
     fn layer(&self, inner: S) -> Bound<S> {
-        Bound { inner, metrics: self.metrics.clone(), deadline: self.deadline }
+        Bound { inner, metrics: self.metrics.clone(), deadline: self.deadline, clock: self.clock.clone() }
     }
 }
 
@@ -110,6 +122,7 @@ pub struct Bound<S> {
     inner: S,
     metrics: Metrics,
     deadline: Duration,
+    clock: Option<Clock>,
 }
 
 impl<S, B> Service<Request<Body>> for Bound<S>
@@ -132,6 +145,7 @@ where
         let call = Arc::new(Call::of(&request));
         let metrics = self.metrics.clone();
         let deadline = self.deadline;
+        let clock = self.clock.clone();
         let start = Instant::now();
         let end = start.checked_add(deadline).unwrap_or(start);
         let answer = self.inner.call(request);
@@ -140,6 +154,10 @@ where
             match timeout_at(end, answer).await {
                 Ok(Ok(response)) => {
                     metrics.api_request(call.verb, &call.resource, response.status().as_str(), took());
+                    let date = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+                    if let (Some(clock), Some(date)) = (&clock, date) {
+                        clock.heard(date, start);
+                    }
                     let until = (!call.streams).then(|| Box::pin(sleep_until(end)));
                     Ok(response.map(|body| BoundBody {
                         inner: body.map_err(Into::into).boxed_unsync(),

@@ -9,6 +9,7 @@
 //! the status inside the tick.
 
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod events;
 pub mod health;

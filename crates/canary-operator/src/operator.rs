@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client::Clients;
+use crate::clock::Clock;
 use crate::config::Settings;
 use crate::events::{self, EventSink};
 use crate::health::Health;
@@ -42,8 +43,12 @@ pub struct Parts {
     pub providers: Vec<ProviderConfig>,
     /// Changes when a hold must be proved again.
     pub policy_generation: watch::Receiver<PolicyGeneration>,
+    /// What they have heard of; asked only whether an object is gone for good.
+    pub watches: Watches,
     /// For verdicts, outcomes, phases and errors.
     pub metrics: Metrics,
+    /// The time of day that ticks decide by.
+    pub clock: Clock,
 }
 
 /// Runs until `stop` is cancelled. Returns once everything has ended.
@@ -80,7 +85,9 @@ pub async fn run<T: Ticker>(
         events,
         providers: settings.providers.clone(),
         policy_generation,
+        watches: watches.clone(),
         metrics: metrics.clone(),
+        clock: clients.clock.clone(),
     }));
     let mut terms = Terms { settings, watches, health, metrics, role, ticker };
     terms.run(&stop).await;

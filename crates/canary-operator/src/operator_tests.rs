@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tower::BoxError;
 
 use super::*;
+use crate::clock::Clock;
 use crate::config::Args;
 use crate::workers::{Next, ObjectKey};
 
@@ -120,7 +121,8 @@ async fn start(server: &Server, arguments: &[&str]) -> (NoopTicker, Cancellation
         pods: canary_metrics::pods::PodLimits::default(),
         records: crate::config::Retention::default(),
     };
-    let clients = Clients { api: server.client(), lease: server.client(), namespace: "system".into() };
+    let clients =
+        Clients { api: server.client(), lease: server.client(), clock: Clock::default(), namespace: "system".into() };
     let listener = http::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let (ticker, stop) = (NoopTicker::default(), CancellationToken::new());
     let (plugged, stopped) = (ticker.clone(), stop.clone());

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use self::index::{Change, Effect, Index};
 use crate::client::brief;
 use crate::metrics::Metrics;
-use crate::workers::Wake;
+use crate::workers::{ObjectKey, Wake};
 
 /// First delay after a failure of a watch; doubles with each one in a row.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
@@ -273,6 +273,13 @@ impl Watches {
     /// From now on nobody is woken.
     pub fn detach(&self) {
         self.shared.inner().workers = None;
+    }
+
+    /// Whether a CanaryRelease is there, as far as its watch has heard. An answer 404 alone does not say that it is gone:
+    /// while its definition is replaced the API server answers so for objects that it has.
+    #[must_use]
+    pub fn knows(&self, key: &ObjectKey) -> bool {
+        self.shared.inner().index.knows(key)
     }
 
     /// How the watches fare, in the order of [`Kind::ALL`].

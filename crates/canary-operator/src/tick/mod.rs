@@ -29,7 +29,6 @@ use canary_metrics::{
     ConfigError, Prometheus, ProviderConfig, Shared,
     pods::{PodLimits, PodScraper},
 };
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use serde_json::{Value, json};
@@ -42,12 +41,13 @@ use self::{
     record::{Desk, Journal},
 };
 use crate::{
+    clock::Clock,
     config::Retention,
     events::{EventSink, EventType, Note},
     metrics::Metrics,
     operator::Parts,
     telemetry,
-    watches::PolicyGeneration,
+    watches::{PolicyGeneration, Watches},
     workers::{Failure, Next, ObjectKey, Ticker},
 };
 
@@ -84,6 +84,12 @@ impl Sources {
             stores.insert(config.name.clone(), Store::new(Arc::new(source)));
         }
         Ok(Self { stores, pods: PodScraper::new(pods)? })
+    }
+
+    /// Sources that are there already, each under its own name, beside the pods themselves.
+    #[must_use]
+    pub fn with(stores: impl IntoIterator<Item = Arc<dyn MetricSource>>, pods: PodScraper) -> Self {
+        Self { stores: stores.into_iter().map(|store| (store.name().to_owned(), store)).collect(), pods }
     }
 
     /// The store that a CanaryRelease names, where it is one.
@@ -135,8 +141,10 @@ pub struct ReleaseTicker {
     events: EventSink,
     sources: Sources,
     policies: watch::Receiver<PolicyGeneration>,
+    watches: Watches,
     metrics: Metrics,
     records: Retention,
+    clock: Clock,
     memory: Mutex<HashMap<ObjectKey, Memory>>,
 }
 
@@ -168,12 +176,13 @@ impl ReleaseTicker {
     /// A ticker on a cluster.
     #[must_use]
     pub fn new(parts: Parts, sources: Sources, records: Retention) -> Self {
-        let Parts { client, events, policy_generation, metrics, .. } = parts;
-        Self { client, events, sources, policies: policy_generation, metrics, records, memory: Mutex::default() }
+        let Parts { client, events, policy_generation, watches, metrics, clock, .. } = parts;
+        let memory = Mutex::default();
+        Self { client, events, sources, policies: policy_generation, watches, metrics, records, clock, memory }
     }
 
     fn desk(&self) -> Desk<'_> {
-        Desk { client: &self.client, metrics: &self.metrics, retention: self.records }
+        Desk { client: &self.client, metrics: &self.metrics, retention: self.records, clock: &self.clock }
     }
 
     fn recall(&self, key: &ObjectKey) -> Memory {
@@ -188,6 +197,10 @@ impl ReleaseTicker {
         let folder = api::folder(Kind::CanaryRelease, &key.namespace);
         let raw = match api::get(&self.client, folder, &key.name).await {
             Fetched::Known(raw) => raw,
+            Fetched::Missing if self.watches.knows(key) => {
+                tracing::warn!("the CanaryRelease was not found, and no deletion of it was heard of; looked for again");
+                return Next::Failed(Failure { step: "observe", category: "gone" });
+            }
             Fetched::Missing => {
                 self.metrics.forget(key);
                 memory.journal.last_words(&self.desk()).await;
@@ -208,10 +221,10 @@ impl ReleaseTicker {
         let source = self.sources.of(&observed.release);
         observed.provider_problem = source.as_ref().err().cloned();
         observed.names_pods = source.as_ref().is_ok_and(Source::names_pods);
-        let now = Timestamp::now();
+        let now = self.clock.now();
         memory.asking.collect(memory.ledger.as_mut());
         measure::gates(&mut memory.ledger, source, &mut observed, now).await;
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let decision = decide(&observed, now);
         self.count(key, &observed.release, &decision.status);
         let mut carried = Carried::default();
@@ -358,7 +371,7 @@ impl ReleaseTicker {
         let mut object = raw.clone();
         let status = object.as_object_mut().map(|fields| fields.entry("status").or_insert_with(|| json!({})));
         if let Some(fields) = status.and_then(Value::as_object_mut) {
-            let now = Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string();
+            let now = self.clock.now().round(jiff::Unit::Second).unwrap_or_default().to_string();
             let condition = |kind: &str, truth: &str| json!({"type": kind, "status": truth, "reason": "Undecodable", "message": message, "lastTransitionTime": now});
             fields.insert("message".to_owned(), json!(message));
             fields.insert("phase".to_owned(), json!(Phase::Pending));

@@ -22,7 +22,7 @@ use super::{
     api::{self, CallError},
     observe,
 };
-use crate::{config::Retention, metrics::Metrics};
+use crate::{clock::Clock, config::Retention, metrics::Metrics};
 
 /// Longest time for one call about records, and for all of one tick: they may not hold it up.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -46,6 +46,7 @@ pub(super) struct Desk<'a> {
     pub(super) client: &'a Client,
     pub(super) metrics: &'a Metrics,
     pub(super) retention: Retention,
+    pub(super) clock: &'a Clock,
 }
 
 /// What is kept of records between ticks; it may be lost.
@@ -418,7 +419,7 @@ impl Page {
         let query = api::label_selector(&labels.into());
         let folder = || api::records(&self.namespace);
         let Some(Ok(found)) = bounded(api::list_metadata(desk.client, folder(), &query)).await else { return };
-        for old in surplus(&found, &self.name, desk.retention, Timestamp::now()).into_iter().take(MOST_DELETED) {
+        for old in surplus(&found, &self.name, desk.retention, desk.clock.now()).into_iter().take(MOST_DELETED) {
             let name = object::name(old);
             match bounded(api::delete(desk.client, folder(), name, object::uid(old))).await {
                 Some(Ok(())) => tracing::info!(record = name, "deleted an old record"),

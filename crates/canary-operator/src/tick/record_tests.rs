@@ -236,7 +236,9 @@ impl Bench {
             wake_after: None,
             gone: false,
         };
-        let desk = Desk { client: &self.client, metrics: &self.metrics, retention: Retention::default() };
+        let clock = Clock::default();
+        let desk =
+            Desk { client: &self.client, metrics: &self.metrics, retention: Retention::default(), clock: &clock };
         let again = self.journal.keep(&desk, &seen, &done, self.calm, at(5)).await;
         (again, self.server.calls())
     }

@@ -66,6 +66,11 @@ impl Index {
         self.releases.keys().cloned().collect()
     }
 
+    /// Whether a CanaryRelease is known.
+    pub(super) fn knows(&self, key: &ObjectKey) -> bool {
+        self.releases.contains_key(key)
+    }
+
     pub(super) fn take(&mut self, kind: Kind, change: Change<'_>) -> Effect {
         let mut effect = Effect::default();
         match change {

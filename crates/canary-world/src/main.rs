@@ -1,0 +1,130 @@
+//! `canary-world play FILE`: plays a scenario and prints what was asked and what came of it.
+//! `canary-world every [--thin] [--seconds N] [--points N] [--seed N] GROUP[,GROUP] FILE...`: these groups of faults at every point of
+//! these scenarios, or at as many as the time allows, in the order that the seed gives.
+
+//! `canary-world contract KUBECONFIG NAMESPACE`: whether a real API server answers as this world's does; the definitions of
+//! crds/ and the namespace, empty, must be there.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use canary_world::enumerate::{Breadth, Course, Failure, Group, every};
+use canary_world::run::play;
+use canary_world::scenario::Scenario;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            let _unheard = writeln!(std::io::stderr(), "canary-world: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<bool, String> {
+    match arguments.split_first().map(|(word, rest)| (word.as_str(), rest)) {
+        Some(("play", [file])) => played(&read(file)?),
+        Some(("every", rest)) => enumerated(rest),
+        Some(("contract", [kubeconfig, namespace])) => contract(kubeconfig, namespace),
+        _ => Err("say: contract KUBECONFIG NAMESPACE, play FILE, or every [--thin] [--seconds N] [--points N] [--seed N] GROUP[,GROUP] FILE...".to_owned()),
+    }
+}
+
+fn read(file: &str) -> Result<Scenario, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+    text.parse().map_err(|why| format!("{file}: {why}"))
+}
+
+fn played(scenario: &Scenario) -> Result<bool, String> {
+    let outcome = play(scenario, 10);
+    let mut out = std::io::stdout().lock();
+    let said = write!(out, "{}", outcome.log()).and_then(|()| {
+        for (object, count) in &outcome.writes {
+            writeln!(out, "{count:4} writes of {object}")?;
+        }
+        for line in &outcome.wrong {
+            writeln!(out, "WRONG {line}")?;
+        }
+        writeln!(out, "{} serves {:?} after {:?}", outcome.end, outcome.serves, outcome.took)
+    });
+    said.map_err(|error| error.to_string())?;
+    Ok(outcome.wrong.is_empty())
+}
+
+fn enumerated(arguments: &[String]) -> Result<bool, String> {
+    let started = Instant::now();
+    let (mut breadth, mut until, mut most, mut seed) = (Breadth::Every, None, usize::MAX, 1);
+    let mut words = arguments.iter().map(String::as_str).peekable();
+    while let Some(option) = words.next_if(|word| word.starts_with("--")) {
+        let mut number = || words.next().and_then(|word| word.parse().ok()).ok_or_else(|| format!("{option} N"));
+        match option {
+            "--thin" => breadth = Breadth::Thin,
+            "--seconds" => until = started.checked_add(Duration::from_secs(number()?)),
+            "--points" => most = usize::try_from(number()?).unwrap_or(usize::MAX),
+            "--seed" => seed = number()?,
+            other => return Err(format!("unknown option {other}")),
+        }
+    }
+    let wanted = words.next().ok_or("which groups?")?;
+    let chosen = |group: &Group| wanted.split(',').any(|word| word == group.word() || word == "all");
+    let groups: Vec<Group> = Group::ALL.into_iter().filter(chosen).collect();
+    let say = |text: &str| {
+        let _unheard = writeln!(std::io::stdout().lock(), "{text}");
+    };
+    let course = |file: &str| -> Result<Course, String> {
+        let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy();
+        Course::new(&name, read(file)?, &groups, breadth)
+            .map_err(|wrong| format!("{file}: undisturbed: {}", wrong.join("; ")))
+    };
+    // Two at a time: each has a thousand re-syncs.
+    let files: Vec<&str> = words.collect();
+    let (one, other) = files.split_at(files.len() / 2);
+    let of = |files: &[&str]| files.iter().map(|file| course(file)).collect::<Result<Vec<_>, _>>();
+    let (one, other) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| of(one));
+        let other = of(other);
+        (one.join().unwrap_or_else(|_| Err("a thread panicked".to_owned())), other)
+    });
+    let mut courses = one?;
+    courses.extend(other?);
+    let tell = |failure: &Failure| {
+        say(&format!("FAILED {}\n{}  {}\n", failure.name, failure.file, failure.wrong.join("\n  ")));
+    };
+    let report = every(&courses, seed, most, until, &tell);
+    let tried: usize = report.tried.values().sum();
+    let by_group: Vec<String> = report.tried.iter().map(|(group, count)| format!("{count} {group}")).collect();
+    say(&format!(
+        "{} scenarios: {tried} of {} points tried ({}; seed {seed}), {} failed, {:.0} s",
+        courses.len(),
+        report.all,
+        by_group.join(", "),
+        report.failures.len(),
+        started.elapsed().as_secs_f64()
+    ));
+    Ok(tried > 0 && report.failures.is_empty())
+}
+
+fn contract(kubeconfig: &str, namespace: &str) -> Result<bool, String> {
+    canary_operator::client::install_crypto();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let asked = async {
+        let options = kube::config::KubeConfigOptions::default();
+        let file = kube::config::Kubeconfig::read_from(kubeconfig).map_err(|error| error.to_string())?;
+        let config = kube::Config::from_custom_kubeconfig(file, &options).await.map_err(|error| error.to_string())?;
+        let client = kube::Client::try_from(config).map_err(|error| error.to_string())?;
+        Ok::<_, String>(canary_world::contract::differences(&client, namespace).await)
+    };
+    let (asked, wrong) = runtime.map_err(|error| error.to_string())?.block_on(asked)?;
+    let mut out = std::io::stdout().lock();
+    for line in &wrong {
+        writeln!(out, "DIFFERS {line}").map_err(|error| error.to_string())?;
+    }
+    writeln!(out, "{asked} answers of the API server looked at, {} differ", wrong.len())
+        .map_err(|error| error.to_string())?;
+    Ok(wrong.is_empty())
+}

@@ -1,0 +1,182 @@
+//! What must hold at every write of the operator, whatever went wrong before. It is judged from the objects, the traffic
+//! and the answers that the operator had, not from what the operator says of itself. The numbers are those of
+//! docs/reliability.md.
+//!
+//! | | |
+//! |---|---|
+//! | I1 | no promotion without complete evidence for that template, a `promote` command excepted |
+//! | I2 | a breach is final until a retry |
+//! | I3 | weight only onto ready capacity, and off dead capacity within a tick |
+//! | I4 | capacity goes only after zero weight and drain |
+//! | I5 | weights sum right |
+//! | I6 | one stage at most per tick, upwards by one |
+//! | I7 | one promotion per candidate |
+//! | I8 | a revert's first write to any object but the CanaryRelease is the route |
+//! | I9 | no write that depends on a failed read |
+//! | I10 | only our own or named objects, same namespace, same UID |
+//! | I11 | foreign fields byte-equal |
+//! | I12 | no breach forgotten |
+
+mod objects;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use canary_api::{CanaryRelease, CanaryReleaseStatus, Percent, ReleaseStatus, Step};
+use canary_core::object;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::cluster::{Cluster, selected};
+use crate::request::Call;
+use crate::resources::{CANARY_RELEASES, HTTP_ROUTES, SERVICES};
+use crate::store::Key;
+use crate::world::NAMESPACE;
+
+/// Reads that failed in the tick that writes: plural, and name or, for a list, its selectors.
+pub(crate) type Failed = [(&'static str, String)];
+
+/// One write.
+pub(crate) struct Write<'a> {
+    pub(crate) api: &'a Api,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) call: &'a Call,
+    pub(crate) body: &'a Value,
+    pub(crate) before: Option<&'a Value>,
+    pub(crate) after: Option<&'a Value>,
+    pub(crate) failed: &'a Failed,
+}
+
+/// What has to be remembered to judge a write.
+#[derive(Debug, Default)]
+pub struct Promises {
+    /// What was broken, in words.
+    pub broken: Vec<String>,
+    /// Steps and stages that the status went through, by release.
+    pub trail: Vec<(String, Step, i32)>,
+    /// Whether some clock of the operator is off: how long things take is then not judged.
+    pub clocks_off: bool,
+    /// Whether somebody else writes fields of ours: what follows from them is then not judged.
+    pub meddled: bool,
+    /// When the metrics last answered.
+    pub metrics_answered: Option<Timestamp>,
+    /// Since when no route gives the canary any weight.
+    weightless: Option<Timestamp>,
+    /// Since when the canary has weight and no ready pod.
+    dead: Option<Timestamp>,
+    /// The largest weight given, by release, while enough pods were ready.
+    granted: BTreeMap<String, i64>,
+    /// A revert has begun, and the route was not written yet.
+    route_first: bool,
+    /// Digests of rejected templates, with the release that was told.
+    rejected: BTreeMap<String, String>,
+    /// Releases of which a breach was told, in the status or on a route.
+    breached: BTreeSet<String>,
+    /// Times the target was let go on to a candidate, by template.
+    promoted: BTreeMap<String, usize>,
+    /// When the stage's bake began, and what the candidate had answered until then: all and bad.
+    bake: Option<(Timestamp, f64, f64)>,
+}
+
+impl Promises {
+    fn break_it(&mut self, api: &Api, number: &str, what: &str) {
+        let line = format!("{number} at {}: {what}", api.now.strftime("%H:%M:%S%.3f"));
+        if self.broken.len() < 20 {
+            self.broken.push(line);
+        }
+    }
+
+    /// A person lifts every rejection.
+    pub fn retried(&mut self) {
+        self.rejected.clear();
+        self.promoted.clear();
+    }
+
+    /// Something of the cluster's own changed.
+    pub fn cluster_moved(&mut self, api: &Api) {
+        let dead = canary_weight(api) > 0 && ready_behind(api, "web-canary") == 0;
+        self.dead = if dead { self.dead.or(Some(api.now)) } else { None };
+    }
+
+    /// A tick that began then ended, and neither it nor a read of it failed.
+    pub fn ticked(&mut self, api: &Api, began: Timestamp) {
+        self.cluster_moved(api);
+        if let Some(dead) = self.dead.filter(|dead| *dead < began) {
+            let what = format!("the canary has weight and no ready pod since {dead}, and a tick left it so");
+            self.break_it(api, "I3", &what);
+        }
+    }
+
+    /// The operator wrote.
+    pub(crate) fn written(&mut self, write: &Write<'_>) {
+        self.weights(write.api);
+        self.names(write);
+        self.reads(write);
+        match write.call.resource.plural {
+            "canaryreleases" if write.call.status => self.status(write),
+            "httproutes" => self.route(write),
+            "deployments" => self.deployment(write),
+            "horizontalpodautoscalers" => self.autoscaler(write),
+            _ => {}
+        }
+    }
+
+    /// Since when the canary has no weight.
+    fn weights(&mut self, api: &Api) {
+        self.weightless = if canary_weight(api) > 0 { None } else { self.weightless.or(Some(api.now)) };
+    }
+}
+
+/// The CanaryRelease, as it stands.
+fn release(api: &Api) -> Option<CanaryRelease> {
+    let found = api.store.get(&Key::new(CANARY_RELEASES, NAMESPACE, "web"))?;
+    serde_json::from_value(found.value.clone()).ok()
+}
+
+fn status_of(object: Option<&Value>) -> CanaryReleaseStatus {
+    let status = object.and_then(|object| object.get("status"));
+    status.and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default()
+}
+
+fn current(object: Option<&Value>) -> ReleaseStatus {
+    status_of(object).current.unwrap_or_else(|| ReleaseStatus { step: Step::Done, ..ReleaseStatus::default() })
+}
+
+fn permille(release: &ReleaseStatus) -> i64 {
+    release.weight.parse::<Percent>().map_or(0, |weight| i64::from(weight.permille()))
+}
+
+const fn reverting(step: Step) -> bool {
+    matches!(step, Step::Revert | Step::RevertDrain | Step::RevertTarget)
+}
+
+fn drain(api: &Api) -> Duration {
+    release(api).map_or(Duration::ZERO, |release| release.spec.drain.std())
+}
+
+/// The largest weight that any route gives the canary, in thousandths.
+pub(crate) fn canary_weight(api: &Api) -> i64 {
+    let routes = api.store.all(HTTP_ROUTES.plural, NAMESPACE);
+    routes.map(|(_, route)| weight_of(&route.value, "web-canary")).max().unwrap_or(0)
+}
+
+/// The largest weight that a route gives a Service, in thousandths.
+pub(crate) fn weight_of(route: &Value, service: &str) -> i64 {
+    let of_rule = |rule: &Value| {
+        let weight = |entry: &Value| object::integer(entry, "/weight", 1);
+        let all: i64 = object::items(rule, "/backendRefs").map(weight).sum();
+        let named = object::items(rule, "/backendRefs").filter(|entry| object::text(entry, "/name") == service);
+        let ours: i64 = named.map(weight).sum();
+        if all == 0 { 0 } else { (ours * 1000 + all - 1) / all }
+    };
+    object::items(route, "/spec/rules").map(of_rule).max().unwrap_or(0)
+}
+
+/// Ready pods that a Service selects.
+pub(crate) fn ready_behind(api: &Api, service: &str) -> i64 {
+    let Some(service) = api.store.get(&Key::new(SERVICES, NAMESPACE, service)) else { return 0 };
+    let pods = selected(api, NAMESPACE, &object::strings(&service.value, "/spec/selector"));
+    i64::try_from(pods.iter().filter(|pod| canary_core::pods::ready(pod)).count()).unwrap_or(0)
+}

@@ -1,0 +1,141 @@
+//! Writes of the CanaryRelease's status: stages go up one by one, on evidence, and a breach stays.
+
+use canary_api::{Gate, ReleaseStatus, Step};
+
+use super::{Promises, Write, canary_weight, current, permille, release, reverting};
+
+/// Seconds that a bake may be shorter than its duration: times in the status are cut to whole seconds.
+const ROUNDING: f64 = 1.001;
+
+impl Promises {
+    pub(super) fn status(&mut self, write: &Write<'_>) {
+        let api = write.api;
+        let (was, now) = (current(write.before), current(write.after));
+        let place = (now.id.clone(), now.step, now.stage_index);
+        if !now.id.is_empty() && self.trail.last() != Some(&place) {
+            self.trail.push(place);
+        }
+        let tell =
+            format!("{:?}/{} -> {:?}/{} of {}", was.step, was.stage_index + 1, now.step, now.stage_index + 1, now.id);
+        if self.meddled {
+            return;
+        }
+        if was.id == now.id && was.step != Step::Done {
+            self.goes_on(write, &was, &now, &tell);
+        }
+        if was.id != now.id && !now.id.is_empty() {
+            if let Some(by) = self.rejected.get(&now.candidate.digest).cloned() {
+                self.break_it(
+                    api,
+                    "I2",
+                    &format!("a template that {by} rejected is released again without a retry: {tell}"),
+                );
+            }
+            self.granted.clear();
+        }
+        if now.step == Step::Bake
+            && (was.step != Step::Bake || was.stage_index != now.stage_index || was.paused.is_some())
+        {
+            let (all, bad) = answered(write, &now);
+            self.bake = Some((api.now, all, bad));
+        }
+        if reverting(now.step) && !reverting(was.step) {
+            self.route_first = canary_weight(api) > permille(&now);
+        }
+        if let Some(revert) = &now.revert {
+            if revert.rejects {
+                self.rejected.insert(now.candidate.digest.clone(), now.id.clone());
+            }
+            if revert.reason == "GateBreached" || revert.reason == "BreachWithoutControl" {
+                self.breached.insert(now.id.clone());
+            }
+        }
+        if now.step == Step::Done && self.breached.contains(&now.id) {
+            let outcome = super::status_of(write.after).outcome;
+            if outcome == "Promoted" {
+                self.break_it(api, "I12", &format!("{} had a breach and ends Promoted", now.id));
+            }
+        }
+    }
+
+    /// One release, from one status to the next.
+    fn goes_on(&mut self, write: &Write<'_>, was: &ReleaseStatus, now: &ReleaseStatus, tell: &str) {
+        let api = write.api;
+        let commanded = now.partial && !was.partial;
+        let up = now.stage_index - was.stage_index;
+        if up > 1 && !commanded {
+            self.break_it(api, "I6", &format!("a stage is skipped: {tell}"));
+        }
+        if up < 0 && now.stage_index != 0 {
+            self.break_it(api, "I6", &format!("back to a stage in the middle: {tell}"));
+        }
+        let rolls = now.step == Step::Roll && was.step != Step::Roll;
+        if (up == 1 && !commanded) || (rolls && !now.partial) {
+            self.passes(write, was, tell);
+        }
+        if rolls && canary_weight(api) != 1000 {
+            self.break_it(api, "I4", &format!("the target rolls while stable has traffic: {tell}"));
+        }
+        if was.revert.is_some() {
+            if now.revert.is_none() || !(reverting(now.step) || now.step == Step::Done) {
+                self.break_it(api, "I12", &format!("a revert is forgotten: {tell}"));
+            }
+            if now.step < was.step {
+                self.break_it(api, "I2", &format!("a revert goes back: {tell}"));
+            }
+        }
+        if self.breached.contains(&now.id) && now.revert.is_none() && now.step != Step::Done {
+            self.break_it(api, "I2", &format!("a release with a breach goes on: {tell}"));
+        }
+    }
+
+    /// A stage passes: it was baked for its time, the metrics answered meanwhile, and the candidate truly had enough
+    /// requests and few enough bad answers.
+    fn passes(&mut self, write: &Write<'_>, was: &ReleaseStatus, tell: &str) {
+        let api = write.api;
+        if was.step != Step::Bake || was.paused.is_some() {
+            self.break_it(api, "I1", &format!("only a baked stage passes, and not while it is paused: {tell}"));
+            return;
+        }
+        let Some(release) = release(api) else { return };
+        let Some((since, all, bad)) = self.bake else {
+            self.break_it(api, "I1", &format!("a stage passes that never baked: {tell}"));
+            return;
+        };
+        let stage = usize::try_from(was.stage_index).ok().and_then(|index| release.spec.stages.get(index));
+        let wanted = stage.map_or(0.0, |stage| stage.duration.std().as_secs_f64());
+        let baked = api.now.duration_since(since).as_secs_f64();
+        if baked + ROUNDING < wanted && !self.clocks_off {
+            self.break_it(api, "I1", &format!("a stage of {wanted} s passes after {baked:.3} s: {tell}"));
+        }
+        if self.metrics_answered.is_none_or(|answered| answered < since) {
+            self.break_it(api, "I1", &format!("a stage passes without any answer of the metrics: {tell}"));
+        }
+        let (all_now, bad_now) = answered(write, was);
+        let (n, k) = (all_now - all, bad_now - bad);
+        for gate in &release.spec.gates {
+            if let Some(why) = fails(gate, n, k) {
+                self.break_it(api, "I1", &format!("gate {}: {why}: {tell}", gate.name));
+            }
+        }
+    }
+}
+
+/// What the candidate answered so far: all and bad.
+fn answered(write: &Write<'_>, release: &ReleaseStatus) -> (f64, f64) {
+    let image = release.candidate.images.first().map_or("", String::as_str);
+    write.cluster.traffic.answered.get(image).copied().unwrap_or_default()
+}
+
+/// Why a gate can't have passed on this.
+fn fails(gate: &Gate, n: f64, k: f64) -> Option<String> {
+    let rule = gate.error_rate.as_ref()?;
+    let least = f64::from(gate.min_requests);
+    if n < least {
+        return Some(format!("{n:.0} requests where {least:.0} are wanted"));
+    }
+    // What was sampled is a part of what happened: twice the limit can't pass by chance of sampling, in a world without
+    // chance.
+    let limit = rule.limit.fraction();
+    (k / n > limit * 2.0).then(|| format!("{:.2}% bad answers where {:.2}% are allowed", 100.0 * k / n, 100.0 * limit))
+}

@@ -1,0 +1,454 @@
+//! One run: a scenario with its faults, from an empty cluster to rest. It starts the operator, follows a dead process up
+//! with another, lets things happen when they should, and says what came of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use canary_api::{Step, names};
+use canary_core::object;
+use canary_operator::workers::{ObjectKey, Ticker as _};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::api::{Caller, PatchKind};
+use crate::fault::{Fault, Struck};
+use crate::manifests;
+use crate::process::{Options, Process};
+use crate::resources::{
+    AUTOSCALERS, CANARY_RELEASES, DEPLOYMENTS, HTTP_ROUTES, MUTATING_BINDINGS, MUTATING_POLICIES, Resource, SERVICES,
+    VALIDATING_BINDINGS, VALIDATING_POLICIES,
+};
+use crate::scenario::{Action, Moment, Scenario, Trait, When};
+use crate::world::{Entry, NAMESPACE, World};
+
+/// How long a dead process takes to be followed by another.
+const SUCCESSION: Duration = Duration::from_secs(5);
+/// How long a moment is waited for.
+const PATIENCE: Duration = Duration::from_secs(12 * 3600);
+/// How the lines begin that tell of another end than the scenario's.
+pub const OTHER_END: &str = "the run";
+/// A developer.
+pub const JANE: &str = "jane";
+
+/// What came of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// How the last release ended, or `gone` where there is no CanaryRelease any more.
+    pub end: String,
+    /// Versions of the pods that the stable Service selects.
+    pub serves: Vec<String>,
+    /// What did not go as it must.
+    pub wrong: Vec<String>,
+    /// All requests.
+    pub journal: Vec<Entry>,
+    /// How many of them there were when the script was done.
+    pub reached: usize,
+    /// Every object as it is at the end, without what differs between runs that are the same.
+    pub state: BTreeMap<String, String>,
+    /// Writes of the operator that changed something, by object.
+    pub writes: BTreeMap<String, usize>,
+    /// Steps and stages that the status went through, by release.
+    pub trail: Vec<(String, Step, i32)>,
+    /// Faults that came to pass.
+    pub struck: Vec<Struck>,
+    /// How long it took, in the world's time.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// The journal as text: what two equal runs have in common.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.journal.iter().fold(String::new(), |mut text, entry| {
+            let _ = writeln!(text, "{entry}");
+            text
+        })
+    }
+}
+
+/// Plays a scenario to its end and beyond: so many re-syncs at rest must write nothing.
+#[must_use]
+pub fn play(scenario: &Scenario, resyncs: usize) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut run = Run::begin(scenario);
+        let mut wrong = Vec::new();
+        if let Err(why) = run.script(scenario).await {
+            wrong.push(why);
+        }
+        let reached = run.world.lock().journal.len();
+        if wrong.iter().all(|line| line.starts_with(OTHER_END))
+            && let Err(why) = run.rest(resyncs).await
+        {
+            wrong.push(why);
+        }
+        Outcome { reached, ..run.outcome(wrong, scenario) }
+    })
+}
+
+struct Run {
+    world: World,
+    processes: Vec<Process>,
+    options: Options,
+    began: Instant,
+}
+
+impl Run {
+    fn begin(scenario: &Scenario) -> Self {
+        let world = World::new();
+        {
+            let mut inner = world.lock();
+            inner.plan.clone_from(&scenario.faults);
+            let admin = Caller::new("system:admin", "kubectl");
+            let policies = [
+                (
+                    MUTATING_POLICIES,
+                    &["canaryrelease-hold", "canaryrelease-override", "canaryrelease-command", "canaryrelease-route"][..],
+                ),
+                (
+                    MUTATING_BINDINGS,
+                    &["canaryrelease-hold", "canaryrelease-override", "canaryrelease-command", "canaryrelease-route"][..],
+                ),
+                (
+                    VALIDATING_POLICIES,
+                    &[
+                        "canaryrelease-guard",
+                        "canaryrelease-command-check",
+                        "canaryrelease-writer",
+                        "canaryrelease-record",
+                    ][..],
+                ),
+                (
+                    VALIDATING_BINDINGS,
+                    &[
+                        "canaryrelease-guard",
+                        "canaryrelease-command-check",
+                        "canaryrelease-writer",
+                        "canaryrelease-record",
+                    ][..],
+                ),
+            ];
+            for (resource, names) in policies {
+                for name in names {
+                    let object = json!({"metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "canaryrelease"}}, "spec": {}});
+                    inner.api.create(&admin, resource, "", object).unwrap();
+                }
+            }
+            let jane = Caller::new(JANE, "kubectl-client-side-apply");
+            for (resource, object) in [
+                (DEPLOYMENTS, manifests::target("v1")),
+                (SERVICES, manifests::service()),
+                (HTTP_ROUTES, manifests::route()),
+            ] {
+                inner.api.create(&jane, resource, NAMESPACE, object).unwrap();
+            }
+            inner.api.create(&jane, CANARY_RELEASES, NAMESPACE, manifests::release(&scenario.spec)).unwrap();
+        }
+        let long = scenario.faults.iter().any(|planned| matches!(planned.fault, Fault::Freeze(_)));
+        let day = Duration::from_secs(24 * 3600);
+        let options = if long { Options { deadline: day, tick_deadline: day } } else { Options::default() };
+        Self { world, processes: Vec::new(), options, began: Instant::now() }
+    }
+
+    async fn script(&mut self, scenario: &Scenario) -> Result<(), String> {
+        tokio::spawn(self.world.clone().run_cluster());
+        let first = scenario.script.iter().take_while(|line| line.when.moment == Moment::Start).count();
+        for line in &scenario.script[..first] {
+            self.act(&line.action).await?;
+        }
+        sleep(Duration::from_secs(10)).await;
+        self.world.lock().cluster.traffic.unanswered.clear();
+        self.processes.push(Process::start(&self.world, self.options));
+        for line in &scenario.script[first..] {
+            self.until(&line.when).await?;
+            self.act(&line.action).await?;
+        }
+        // Whoever is to react has heard of it by then.
+        sleep(Duration::from_secs(5)).await;
+        self.until(&When { moment: Moment::Over, after: Duration::ZERO }).await
+    }
+
+    /// Waits for a moment, and follows dead processes up meanwhile.
+    async fn until(&mut self, when: &When) -> Result<(), String> {
+        let patience = Instant::now() + PATIENCE;
+        while !self.is(&when.moment) {
+            if Instant::now() > patience {
+                return Err(format!("{OTHER_END} never came to {when}, within {} h", PATIENCE.as_secs() / 3600));
+            }
+            self.pass(Duration::from_secs(60)).await;
+        }
+        let end = Instant::now() + when.after;
+        while Instant::now() < end {
+            self.pass(end - Instant::now()).await;
+        }
+        Ok(())
+    }
+
+    /// Lets the time pass until something changes, at most for so long.
+    async fn pass(&mut self, most: Duration) {
+        let world = self.world.clone();
+        let changed = world.changes();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        self.succeed().await;
+        let _ = timeout(most, changed).await;
+    }
+
+    /// Ends the tasks of dead processes and starts others in their place; one that stands still gets company.
+    async fn succeed(&mut self) {
+        let (dead, frozen): (Vec<usize>, Vec<usize>) = {
+            let inner = self.world.lock();
+            let now = Instant::now();
+            let numbers = |of: &dyn Fn(&crate::world::Process) -> bool| {
+                self.processes.iter().map(|own| own.number).filter(|number| of(&inner.processes[*number])).collect()
+            };
+            (numbers(&|own| own.dead), numbers(&|own| own.frozen.is_some_and(|until| until > now)))
+        };
+        for number in dead {
+            let Some(index) = self.processes.iter().position(|own| own.number == number) else { continue };
+            let own = self.processes.remove(index);
+            own.kill(&self.world).await;
+            sleep(SUCCESSION).await;
+            if self.processes.is_empty() {
+                self.processes.push(Process::start(&self.world, self.options));
+            }
+        }
+        if !frozen.is_empty() && self.processes.len() == frozen.len() {
+            self.processes.push(Process::start(&self.world, self.options));
+        }
+    }
+
+    fn is(&self, moment: &Moment) -> bool {
+        let inner = self.world.lock();
+        let place = inner.place();
+        let release = inner.get(CANARY_RELEASES, "web");
+        match moment {
+            Moment::Start | Moment::Then => true,
+            Moment::Armed => release.is_some_and(|release| object::truth(release, "/status/hold/armed")),
+            Moment::Place(step, stage) => {
+                place.is_some_and(|(now, at)| now == *step && stage.is_none_or(|stage| stage == at + 1))
+            }
+            Moment::Paused => release.is_some_and(|release| release.pointer("/status/current/paused").is_some()),
+            Moment::Over => {
+                let Some(release) = release else { return true };
+                let over = place.is_some_and(|(step, _)| step == Step::Done);
+                let idle = |own: &Process| inner.processes[own.number].idle && !inner.processes[own.number].in_tick;
+                let nothing = place.is_none() && !object::text(release, "/status/message").is_empty();
+                let paused = release.pointer("/status/current/paused").is_some() && !over;
+                paused
+                    || (over && !object::text(release, "/status/outcome").is_empty())
+                    || (nothing && self.processes.iter().all(idle))
+            }
+        }
+    }
+
+    async fn act(&mut self, action: &Action) -> Result<(), String> {
+        match action {
+            Action::Version(version, of) => self.version(version, *of),
+            Action::Push(version) => {
+                let patch = json!({"spec": {"template": {"spec": {"containers": [
+                    {"name": "app", "image": manifests::image(version), "ports": [{"containerPort": 8080}]},
+                ]}}}});
+                self.merge(JANE, "kubectl-client-side-apply", DEPLOYMENTS, "web", &patch)?;
+            }
+            Action::Command(command) => {
+                let id = self.world.lock().status().current.map_or_else(|| "web-1".to_owned(), |current| current.id);
+                if command.starts_with("retry") {
+                    self.world.lock().promises.retried();
+                }
+                let (verb, stage) = command.split_once(' ').unwrap_or((command, ""));
+                let text = format!("{verb} {id} {stage}").trim_end().to_owned();
+                let patch = json!({"metadata": {"annotations": {names::ANNOTATION_COMMAND: text}}});
+                self.merge(JANE, "kubectl-annotate", CANARY_RELEASES, "web", &patch)?;
+            }
+            Action::Scale(pods) => {
+                self.merge(JANE, "kubectl", DEPLOYMENTS, "web", &json!({"spec": {"replicas": pods}}))?;
+            }
+            Action::Autoscaler(least, most) => self.create(AUTOSCALERS, manifests::autoscaler(*least, *most))?,
+            Action::Load(pods) => {
+                self.world.lock().cluster.load.insert("web".to_owned(), *pods);
+            }
+            Action::Delete(kind, name) => {
+                let resource = Resource::of_kind(kind).ok_or_else(|| format!("unknown kind {kind}"))?;
+                let caller = Caller::new(JANE, "kubectl");
+                let options = json!({"propagationPolicy": "Background"});
+                let done = self.world.lock().api.delete(&caller, resource, NAMESPACE, name, &options);
+                done.map(drop).map_err(|refusal| refusal.message)?;
+            }
+            Action::Restore(kind, _) => match kind.as_str() {
+                "Deployment" => self.create(DEPLOYMENTS, manifests::target("v1"))?,
+                "Service" => self.create(SERVICES, manifests::service())?,
+                "HTTPRoute" => self.create(HTTP_ROUTES, manifests::route())?,
+                "CanaryRelease" => self.create(CANARY_RELEASES, manifests::release(&serde_json::Map::new()))?,
+                other => return Err(format!("the scenario has no {other} to make again")),
+            },
+            Action::Gateway(works) => self.world.lock().cluster.gateway_works = *works,
+            Action::Restart => {
+                for own in std::mem::take(&mut self.processes) {
+                    own.kill(&self.world).await;
+                }
+                self.processes.push(Process::start(&self.world, self.options));
+            }
+            Action::Patch(user, kind, name, operations) => {
+                let resource = Resource::of_kind(kind).ok_or_else(|| format!("unknown kind {kind}"))?;
+                let caller = Caller::new(user, "tool");
+                let mut inner = self.world.lock();
+                let done = inner.api.patch(&caller, resource, (NAMESPACE, name), false, PatchKind::Json, operations);
+                drop(inner);
+                done.map(drop).map_err(|refusal| refusal.message)?;
+            }
+            Action::Sync(what) => {
+                let (resource, manifest) = match what.as_str() {
+                    "HTTPRoute" => (HTTP_ROUTES, manifests::route()),
+                    version => (DEPLOYMENTS, manifests::target(version)),
+                };
+                self.merge(
+                    "system:serviceaccount:flux-system:kustomize-controller",
+                    "flux",
+                    resource,
+                    "web",
+                    &manifest,
+                )?;
+            }
+        }
+        self.world.lock().dirty = true;
+        self.world.tell();
+        Ok(())
+    }
+
+    fn version(&self, version: &str, of: Trait) {
+        let mut inner = self.world.lock();
+        let behaviour = inner.cluster.versions.entry(manifests::image(version)).or_default();
+        match of {
+            Trait::Errors(thousandths) => behaviour.errors = f64::from(thousandths) / 1000.0,
+            Trait::Gauge(value) => behaviour.gauge = f64::from(value),
+            Trait::Fate(fate) => behaviour.fate = fate,
+            Trait::Silent => behaviour.counts = false,
+        }
+    }
+
+    fn merge(
+        &self,
+        user: &str,
+        manager: &str,
+        resource: &'static Resource,
+        name: &str,
+        patch: &Value,
+    ) -> Result<(), String> {
+        let caller = Caller::new(user, manager);
+        let done = self.world.lock().api.patch(&caller, resource, (NAMESPACE, name), false, PatchKind::Merge, patch);
+        done.map(drop).map_err(|refusal| refusal.message)
+    }
+
+    fn create(&self, resource: &'static Resource, object: Value) -> Result<(), String> {
+        let caller = Caller::new(JANE, "kubectl-create");
+        let done = self.world.lock().api.create(&caller, resource, NAMESPACE, object);
+        done.map(drop).map_err(|refusal| refusal.message)
+    }
+
+    /// Waits until nobody does anything, then re-syncs.
+    async fn rest(&mut self, resyncs: usize) -> Result<(), String> {
+        const QUIET: Duration = Duration::from_secs(30);
+        const LONG: Duration = Duration::from_secs(900);
+        let patience = Instant::now() + PATIENCE;
+        let (mut writes, mut since) = (0, Instant::now());
+        let (mut done, mut acted) = (0, Instant::now());
+        loop {
+            let (now, acts, idle, frozen) = {
+                let inner = self.world.lock();
+                let idle = |own: &Process| inner.processes[own.number].idle && !inner.processes[own.number].in_tick;
+                let still =
+                    |own: &Process| inner.processes[own.number].frozen.is_some_and(|until| until > Instant::now());
+                let down = inner.server_down.is_some_and(|until| until > Instant::now());
+                let rests = self.processes.iter().all(idle) && !self.processes.is_empty();
+                (inner.writes, inner.acts, rests, down || self.processes.iter().any(still))
+            };
+            // Whoever stands still has yet to go on, and rest is counted from then.
+            if now != writes || frozen {
+                (writes, since) = (now, Instant::now());
+            }
+            if acts != done || frozen {
+                (done, acted) = (acts, Instant::now());
+            }
+            if idle && since.elapsed() >= QUIET {
+                break;
+            }
+            // A release that is paused goes on measuring and says so; that is its end, unless somebody commands.
+            if acted.elapsed() >= LONG {
+                return Ok(());
+            }
+            if Instant::now() > patience {
+                return Err("it does not come to rest".to_owned());
+            }
+            self.pass(Duration::from_secs(5)).await;
+        }
+        let before = self.world.lock().writes;
+        let key = ObjectKey::new(NAMESPACE, "web");
+        for number in 0..resyncs {
+            sleep(Duration::from_secs(60)).await;
+            for own in &self.processes {
+                let _ = own.ticker.tick(key.clone()).await;
+            }
+            let inner = self.world.lock();
+            if inner.writes != before {
+                let last = inner.journal.iter().rev().find(|entry| entry.write > 0).map(ToString::to_string);
+                return Err(format!("re-sync {} writes: {}", number + 1, last.unwrap_or_default()));
+            }
+        }
+        Ok(())
+    }
+
+    fn outcome(&self, mut wrong: Vec<String>, scenario: &Scenario) -> Outcome {
+        let now = self.world.now();
+        let mut inner = self.world.lock();
+        inner.cluster.traffic.account(now);
+        let release = inner.get(CANARY_RELEASES, "web");
+        let paused =
+            inner.status().current.is_some_and(|current| current.paused.is_some() && current.step != Step::Done);
+        let end = match release {
+            None => "gone",
+            Some(_) if paused => "Paused",
+            Some(release) => object::text(release, "/status/outcome"),
+        };
+        let end = end.to_owned();
+        let stable = inner.get(SERVICES, "web").map(|service| object::strings(service, "/spec/selector"));
+        let pods = crate::cluster::selected(&inner.api, NAMESPACE, &stable.unwrap_or_default());
+        let mut serves: Vec<String> = pods
+            .iter()
+            .filter(|pod| canary_core::pods::ready(pod))
+            .map(|pod| crate::cluster::image(pod).trim_start_matches("web:").to_owned())
+            .collect();
+        serves.sort();
+        serves.dedup();
+        wrong.extend(inner.promises.broken.iter().cloned());
+        let unanswered: f64 = inner.cluster.traffic.unanswered.values().sum();
+        if unanswered > 0.0 && !scenario.outage {
+            wrong.push(format!("{unanswered:.1} requests found no pod: {:?}", inner.cluster.traffic.unanswered));
+        }
+        let served = serves.join("+");
+        if !scenario.ends.is_empty() && !scenario.ends.contains(&end) {
+            wrong.push(format!("{OTHER_END} ends {end:?}, not {}", scenario.ends.join(" or ")));
+        }
+        if !scenario.serves.is_empty() && !scenario.serves.contains(&served) {
+            wrong.push(format!("{OTHER_END} leaves {served:?} serving, not {}", scenario.serves.join(" or ")));
+        }
+        let mut writes: BTreeMap<String, usize> = BTreeMap::new();
+        for entry in inner.journal.iter().filter(|entry| entry.write > 0 && (200..300).contains(&entry.code)) {
+            let status = if entry.verb == "status" { "/status" } else { "" };
+            *writes.entry(format!("{} {}{status}", entry.plural, entry.name)).or_default() += 1;
+        }
+        Outcome {
+            end,
+            serves,
+            wrong,
+            state: crate::state::of(&inner.api),
+            writes,
+            trail: inner.promises.trail.clone(),
+            struck: inner.struck.clone(),
+            took: self.began.elapsed(),
+            journal: std::mem::take(&mut inner.journal),
+            reached: 0,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The world by itself: a run ends as it should, and the same run is the same to the byte.
+
+use std::path::{Path, PathBuf};
+
+use canary_world::contract;
+use canary_world::enumerate::replay;
+use canary_world::run::play;
+use canary_world::scenario::Scenario;
+use canary_world::server::plain_client;
+use canary_world::world::World;
+
+fn scenario(name: &str) -> Scenario {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/{name}.txt"));
+    std::fs::read_to_string(file).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_good_release_is_promoted_by_the_operators_own_code() {
+    let outcome = play(&scenario("good"), 10);
+    assert!(outcome.wrong.is_empty(), "{:#?}\n{}", outcome.wrong, outcome.log());
+    assert_eq!((outcome.end.as_str(), outcome.serves.as_slice()), ("Promoted", ["v2".to_owned()].as_slice()));
+}
+
+#[test]
+fn the_same_run_is_the_same_to_the_byte() {
+    let (a, b) = (play(&scenario("good"), 10), play(&scenario("good"), 10));
+    assert_eq!(a.log(), b.log());
+    assert_eq!(a.state, b.state);
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn read(file: &Path) -> Scenario {
+    std::fs::read_to_string(file).unwrap().parse().unwrap_or_else(|why| panic!("{}: {why}", file.display()))
+}
+
+#[test]
+fn a_scenario_reads_as_it_is_written() {
+    for file in [files("scenarios"), files("tests/found")].concat() {
+        let scenario = read(&file);
+        assert_eq!(scenario.to_string().parse::<Scenario>().unwrap(), scenario, "{}", file.display());
+    }
+}
+
+#[test]
+fn every_scenario_ends_as_it_says_where_nothing_goes_wrong() {
+    let files = files("scenarios");
+    assert!(files.len() >= 24, "{}", files.len());
+    for file in files {
+        let outcome = play(&read(&file), 10);
+        assert!(outcome.wrong.is_empty(), "{}: {:#?}", file.display(), outcome.wrong);
+    }
+}
+
+#[test]
+fn the_api_server_answers_as_the_contract_says() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (asked, wrong) = runtime.block_on(async {
+        let world = World::new();
+        contract::differences(&plain_client(&world, "system:admin"), "contract").await
+    });
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(asked > 40, "{asked}");
+}
+
+/// What once went wrong, each as the run that showed it.
+#[test]
+fn what_was_found_stays_mended() {
+    let files = files("tests/found");
+    assert!(!files.is_empty());
+    for file in files {
+        let scenario = read(&file);
+        assert!(!scenario.faults.is_empty(), "{}: no fault", file.display());
+        let wrong = replay(&scenario);
+        assert!(wrong.is_empty(), "{}: {wrong:#?}", file.display());
+    }
+}
