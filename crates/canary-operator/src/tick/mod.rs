@@ -26,7 +26,7 @@ use canary_core::{
 };
 use canary_counters::LabelNames;
 use canary_metrics::{
-    ConfigError, Prometheus, ProviderConfig, Shared,
+    ConfigError, MetricSource, Prometheus, ProviderConfig, Shared,
     pods::{PodLimits, PodScraper},
 };
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -89,7 +89,8 @@ impl Sources {
     /// Sources that are there already, each under its own name, beside the pods themselves.
     #[must_use]
     pub fn with(stores: impl IntoIterator<Item = Arc<dyn MetricSource>>, pods: PodScraper) -> Self {
-        Self { stores: stores.into_iter().map(|store| (store.name().to_owned(), store)).collect(), pods }
+        let stores = stores.into_iter().map(|store| (store.name().to_owned(), Store::new(store))).collect();
+        Self { stores, pods }
     }
 
     /// The store that a CanaryRelease names, where it is one.
