@@ -32,7 +32,7 @@ pub fn prune(resource: &Resource, object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.retain(|field, value| {
             let listed = matches!(field.as_str(), "labels" | "annotations" | "finalizers" | "ownerReferences");
-            !value.is_null() && !(listed && is_empty(value))
+            !(value.is_null() || listed && is_empty(value))
         });
     }
     if resource.kind == "Deployment" {

@@ -170,7 +170,8 @@ impl FromStr for Fault {
         if let Some(rate) = after("clock at ") {
             return rate.trim_end_matches('%').parse().map(Self::ClockRate).map_err(|_| unknown());
         }
-        let times: [(&str, fn(Duration) -> Self); 3] = [
+        type Lasting = fn(Duration) -> Fault;
+        let times: [(&str, Lasting); 3] = [
             ("freeze for ", Self::Freeze),
             ("metrics down for ", Self::MetricsDown),
             ("server down for ", Self::ServerDown),

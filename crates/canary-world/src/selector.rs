@@ -40,11 +40,7 @@ impl Selector {
             let (field, value) = part.split_once('=').ok_or_else(|| format!("invalid selector: '{part}'"))?;
             let value = value.trim_start_matches('=');
             if !known.contains(&field) {
-                return Err(if resource.custom {
-                    format!("field label not supported: {field}")
-                } else {
-                    format!("field label not supported: {field}")
-                });
+                return Err(format!("field label not supported: {field}"));
             }
             asked.push((field.to_owned(), value.to_owned()));
         }

@@ -1,4 +1,5 @@
 //! The world by itself: a run ends as it should, and the same run is the same to the byte.
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 
