@@ -241,6 +241,7 @@ fn policies() -> Tally {
         let folder = together(&binaries)?;
         let started = Instant::now();
         let server = ApiServer::start(&folder)?;
+        let contract = contract(&server, &folder.join("kubectl"));
         let report = policy_tests::run_alone(&server.kubeconfig(), &folder.join("kubectl"));
         drop(server);
         // Links only, in a temporary directory.
@@ -258,12 +259,36 @@ fn policies() -> Tally {
             if report.passed() { "ok  " } else { "FAIL" },
             started.elapsed().as_secs_f64()
         );
-        Ok(Tally { passed: u64::try_from(passed)?, failed: u64::try_from(failed)? })
+        let mut tally = Tally { passed: u64::try_from(passed)?, failed: u64::try_from(failed)? };
+        tally.add(check("the simulated API server answers as this one", || contract));
+        Ok(tally)
     };
     tried().unwrap_or_else(|error| {
         println!("FAIL admission policies: {error:#}");
         Tally::one(false)
     })
+}
+
+/// Asks a real API server what `canary-world` asks its own in its tests.
+fn contract(server: &ApiServer, kubectl: &std::path::Path) -> Result<Option<String>> {
+    const NAMESPACE: &str = "contract";
+    let kubeconfig = server.kubeconfig();
+    let ask = || {
+        let mut command = Command::new(kubectl);
+        command.current_dir(programs::root()).arg("--kubeconfig").arg(&kubeconfig);
+        command
+    };
+    for arguments in [
+        &["apply", "--server-side", "-f", "crds/"][..],
+        &["wait", "--for=condition=Established", "--timeout=30s", "-f", "crds/"],
+        &["create", "namespace", NAMESPACE],
+    ] {
+        if let Some(wrong) = command(ask().args(arguments))? {
+            return Ok(Some(wrong));
+        }
+    }
+    let world = ["run", "--quiet", "--package", "canary-world", "--", "contract"];
+    command(programs::cargo().args(world).arg(&kubeconfig).arg(NAMESPACE))
 }
 
 /// Faults at many points of every scenario, in the simulated cluster: always the same ones, until the time is over. All

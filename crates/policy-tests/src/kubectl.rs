@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::Error;
 
+/// How long one call may take.
+const LONGEST: &str = "120s";
+
 /// A `kubectl` bound to a cluster.
 #[derive(Debug)]
 pub(crate) struct Kubectl {
@@ -33,7 +36,9 @@ impl Kubectl {
 
     /// Runs `kubectl <args>`, as `user` unless that is empty, with `input` as its standard input.
     pub(crate) fn call(&self, user: &str, args: &[&str], input: Option<&str>, editor: Option<&str>) -> Answer {
-        let mut command = Command::new(&self.program);
+        // What waits without end (a deletion that a finalizer holds) ends as a row that failed, not as a run that hangs.
+        let mut command = Command::new("timeout");
+        command.args(["--foreground", LONGEST]).arg(&self.program);
         command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--cache-dir").arg(&self.cache);
         command.arg("--request-timeout=60s");
         if !user.is_empty() {

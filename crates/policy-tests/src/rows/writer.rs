@@ -177,13 +177,17 @@ pub(super) fn rows() -> Vec<Row> {
                 expect("note", at(&seen, "/metadata/annotations/note"), &json!("x"))?;
                 case.sync(NORA, &case.canary_release()).accepted()?;
                 let finalizers = json!({"metadata": {"uid": at(&made, "/metadata/uid"), "finalizers": ["canaryrelease.dev/finalizer"]}});
-                let operator = |patch: &Value, more: &[&str]| {
-                    case.patch_by(OPERATOR, "canaryrelease-operator", "canaryrelease", "merge", patch, more).object()
+                let operator = |patch: &Value| {
+                    case.patch_by(OPERATOR, "canaryrelease-operator", "canaryrelease", "merge", patch, &[]).object()
                 };
-                operator(&finalizers, &[])?;
-                operator(&json!({"status": {"phase": "Idle"}}), &["--subresource=status"])?;
+                let mut held = operator(&finalizers)?;
+                merge(&mut held, &json!({"status": {"phase": "Idle"}}));
+                let status = ["replace", "--subresource=status", "-f", "-", "-o", "json"];
+                let written = case.kubectl_with(OPERATOR, &status, Some(&held.to_string())).object();
                 case.kubectl(NORA, &["delete", "canaryrelease", &case.name, "--wait=false"]).accepted()?;
-                operator(&json!({"metadata": {"finalizers": null}}), &[]).map(drop)
+                // Whatever came before: a finalizer left behind would keep the CRD from going.
+                operator(&json!({"metadata": {"finalizers": null}}))?;
+                expect("phase", at(&written?, "/status/phase"), &json!("Idle"))
             },
         },
         Row {
