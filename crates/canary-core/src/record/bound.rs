@@ -4,7 +4,7 @@
 
 use canary_api::{GateRecord, ReleaseRecordStatus, TimelineEntry, Version};
 
-use super::{series, stages::PASSED};
+use super::{jobs, series, stages::PASSED};
 
 /// The most that a record's status may take, in bytes of JSON as the API server writes it. With the most that a spec
 /// comes to and 6 KiB of metadata the object stays under 64 KiB.
@@ -15,6 +15,9 @@ const TIMELINE: [usize; 4] = [60, 24, 12, 6];
 
 /// Moments of a gate's figures over time that stay; then none.
 const SERIES: [usize; 3] = [24, 12, 6];
+
+/// Runs of jobs that stay when all else was tried.
+const JOBS: usize = 12;
 
 /// The same record within [`LIMIT`]; one that is within it comes back as it is.
 #[must_use]
@@ -47,7 +50,7 @@ pub fn bound(mut record: ReleaseRecordStatus) -> ReleaseRecordStatus {
         |record| {
             thin_series(record, 0);
             cut_logs(record, 0, 0);
-            drop_jobs(record);
+            jobs::keep(record, JOBS);
             shorten(record, 60, 8);
             drop_figures(record, true);
             thin(record, TIMELINE[3]);
@@ -99,18 +102,6 @@ fn cut_logs(record: &mut ReleaseRecordStatus, good: usize, bad: usize) {
     if any {
         say(record, "the beginnings of jobs' logs, or the logs as a whole");
     }
-}
-
-/// Of the jobs only the last few that did not succeed.
-fn drop_jobs(record: &mut ReleaseRecordStatus) {
-    const MOST: usize = 12;
-    if record.jobs.len() <= MOST {
-        return;
-    }
-    record.jobs.retain(|one| one.result != "Succeeded");
-    let surplus = record.jobs.len().saturating_sub(MOST);
-    record.jobs.drain(..surplus);
-    say(record, "runs of jobs that succeeded");
 }
 
 /// Takes entries out of the timeline's middle until all fits, or so few are left.

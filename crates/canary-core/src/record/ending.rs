@@ -30,11 +30,11 @@ pub(super) fn close(record: &mut ReleaseRecordStatus, tick: &Tick<'_>) {
     if tick.is.is_none() {
         leave_open_stages(record);
     }
-    (record.result, record.result_because) = result(record, tick.is.or(tick.was).is_some_and(|last| last.partial));
     record.frozen = !jobs::awaited(tick);
     if record.frozen {
         jobs::seal(record);
     }
+    (record.result, record.result_because) = result(record, tick.is.or(tick.was).is_some_and(|last| last.partial));
 }
 
 /// The history's line of this release: `<time> <outcome> <id>: <text>`.

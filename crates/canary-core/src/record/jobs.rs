@@ -5,8 +5,11 @@ use canary_api::{JobAt, JobRecord, JobState, JobStatus, ReleaseRecordStatus, Rel
 
 use super::{Tick, bound};
 
-/// Entries of one record; the oldest that succeeded go first.
+/// Entries of one record.
 const MOST: usize = 60;
+/// What a record says when [`keep`] took such entries out.
+const SETTLED: &str = "runs of jobs that succeeded or were run again";
+const OPEN: &str = "the first runs of jobs that did not succeed";
 /// What an entry says of a job that has not ended.
 pub(super) const RUNNING: &str = "Running";
 
@@ -23,20 +26,31 @@ pub(super) fn follow(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &Rel
     }
     // Of those whose names were dropped from the status, the record knows what it saw.
     for run in is.jobs.iter().filter(|run| !run.job.is_empty()) {
-        let index = record.jobs.iter().position(|one| one.job == run.job);
-        let Some(one) = index.and_then(|index| record.jobs.get_mut(index)) else {
+        if let Some(one) = record.jobs.iter_mut().find(|one| one.job == run.job) {
+            update(one, run);
+        } else if !was_left_out(record, run) {
             record.jobs.push(entry(tick, run));
-            continue;
-        };
-        update(one, run);
+        }
     }
-    if record.jobs.len() > MOST {
-        let surplus = record.jobs.len().saturating_sub(MOST);
-        let oldest = record.jobs.iter().position(|one| one.result == "Succeeded").unwrap_or(0);
-        let end = oldest.saturating_add(surplus).min(record.jobs.len());
-        record.jobs.drain(oldest..end);
-        bound::say(record, "runs of jobs that succeeded");
+    keep(record, MOST);
+}
+
+/// Keeps so many entries: first the oldest go of those that decide nothing any more, then the oldest.
+pub(super) fn keep(record: &mut ReleaseRecordStatus, most: usize) {
+    let settled = |record: &ReleaseRecordStatus| {
+        record.jobs.iter().position(|one| one.result == JobState::Succeeded.as_str() || run_again(record, one))
+    };
+    while record.jobs.len() > most {
+        let (index, what) = settled(record).map_or((0, OPEN), |index| (index, SETTLED));
+        record.jobs.remove(index);
+        bound::say(record, what);
     }
+}
+
+/// Whether a run that has ended is missing because it was taken out, and is not to come back at every tick.
+fn was_left_out(record: &ReleaseRecordStatus, run: &JobStatus) -> bool {
+    let what = if run.state == JobState::Succeeded { SETTLED } else { OPEN };
+    !run.state.is_open() && record.left_out.iter().any(|said| said == what)
 }
 
 fn same_place(one: &JobRecord, run: &JobStatus) -> bool {

@@ -506,3 +506,56 @@ fn a_log_is_noted_once_and_never_for_a_job_that_did_not_run() {
     let other = JobLog { text: "other".to_owned(), ..log };
     assert_eq!(note_log(record.clone(), "web-1-job-0", &other), record);
 }
+
+/// Ticks in which so many jobs of a stage end, each after a run that failed; only the last job fails again.
+fn with_runs(jobs: u32) -> ReleaseRecordStatus {
+    use canary_api::{JobAt, JobState, JobStatus};
+    let run = |number: u32, attempt: u32, state: JobState| JobStatus {
+        at: JobAt::Stage,
+        attempt,
+        stage: 1,
+        name: format!("job-{number}"),
+        job: format!("web-1-job-{number}-{attempt}"),
+        state,
+        started: Some(Time(at(i64::from(number)))),
+        ended: (!state.is_open()).then(|| Time(at(i64::from(number) + 1))),
+        ..JobStatus::default()
+    };
+    let mut record = ReleaseRecordStatus::default();
+    let mut after = status(Step::Bake, 0, 1);
+    let seen = observed(2, 1, after.clone());
+    for number in 0..jobs {
+        let last = if number + 1 == jobs { JobState::Failed } else { JobState::Succeeded };
+        for (attempt, state) in [(1, JobState::Running), (1, JobState::Failed), (2, JobState::Running), (2, last)] {
+            let runs = &mut after.current.as_mut().unwrap().jobs;
+            runs.retain(|one| one.name != format!("job-{number}"));
+            runs.push(run(number, attempt, state));
+            record = next(&record, &seen, &decision(after.clone(), Vec::new(), Vec::new()), at(2));
+        }
+    }
+    let again = next(&record, &seen, &decision(after, Vec::new(), Vec::new()), at(2));
+    assert_eq!(again, record, "{jobs}: what was left out comes back");
+    record
+}
+
+#[test]
+fn of_many_runs_of_jobs_those_stay_that_decide_and_what_was_left_out_is_said() {
+    for (jobs, entries) in [(3, 6), (30, 60), (31, 60), (200, 60)] {
+        let record = with_runs(jobs);
+        assert_eq!(record.jobs.len(), entries, "{jobs}");
+        let said = vec!["runs of jobs that succeeded or were run again".to_owned()];
+        assert_eq!(record.left_out, if jobs > 30 { said } else { Vec::new() }, "{jobs}");
+        let (short, _) = jobs::shortcomings(&record);
+        assert_eq!(short, [format!("job job-{} at stage 1: Failed", jobs - 1)], "{jobs}");
+    }
+}
+
+#[test]
+fn runs_of_jobs_taken_out_for_want_of_room_do_not_come_back() {
+    let mut record = with_runs(40);
+    jobs::keep(&mut record, 12);
+    assert!(record.jobs.iter().any(|one| one.job == "web-1-job-39-2"), "{:?}", record.jobs);
+    record.jobs.iter_mut().for_each(|one| one.result = "Failed".to_owned());
+    jobs::keep(&mut record, 2);
+    assert_eq!(record.left_out.len(), 2, "{:?}", record.left_out);
+}
