@@ -98,10 +98,6 @@ impl MetricSource for FakeSource {
         &self.labels
     }
 
-    fn scrape_interval(&self) -> Option<Duration> {
-        None
-    }
-
     fn keeps_history(&self) -> bool {
         self.history
     }

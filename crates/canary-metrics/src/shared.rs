@@ -252,10 +252,6 @@ mod tests {
             &self.labels
         }
 
-        fn scrape_interval(&self) -> Option<Duration> {
-            None
-        }
-
         fn counters<'a>(
             &'a self,
             _: &'a Selector,

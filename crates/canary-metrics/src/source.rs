@@ -18,7 +18,9 @@ pub trait MetricSource: Send + Sync + std::fmt::Debug {
     fn labels(&self) -> &LabelNames;
 
     /// How often it samples, where that is known.
-    fn scrape_interval(&self) -> Option<Duration>;
+    fn scrape_interval(&self) -> Option<Duration> {
+        None
+    }
 
     /// Whether samples of the past can be asked for.
     fn keeps_history(&self) -> bool {

@@ -106,10 +106,6 @@ impl MetricSource for Prometheus {
         &self.labels
     }
 
-    fn scrape_interval(&self) -> Option<Duration> {
-        None
-    }
-
     fn keeps_history(&self) -> bool {
         true
     }

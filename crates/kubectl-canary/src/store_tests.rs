@@ -61,10 +61,6 @@ impl MetricSource for Synthetic {
         &self.labels
     }
 
-    fn scrape_interval(&self) -> Option<Duration> {
-        None
-    }
-
     fn counters<'a>(
         &'a self,
         selector: &'a Selector,

@@ -23,6 +23,14 @@ fn finished(over: serde_json::Value, errors: f64) -> World {
     world
 }
 
+/// The candidate turns bad in the middle of its release.
+fn broken_at_stage_2() -> World {
+    let mut world = World::with_release(json!({}), "v2", (Step::Bake, 1));
+    world.faulty("v2", 0.2);
+    assert_eq!(world.finish(), "RolledBack");
+    world
+}
+
 #[test]
 fn a_good_release_leaves_a_whole_record_in_few_writes() {
     let world = finished(json!({}), 0.0);
@@ -78,12 +86,7 @@ fn versions_and_type_come_from_the_templates_annotations_where_they_have_such() 
 
 #[test]
 fn a_breach_is_recorded_with_its_figures_and_stable_is_measured_once_more() {
-    let mut world = World::new(json!({}));
-    world.arm();
-    world.apply("v2").unwrap();
-    world.reach((Step::Bake, 1));
-    world.faulty("v2", 0.2);
-    assert_eq!(world.finish(), "RolledBack");
+    let world = broken_at_stage_2();
     let record = world.record("web-1");
     assert_eq!((record.result.as_str(), results(record)), ("FAILED", vec!["Passed", "Failed", "Planned"]));
     let [rollback] = record.rollbacks.as_slice() else { panic!("{:?}", record.rollbacks) };
@@ -100,12 +103,7 @@ fn a_breach_is_recorded_with_its_figures_and_stable_is_measured_once_more() {
 
 #[test]
 fn a_rollback_keeps_its_ticks_and_a_promotion_keeps_the_whole() {
-    let mut world = World::new(json!({}));
-    world.arm();
-    world.apply("v2").unwrap();
-    world.reach((Step::Bake, 1));
-    world.faulty("v2", 0.2);
-    assert_eq!(world.finish(), "RolledBack");
+    let world = broken_at_stage_2();
     let record = world.record("web-1");
     let errors = record.series.iter().find(|series| series.gate == "errors").unwrap();
     assert_eq!(errors.unit, "%");

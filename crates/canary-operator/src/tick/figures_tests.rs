@@ -212,10 +212,6 @@ impl MetricSource for Slow {
         self.answers.labels()
     }
 
-    fn scrape_interval(&self) -> Option<Duration> {
-        None
-    }
-
     fn counters<'a>(
         &'a self,
         selector: &'a Selector,
