@@ -51,14 +51,14 @@ fn sources(folder: &Path, all: &mut String) {
 }
 
 #[test]
-fn every_test_that_the_architecture_names_exists() {
+fn every_test_that_a_page_names_exists() {
     let mut code = String::new();
     sources(&root().join("crates"), &mut code);
-    let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let texts = ["docs/architecture.md", "docs/reliability.md"].map(|page| fs::read_to_string(root().join(page)).unwrap());
     let is_test = |name: &&str| {
         name.matches('_').count() > 3 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
-    let named: Vec<&str> = text.split('`').filter(is_test).collect();
+    let named: Vec<&str> = texts.iter().flat_map(|text| text.split('`')).filter(is_test).collect();
     let missing: Vec<&&str> = named.iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
     assert!(!named.is_empty() && missing.is_empty(), "{missing:#?}");
 }
