@@ -64,6 +64,8 @@ fn of_release(tick: &mut Tick<'_>) {
             if tick.status.current.as_ref().is_some_and(|current| current.canary_pods == 0) {
                 clear_away(tick);
                 end_roll(tick);
+            } else {
+                weights_down(tick);
             }
         }
         Step::Soak => {
@@ -122,9 +124,15 @@ pub(super) fn tidy(tick: &Tick<'_>) -> bool {
 pub(super) fn clear_away(tick: &mut Tick<'_>) {
     let (canary, baseline) = (tick.canary(), tick.baseline());
     undo_routes(tick);
-    to_zero(tick, canary, "take the canary's pods away");
+    // A route that could not be read may send requests to our pods still.
+    let unread = tick.seen.routes.iter().any(|(_, fetched)| matches!(fetched, Fetched::Failed(_)));
+    if !unread {
+        to_zero(tick, canary, "take the canary's pods away");
+    }
     thaw(tick);
-    to_zero(tick, baseline, "take the baseline pods away");
+    if !unread {
+        to_zero(tick, baseline, "take the baseline pods away");
+    }
 }
 
 fn to_zero(tick: &mut Tick<'_>, own: Option<&Value>, why: &'static str) {

@@ -540,8 +540,10 @@ fn scaled_by(target: &Value) -> String {
 /// Why a weight is not in force yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NotSwitched {
-    /// A route does not have it, or could not be read.
+    /// A route does not have it.
     Unwritten(String),
+    /// A route could not be read.
+    Unread(String),
     /// The routes have it, and a gateway has not taken it over.
     Unaccepted(String),
 }
@@ -549,7 +551,7 @@ pub(super) enum NotSwitched {
 impl NotSwitched {
     pub(super) fn into_text(self) -> String {
         match self {
-            Self::Unwritten(text) | Self::Unaccepted(text) => text,
+            Self::Unwritten(text) | Self::Unread(text) | Self::Unaccepted(text) => text,
         }
     }
 }
@@ -564,7 +566,7 @@ pub(super) fn switched(tick: &Tick<'_>) -> Result<(), NotSwitched> {
             Fetched::Missing if weight == 0 => continue,
             Fetched::Missing => return Err(NotSwitched::Unwritten(format!("HTTPRoute {name} is gone"))),
             Fetched::Failed(why) => {
-                return Err(NotSwitched::Unwritten(format!("HTTPRoute {name} could not be read: {why}")));
+                return Err(NotSwitched::Unread(format!("HTTPRoute {name} could not be read: {why}")));
             }
         };
         match tick.with_pair(|pair| route::split(route, pair)) {
@@ -597,7 +599,7 @@ fn shift(tick: &mut Tick<'_>) {
         match why {
             _ if tick.in_step() <= ACCEPT_DEADLINE => {}
             // A route that was not written, since no operator was there, is not refused: once more.
-            NotSwitched::Unwritten(_) if first => tick.enter(Step::Shift),
+            NotSwitched::Unwritten(_) | NotSwitched::Unread(_) if first => tick.enter(Step::Shift),
             _ => return stop(tick, "RouteNotAccepted", why.into_text()),
         }
         tick.waiting = Some(why.into_text());
@@ -768,7 +770,27 @@ fn hand_back(tick: &mut Tick<'_>) {
     tick.enter(Step::Drain);
 }
 
+/// Whether the canary's pods may get requests still: a route gives them weight, or could not be read. Then they stay,
+/// and drain from when that is over.
+pub(super) fn may_get_requests(tick: &mut Tick<'_>) -> bool {
+    let why = match switched(tick) {
+        Ok(()) | Err(NotSwitched::Unaccepted(_)) => return false,
+        Err(NotSwitched::Unread(why)) => why,
+        Err(NotSwitched::Unwritten(why)) => {
+            let step = tick.step();
+            tick.enter(step);
+            why
+        }
+    };
+    tick.waiting = Some(why);
+    tick.wake(Duration::from_millis(500));
+    true
+}
+
 fn drain(tick: &mut Tick<'_>) {
+    if !draining_is_done(tick) && may_get_requests(tick) {
+        return;
+    }
     let due = tick.spec.drain.std();
     if tick.in_step() < due {
         tick.wake(due.saturating_sub(tick.in_step()));

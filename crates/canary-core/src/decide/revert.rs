@@ -223,6 +223,9 @@ fn restored(tick: &Tick<'_>) -> bool {
 }
 
 fn drain(tick: &mut Tick<'_>) {
+    if release::may_get_requests(tick) {
+        return;
+    }
     let due = tick.spec.drain.std();
     if tick.in_step() < due {
         tick.wake(due.saturating_sub(tick.in_step()));
