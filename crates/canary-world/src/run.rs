@@ -312,7 +312,12 @@ impl Run {
                 )?;
             }
         }
-        self.world.lock().dirty = true;
+        {
+            let mut guard = self.world.lock();
+            let inner = &mut *guard;
+            inner.dirty = true;
+            inner.promises.moved(&inner.api);
+        }
         self.world.tell();
         Ok(())
     }

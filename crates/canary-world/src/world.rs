@@ -241,7 +241,7 @@ impl World {
                 let due = inner.cluster.step(&mut inner.api);
                 let changed = inner.api.store.revision() != before;
                 if changed {
-                    inner.promises.cluster_moved(&inner.api);
+                    inner.promises.moved(&inner.api);
                 }
                 drop(guard);
                 if changed {

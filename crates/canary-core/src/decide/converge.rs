@@ -192,10 +192,14 @@ fn baseline_loses_weight(tick: &Tick<'_>) -> bool {
 fn weights(tick: &mut Tick<'_>) {
     let shares = tick.shares();
     // What drifted was right in the tick before: the steps that change the weight are not drift.
-    let steady = matches!(tick.step(), Step::Bake | Step::Scale | Step::Roll)
-        && Tick::shares_of(&tick.before) == shares
+    let held = |before: Step, now: Step| match before {
+        Step::Bake => matches!(now, Step::Bake | Step::Shift),
+        Step::Scale | Step::Roll => now == before,
+        _ => false,
+    };
+    let steady = Tick::shares_of(&tick.before) == shares
         && tick.before.current.as_ref().is_some_and(|before| {
-            tick.status.current.as_ref().is_some_and(|now| now.weight == before.weight && now.step == before.step)
+            tick.status.current.as_ref().is_some_and(|now| now.weight == before.weight && held(before.step, now.step))
         });
     // The canary's weight is on record: what only leaves pods that can't carry it needs no other.
     let why = if baseline_loses_weight(tick) { TRAFFIC_BACK } else { "set the weight" };

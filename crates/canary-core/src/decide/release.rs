@@ -62,7 +62,7 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
         return;
     }
     beside::watch(tick);
-    if canary_failed(tick) || canary_silent(tick) || jobs::act(tick) {
+    if canary_failed(tick) || weight_lost(tick) || canary_silent(tick) || jobs::act(tick) {
         return;
     }
     count_pods(tick);
@@ -94,6 +94,37 @@ fn act_on(tick: &mut Tick<'_>, breach: &Judged) {
             stop(tick, "Confounded", why);
         }
         _ => revert::breached(tick, shown),
+    }
+}
+
+/// Whether a route lost the stage's weight: what passes without it is no time of the stage, which begins anew once the
+/// weight is back. What was counted stays, so that nobody's hand washes bad answers off.
+fn weight_lost(tick: &mut Tick<'_>) -> bool {
+    let paused = tick.status.current.as_ref().is_some_and(|current| current.paused.is_some());
+    if tick.step() != Step::Bake || paused {
+        return false;
+    }
+    let Some(why) = tick.seen.routes.iter().find_map(|(name, fetched)| without_weight(tick, name, fetched)) else {
+        return false;
+    };
+    jobs::leave_stage(tick, "a route lost the canary's weight; it is run again with the stage");
+    tick.enter(Step::Shift);
+    tick.waiting = Some(why);
+    tick.wake(Duration::from_millis(500));
+    true
+}
+
+/// Why a route does not give the canary the weight that it is to have. One that could not be read is not known to.
+fn without_weight(tick: &Tick<'_>, name: &str, fetched: &Fetched<Value>) -> Option<String> {
+    let route = match fetched {
+        Fetched::Known(route) => route,
+        Fetched::Missing => return Some(format!("HTTPRoute {name} is gone")),
+        Fetched::Failed(_) => return None,
+    };
+    let weight = tick.weight();
+    match tick.with_pair(|pair| route::split(route, pair)) {
+        Split::Even(share) | Split::Beside(Shares { canary: share, .. }) if share == weight => None,
+        _ => Some(format!("HTTPRoute {name} does not give the canary {weight}/1000")),
     }
 }
 

@@ -278,7 +278,13 @@ fn a_route_that_a_tool_resets_is_split_in_three_again() {
     world.run(6);
     assert_eq!(weights(&world), (400, 400), "{}", world.describe());
     assert_eq!(says(&world, "RouteDrifted"), 1);
-    assert_promoted(&mut world);
+    assert_eq!(world.finish(), "Promoted", "{}", world.describe());
+    let trail: Vec<_> = world.trail.iter().map(|(_, step, stage)| (*step, *stage)).collect();
+    let again = [(Step::Bake, 1), (Step::Shift, 1), (Step::Bake, 1), (Step::Scale, 2)];
+    assert!(trail.windows(4).any(|steps| steps == again), "the stage has its whole time once more: {trail:?}");
+    assert_eq!((world.canary_pods(), world.baseline_pods()), (0, 0));
+    world.assert_plain_route();
+    world.assert_rest();
 }
 
 #[test]

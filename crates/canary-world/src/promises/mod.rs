@@ -62,8 +62,8 @@ pub struct Promises {
     pub meddled: bool,
     /// When the metrics last answered.
     pub metrics_answered: Option<Timestamp>,
-    /// Since when no route gives the canary any weight.
-    weightless: Option<Timestamp>,
+    /// The weight that the routes give the canary, and since when.
+    weight: Option<(i64, Timestamp)>,
     /// Since when the canary has weight and no ready pod.
     dead: Option<Timestamp>,
     /// The largest weight given, by release, while enough pods were ready.
@@ -76,8 +76,10 @@ pub struct Promises {
     breached: BTreeSet<String>,
     /// Times the target was let go on to a candidate, by template.
     promoted: BTreeMap<String, usize>,
-    /// When the stage's bake began, and what the candidate had answered until then: all and bad.
-    bake: Option<(Timestamp, f64, f64)>,
+    /// What the candidate had answered when the stage's window began: all and bad.
+    window: (f64, f64),
+    /// When the stage's bake began.
+    bake: Option<Timestamp>,
 }
 
 impl Promises {
@@ -94,15 +96,16 @@ impl Promises {
         self.promoted.clear();
     }
 
-    /// Something of the cluster's own changed.
-    pub fn cluster_moved(&mut self, api: &Api) {
+    /// The cluster or a person changed something.
+    pub fn moved(&mut self, api: &Api) {
+        self.weights(api);
         let dead = canary_weight(api) > 0 && ready_behind(api, "web-canary") == 0;
         self.dead = if dead { self.dead.or(Some(api.now)) } else { None };
     }
 
     /// A tick that began then ended, and neither it nor a read of it failed.
     pub fn ticked(&mut self, api: &Api, began: Timestamp) {
-        self.cluster_moved(api);
+        self.moved(api);
         if let Some(dead) = self.dead.filter(|dead| *dead < began) {
             let what = format!("the canary has weight and no ready pod since {dead}, and a tick left it so");
             self.break_it(api, "I3", &what);
@@ -123,9 +126,12 @@ impl Promises {
         }
     }
 
-    /// Since when the canary has no weight.
+    /// Since when the canary has its weight.
     fn weights(&mut self, api: &Api) {
-        self.weightless = if canary_weight(api) > 0 { None } else { self.weightless.or(Some(api.now)) };
+        let now = canary_weight(api);
+        if self.weight.is_none_or(|(weight, _)| weight != now) {
+            self.weight = Some((now, api.now));
+        }
     }
 }
 

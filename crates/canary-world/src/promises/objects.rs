@@ -215,7 +215,8 @@ impl Promises {
         if !less || name != "web-canary" {
             return;
         }
-        let drained = self.weightless.map(|since| api.now.duration_since(since).as_secs_f64());
+        let since = self.weight.filter(|(weight, _)| *weight == 0).map(|(_, since)| since);
+        let drained = since.map(|since| api.now.duration_since(since).as_secs_f64());
         let wanted = if self.clocks_off { 0.0 } else { drain(api).as_secs_f64() };
         if drained.is_none_or(|drained| drained + 1.001 < wanted) {
             let ready = write.cluster.traffic.flows_to(name);

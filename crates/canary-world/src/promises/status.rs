@@ -36,8 +36,10 @@ impl Promises {
         if now.step == Step::Bake
             && (was.step != Step::Bake || was.stage_index != now.stage_index || was.paused.is_some())
         {
-            let (all, bad) = answered(write, &now);
-            self.bake = Some((api.now, all, bad));
+            self.bake = Some(api.now);
+        }
+        if now.window_since != was.window_since {
+            self.window = answered(write, &now);
         }
         if reverting(now.step) && !reverting(was.step) {
             self.route_first = canary_weight(api) > permille(&now);
@@ -98,10 +100,12 @@ impl Promises {
             return;
         }
         let Some(release) = release(api) else { return };
-        let Some((since, all, bad)) = self.bake else {
+        let (Some(bake), Some((_, weighted))) = (self.bake, self.weight) else {
             self.break_it(api, "I1", &format!("a stage passes that never baked: {tell}"));
             return;
         };
+        // Time without the stage's weight is none of the stage's.
+        let since = bake.max(weighted);
         let stage = usize::try_from(was.stage_index).ok().and_then(|index| release.spec.stages.get(index));
         let wanted = stage.map_or(0.0, |stage| stage.duration.std().as_secs_f64());
         let baked = api.now.duration_since(since).as_secs_f64();
@@ -112,7 +116,7 @@ impl Promises {
             self.break_it(api, "I1", &format!("a stage passes without any answer of the metrics: {tell}"));
         }
         let (all_now, bad_now) = answered(write, was);
-        let (n, k) = (all_now - all, bad_now - bad);
+        let (n, k) = (all_now - self.window.0, bad_now - self.window.1);
         for gate in &release.spec.gates {
             if let Some(why) = fails(gate, n, k) {
                 self.break_it(api, "I1", &format!("gate {}: {why}: {tell}", gate.name));
