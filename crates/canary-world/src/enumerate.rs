@@ -57,23 +57,24 @@ pub struct Failure {
     pub wrong: Vec<String>,
 }
 
-/// What came of it.
-#[derive(Debug, Default)]
-pub struct Report {
+/// What came of a group.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Tally {
     /// How many points there are.
     pub all: usize,
-    /// Points tried, by group.
-    pub tried: BTreeMap<&'static str, usize>,
-    /// Those that did not pass.
-    pub failures: Vec<Failure>,
+    /// Points tried.
+    pub tried: usize,
+    /// Those of them that did not pass.
+    pub failed: usize,
 }
 
 /// How many of the points are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Breadth {
-    /// All.
+    /// All; a thousand re-syncs of a run without a fault.
     Every,
-    /// A failed read in three ways instead of seven: 404, no answer, and one of the others in turn.
+    /// A failed read in three ways instead of seven: 404, no answer, and one of the others in turn. Ten re-syncs of a run
+    /// without a fault.
     Thin,
 }
 
@@ -167,12 +168,12 @@ pub struct Course {
 }
 
 impl Course {
-    /// Plays a scenario undisturbed, with a thousand re-syncs at its end.
+    /// Plays a scenario undisturbed, with a thousand re-syncs at its end, or ten where not all is tried.
     ///
     /// # Errors
     /// Where that goes wrong by itself.
     pub fn new(name: &str, scenario: Scenario, groups: &[Group], breadth: Breadth) -> Result<Self, Vec<String>> {
-        let base = play(&scenario, 1000);
+        let base = play(&scenario, if breadth == Breadth::Every { 1000 } else { 10 });
         if !base.wrong.is_empty() {
             return Err(base.wrong);
         }
@@ -188,6 +189,26 @@ impl Course {
     }
 }
 
+/// The points of all courses in an order that `seed` gives, in which the groups take turns.
+fn order(courses: &[Course], seed: u64) -> Vec<(&Course, Group, Planned)> {
+    let mut groups: BTreeMap<Group, Vec<(&Course, Group, Planned)>> = BTreeMap::new();
+    for course in courses {
+        for (group, planned) in &course.points {
+            groups.entry(*group).or_default().push((course, *group, *planned));
+        }
+    }
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut turns: Vec<_> = groups
+        .into_values()
+        .flat_map(|mut points| {
+            random.shuffle(&mut points);
+            points.into_iter().enumerate()
+        })
+        .collect();
+    turns.sort_by_key(|(turn, _)| *turn);
+    turns.into_iter().map(|(_, point)| point).collect()
+}
+
 /// Plays the first `most` points of these courses in an order that `seed` gives, on as many threads as the machine has
 /// cores, until `until` has come. `tell` hears of each failure.
 #[must_use]
@@ -197,14 +218,13 @@ pub fn every(
     most: usize,
     until: Option<Instant>,
     tell: &(dyn Fn(&Failure) + Sync),
-) -> Report {
-    let mut all: Vec<(&Course, Group, Planned)> = courses
-        .iter()
-        .flat_map(|course| course.points.iter().map(move |(group, planned)| (course, *group, *planned)))
-        .collect();
-    fastrand::Rng::with_seed(seed).shuffle(&mut all);
-    let next = AtomicUsize::new(0);
-    let report = Mutex::new(Report { all: all.len(), ..Report::default() });
+) -> BTreeMap<Group, Tally> {
+    let mut all = order(courses, seed);
+    let mut report: BTreeMap<Group, Tally> = BTreeMap::new();
+    for (_, group, _) in &all {
+        report.entry(*group).or_default().all += 1;
+    }
+    let (next, report) = (AtomicUsize::new(0), Mutex::new(report));
     all.truncate(most);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
@@ -215,10 +235,11 @@ pub fn every(
                 {
                     let failure = try_one(course, *planned);
                     let mut report = report.lock().unwrap();
-                    *report.tried.entry(group.word()).or_default() += 1;
+                    let tally = report.entry(*group).or_default();
+                    tally.tried += 1;
                     if let Some(failure) = failure {
                         tell(&failure);
-                        report.failures.push(failure);
+                        tally.failed += 1;
                     }
                 }
             });

@@ -1,7 +1,7 @@
 //! `canary-world play FILE`: plays a scenario and prints what was asked and what came of it.
-//! `canary-world every [--thin] [--seconds N] [--points N] [--seed N] GROUP[,GROUP] FILE...`: these groups of faults at every point of
-//! these scenarios, or at as many as the time allows, in the order that the seed gives.
-
+//! `canary-world every [--thin] [--seconds N] [--points N] [--seed N] GROUP[,GROUP] FILE...`: these groups of faults at
+//! every point of these scenarios, or at as many as the time allows, in the order that the seed gives, the groups in
+//! turn.
 //! `canary-world contract KUBECONFIG NAMESPACE`: whether a real API server answers as this world's does; the definitions of
 //! crds/ and the namespace, empty, must be there.
 
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use canary_world::enumerate::{Breadth, Course, Failure, Group, every};
+use canary_world::enumerate::{Breadth, Course, Failure, Group, Tally, every};
 use canary_world::run::play;
 use canary_world::scenario::Scenario;
 
@@ -96,17 +96,15 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
         say(&format!("FAILED {}\n{}  {}\n", failure.name, failure.file, failure.wrong.join("\n  ")));
     };
     let report = every(&courses, seed, most, until, &tell);
-    let tried: usize = report.tried.values().sum();
-    let by_group: Vec<String> = report.tried.iter().map(|(group, count)| format!("{count} {group}")).collect();
-    say(&format!(
-        "{} scenarios: {tried} of {} points tried ({}; seed {seed}), {} failed, {:.0} s",
-        courses.len(),
-        report.all,
-        by_group.join(", "),
-        report.failures.len(),
-        started.elapsed().as_secs_f64()
-    ));
-    Ok(tried > 0 && report.failures.is_empty())
+    let mut sum = Tally::default();
+    for (group, Tally { all, tried, failed }) in &report {
+        say(&format!("{}: {tried} of {all} points tried, {failed} failed", group.word()));
+        sum = Tally { all: sum.all + all, tried: sum.tried + tried, failed: sum.failed + failed };
+    }
+    let (scenarios, seconds) = (courses.len(), started.elapsed().as_secs());
+    let Tally { all, tried, failed } = sum;
+    say(&format!("{scenarios} scenarios: {tried} of {all} points tried (seed {seed}), {failed} failed, {seconds} s"));
+    Ok(failed == 0 && report.values().all(|tally| tally.tried > 0))
 }
 
 fn contract(kubeconfig: &str, namespace: &str) -> Result<bool, String> {

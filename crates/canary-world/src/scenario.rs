@@ -72,11 +72,18 @@ pub enum Kin {
     Late,
     /// The metrics can't be asked for ten minutes or more: no stage passes.
     Metrics,
+    /// The operator's clock is off: it looks at other moments.
+    Clock,
 }
 
 impl Kin {
-    const ALL: [(&'static str, Self); 4] =
-        [("absent", Self::Absent), ("stale", Self::Stale), ("late", Self::Late), ("metrics", Self::Metrics)];
+    const ALL: [(&'static str, Self); 5] = [
+        ("absent", Self::Absent),
+        ("stale", Self::Stale),
+        ("late", Self::Late),
+        ("metrics", Self::Metrics),
+        ("clock", Self::Clock),
+    ];
 
     fn word(self) -> &'static str {
         Self::ALL.into_iter().find(|(_, kin)| *kin == self).map_or("", |(word, _)| word)
@@ -98,6 +105,7 @@ impl Kin {
                 | Fault::ServerDown(_),
             ) => true,
             (Self::Metrics, Fault::MetricsDown(time)) => time >= Duration::from_secs(600),
+            (Self::Clock, Fault::ClockJumps(_) | Fault::ClockRate(_)) => true,
             _ => false,
         }
     }
