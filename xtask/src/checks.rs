@@ -9,14 +9,8 @@ use anyhow::{Context as _, Result};
 use policy_tests::server::ApiServer;
 
 use crate::outside::{self, Play, Wanted};
-use crate::{generate, programs};
+use crate::{faults, generate, programs};
 
-/// What the simulated cluster plays.
-const FAULT_SCENARIOS: &str = "crates/canary-world/scenarios";
-/// Which faults are tried there.
-const FAULT_GROUPS: &str = "crashes";
-/// At how many points at most.
-const FAULT_POINTS: &str = "400";
 /// Lines of a failed command that are shown.
 const SHOWN: usize = 80;
 
@@ -72,7 +66,7 @@ fn all(play: &Play) -> Result<bool> {
         command(programs::cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     }));
     tally.add(unit_tests());
-    tally.add(check("faults in the simulated cluster", faults));
+    tally.add(check("faults in the simulated cluster", faults::sample));
     tally.add(check("evidence with a real registry and a real bucket", evidence));
     tally.add(check("dependencies: licences, sources, bans", dependencies));
     let built = programs::build();
@@ -142,7 +136,7 @@ fn command(command: &mut Command) -> Result<Option<String>> {
     }))
 }
 
-fn tail(text: &str) -> String {
+pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let from = lines.len().saturating_sub(SHOWN);
     lines.get(from..).unwrap_or_default().join("\n")
@@ -289,24 +283,6 @@ fn contract(server: &ApiServer, kubectl: &std::path::Path) -> Result<Option<Stri
     }
     let world = ["run", "--quiet", "--package", "canary-world", "--", "contract"];
     command(programs::cargo().args(world).arg(&kubeconfig).arg(NAMESPACE))
-}
-
-/// Faults at many points of every scenario, in the simulated cluster: always the same ones, until the time is over. All
-/// of them take hours.
-fn faults() -> Result<Option<String>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(programs::root().join(FAULT_SCENARIOS))? {
-        files.push(entry?.path());
-    }
-    files.sort();
-    let mut world = programs::cargo();
-    world.args(["run", "--quiet", "--package", "canary-world", "--", "every", "--thin", "--seed", "1"]);
-    world.args(["--points", FAULT_POINTS, "--seconds", "240", FAULT_GROUPS]).args(files);
-    let output = world.current_dir(programs::root()).output().context("start canary-world")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().last().unwrap_or_default();
-    println!("     {last}");
-    Ok((!output.status.success()).then(|| tail(&said)))
 }
 
 fn scenarios(built: programs::Programs, play: &Play) -> Result<Tally> {

@@ -9,6 +9,7 @@ mod checks;
 mod dist;
 #[cfg(test)]
 mod docs;
+mod faults;
 mod fields;
 mod gates;
 mod generate;
@@ -108,6 +109,13 @@ enum Command {
         #[command(flatten)]
         place: outside::Place,
     },
+    /// Try faults at the points of every scenario in the simulated cluster
+    ///
+    /// Deaths of the operator, lost replies, refused and failed requests, stale reads, two leaders, outages, clocks: at
+    /// as many points as the time allows, the kinds in turn, in the order that the seed gives. Each must end as the run
+    /// without a fault does, with every promise kept on the way. The last lines count the points by kind; what failed is
+    /// shown as a file that `canary-world play` plays. `cargo xtask test` does the same for 240 seconds.
+    Faults(faults::Arguments),
     /// Build kubectl-canary as one static program for linux/amd64, with its archive and the manifest for krew
     Dist(dist::Arguments),
     /// Start, look at and stop labs by hand: `cargo xtask lab --help`
@@ -151,6 +159,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Bench { of: None, runs, idle, write, place } => outside::bench(runs, idle, write, &place),
         Command::Examples { place } => outside::examples(&place),
         Command::Soak { soaked, write, place } => outside::soak(&soaked, write, &place),
+        Command::Faults(arguments) => faults::run(&arguments),
         Command::Dist(arguments) => dist::run(&arguments),
         Command::Lab { arguments } => outside::lab(&arguments),
         Command::Inside(arguments) => inside::run(arguments),
