@@ -17,7 +17,7 @@ const SEED: u64 = 1;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Every point there is, however long it takes: some 66,000, in hours
+    /// Every point there is, however long it takes: some 70,000, in hours
     #[arg(long)]
     full: bool,
     /// For how long points are tried, the runs without a fault included; 240 where not `--full`
