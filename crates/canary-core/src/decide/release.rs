@@ -768,7 +768,23 @@ fn hand_back(tick: &mut Tick<'_>) {
     tick.enter(Step::Drain);
 }
 
+/// Whether a route gives pods of ours any weight. A route that another CanaryRelease split is not ours to judge.
+pub(super) fn weighted(tick: &Tick<'_>) -> bool {
+    let ours = |route: &&Value| object::annotation(route, names::ANNOTATION_UID).is_none_or(|uid| uid == tick.uid());
+    let mut known = tick.seen.routes.iter().filter_map(|(_, route)| route.known()).filter(ours);
+    known.any(|route| !tick.with_pair(|pair| route::none_for_ours(route, pair)))
+}
+
 fn drain(tick: &mut Tick<'_>) {
+    let pods = tick.canary().map_or(0, |canary| object::integer(canary, "/spec/replicas", 0));
+    if pods > 0 && weighted(tick) {
+        // By a hand, or by a write that was under way: its requests have to end once more.
+        tick.current().canary_pods = i32::try_from(pods).unwrap_or(i32::MAX);
+        tick.enter(Step::Drain);
+        tick.wake(Duration::from_millis(500));
+        tick.waiting = Some("a route gave the canary weight again".to_owned());
+        return;
+    }
     let due = tick.spec.drain.std();
     if tick.in_step() < due {
         tick.wake(due.saturating_sub(tick.in_step()));
