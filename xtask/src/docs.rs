@@ -54,7 +54,8 @@ fn sources(folder: &Path, all: &mut String) {
 fn every_test_that_a_page_names_exists() {
     let mut code = String::new();
     sources(&root().join("crates"), &mut code);
-    let texts = ["docs/architecture.md", "docs/reliability.md"].map(|page| fs::read_to_string(root().join(page)).unwrap());
+    let texts =
+        ["docs/architecture.md", "docs/reliability.md"].map(|page| fs::read_to_string(root().join(page)).unwrap());
     let is_test = |name: &&str| {
         name.matches('_').count() > 3 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };

@@ -29,7 +29,8 @@ pub const ANNOTATION_SPLIT: &str = "canaryrelease.dev/split";
 /// Annotation on a split route: the weights its stable entries had before, in order of the rules.
 pub const ANNOTATION_WEIGHTS: &str = "canaryrelease.dev/weights-before";
 /// Annotation on a split route: a breach that took its weight away, `<release id>: <sentence>`, so that
-/// it is not forgotten should the status not be writable at that moment.
+/// it is not forgotten should the status not be writable at that moment. Another revert leaves `<release id> is taken
+/// back`: the route was written since it began, so that a write of before conflicts.
 pub const ANNOTATION_BREACHED: &str = "canaryrelease.dev/breached";
 /// Annotation on the CanaryRelease: a command for the operator.
 pub const ANNOTATION_COMMAND: &str = "canaryrelease.dev/command";

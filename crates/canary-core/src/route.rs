@@ -13,6 +13,9 @@ use crate::object::{self, Patch};
 /// Weights of a split sum to this.
 pub const WHOLE: u32 = 1000;
 
+/// The largest weight that a route may have.
+const MOST: u32 = 1_000_000;
+
 /// Who is split, and by whom.
 #[derive(Debug, Clone, Copy)]
 pub struct Pair<'a> {
@@ -288,9 +291,9 @@ pub fn undo(route: &Value, pair: &Pair<'_>) -> Option<Value> {
         let stable = place.path(place.stable);
         if written(place.entries, place.stable) != before {
             patch.test(&format!("{stable}/name"), pair.stable);
-            match before.parse::<u32>() {
-                Ok(weight) => patch.set(&format!("{stable}/weight"), weight),
-                Err(_) => patch.remove(&format!("{stable}/weight")),
+            match before.parse::<u32>().ok().filter(|weight| *weight <= MOST) {
+                Some(weight) => patch.set(&format!("{stable}/weight"), weight),
+                None => patch.remove(&format!("{stable}/weight")),
             };
         }
         let mut ours: Vec<(usize, String)> = wanted(place, pair, Shares::from(0))

@@ -290,3 +290,104 @@ pub(crate) fn shorten(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    const AT: i64 = 1_700_000_000_000;
+
+    /// JSON that could be a part of an answer, or of none.
+    fn odd() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            Just(json!(1_700_000_000)),
+            "[0-9.eE+-]{0,6}|NaN|[+]Inf|\\PC{0,6}".prop_map(Value::from),
+        ];
+        let key = prop::sample::select(vec![
+            "status",
+            "data",
+            "resultType",
+            "result",
+            "metric",
+            "value",
+            "values",
+            "histogram",
+            "histograms",
+            "count",
+            "buckets",
+            "warnings",
+            "infos",
+            "error",
+            "errorType",
+            "isPartial",
+            "pod",
+        ]);
+        leaf.prop_recursive(5, 40, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((key.clone(), inner), 0..5)
+                    .prop_map(|fields| fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+            ]
+        })
+    }
+
+    fn answer(result_type: &str, result: &Value) -> Vec<u8> {
+        json!({"status": "success", "data": {"resultType": result_type, "result": result}}).to_string().into_bytes()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+        #[test]
+        fn no_json_makes_an_answer_panic_or_lie_about_its_time(
+            whole in odd(), kind in prop::sample::select(vec!["matrix", "vector", "scalar", "string"]), inside in any::<bool>()
+        ) {
+            let body = if inside { answer(kind, &whole) } else { whole.to_string().into_bytes() };
+            let (from, to) = (AT - 60_000, AT);
+            for series in matrix(&body, from, to).unwrap_or_default() {
+                prop_assert!(series.samples.iter().all(|sample| (from - 1000..=to + 1000).contains(&sample.at_ms)));
+            }
+            let _ = (natives(&body, from, to), instant(&body, AT), stated_error(&body));
+        }
+
+        #[test]
+        fn no_bytes_make_an_answer_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), cut in 0_usize..120) {
+            let mut body = answer("matrix", &json!([{"metric": {"pod": "a"}, "values": [[AT / 1000, "1"]]}]));
+            body.truncate(cut);
+            body.extend(bytes);
+            let _ = (matrix(&body, 0, AT), natives(&body, 0, AT), instant(&body, AT), stated_error(&body));
+        }
+
+        #[test]
+        fn what_prometheus_writes_is_read_to_the_bit(
+            rows in prop::collection::btree_map("[a-z]{1,4}", prop::collection::vec(any::<f64>(), 1..4), 0..4)
+        ) {
+            let text = |value: f64| match value {
+                value if value.is_nan() => "NaN".to_owned(),
+                value if value == f64::INFINITY => "+Inf".to_owned(),
+                value if value == f64::NEG_INFINITY => "-Inf".to_owned(),
+                value => value.to_string(),
+            };
+            let row = |(pod, values): (&String, &Vec<f64>)| {
+                let points: Vec<Value> = values.iter().map(|value| json!([AT / 1000, text(*value)])).collect();
+                json!({"metric": {"pod": pod}, "values": points})
+            };
+            let body = answer("matrix", &rows.iter().map(row).collect());
+            let read = matrix(&body, AT - 1000, AT).unwrap();
+            prop_assert_eq!(read.len(), rows.len());
+            for (series, values) in read.iter().zip(rows.values()) {
+                for (sample, value) in series.samples.iter().zip(values) {
+                    prop_assert!(sample.value == *value || (sample.value.is_nan() && value.is_nan()));
+                }
+                prop_assert_eq!(series.samples.len(), values.len());
+            }
+        }
+    }
+}

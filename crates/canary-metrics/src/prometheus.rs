@@ -79,8 +79,9 @@ impl Prometheus {
         lookback: Duration,
         at: Timestamp,
     ) -> Result<Vec<Series>, FetchError> {
-        let (body, from_ms) = self.ask_back(selector, lookback, at).await?;
-        envelope::matrix(&body, from_ms, at.as_millisecond()).map_err(|problem| problem.of(&self.config.name))
+        let (answer, from_ms) = self.ask_back(selector, lookback, at).await?;
+        let read = answer.read(|body| envelope::matrix(body, from_ms, at.as_millisecond()));
+        read.map_err(|problem| problem.of(&self.config.name))
     }
 
     /// The same of native histograms; what is no histogram has none.
@@ -90,8 +91,9 @@ impl Prometheus {
         lookback: Duration,
         at: Timestamp,
     ) -> Result<Vec<NativeSeries>, FetchError> {
-        let (body, from_ms) = self.ask_back(selector, lookback, at).await?;
-        envelope::natives(&body, from_ms, at.as_millisecond()).map_err(|problem| problem.of(&self.config.name))
+        let (answer, from_ms) = self.ask_back(selector, lookback, at).await?;
+        let read = answer.read(|body| envelope::natives(body, from_ms, at.as_millisecond()));
+        read.map_err(|problem| problem.of(&self.config.name))
     }
 
     /// The answer to a question about a time before `at`, and when that begins.
@@ -100,10 +102,10 @@ impl Prometheus {
         selector: &Scoped,
         lookback: Duration,
         at: Timestamp,
-    ) -> Result<(Vec<u8>, i64), FetchError> {
+    ) -> Result<(Answer, i64), FetchError> {
         let millis = i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX).max(1);
-        let body = self.ask(&format!("{selector}[{millis}ms]"), None, at).await?;
-        Ok((body, at.as_millisecond().saturating_sub(millis)))
+        let answer = self.ask(&format!("{selector}[{millis}ms]"), None, at).await?;
+        Ok((answer, at.as_millisecond().saturating_sub(millis)))
     }
 
     /// The value of a confined query at `at`. Samples older than two scrape intervals, where the
@@ -113,21 +115,22 @@ impl Prometheus {
     /// Whatever is not exactly the answer that was asked for.
     pub async fn instant(&self, query: &Scoped, at: Timestamp) -> Result<Instant, FetchError> {
         let lookback = self.config.scrape_interval.map(|interval| interval.saturating_mul(2));
-        let body = self.ask(query.as_str(), lookback, at).await?;
-        envelope::instant(&body, at.as_millisecond()).map_err(|problem| problem.of(&self.config.name))
+        let answer = self.ask(query.as_str(), lookback, at).await?;
+        let read = answer.read(|body| envelope::instant(body, at.as_millisecond()));
+        read.map_err(|problem| problem.of(&self.config.name))
     }
 
     fn confine(&self, selector: &Selector, scope: &Scope) -> Result<Scoped, FetchError> {
         selector.scoped(scope).map_err(|error| Problem::from(error).of(&self.config.name))
     }
 
-    async fn ask(&self, query: &str, lookback: Option<Duration>, at: Timestamp) -> Result<Vec<u8>, FetchError> {
+    async fn ask(&self, query: &str, lookback: Option<Duration>, at: Timestamp) -> Result<Answer, FetchError> {
         let deadline = self.config.timeout;
         let asked = tokio::time::timeout(deadline, self.ask_in_line(query, lookback, at)).await;
         asked.unwrap_or(Err(Problem::Timeout(deadline.as_millis()))).map_err(|problem| problem.of(&self.config.name))
     }
 
-    async fn ask_in_line(&self, query: &str, lookback: Option<Duration>, at: Timestamp) -> Result<Vec<u8>, Problem> {
+    async fn ask_in_line(&self, query: &str, lookback: Option<Duration>, at: Timestamp) -> Result<Answer, Problem> {
         let _turn =
             self.line.acquire().await.map_err(|_| Problem::Unreachable("the client is shutting down".to_owned()))?;
         let millis = at.as_millisecond();
@@ -139,10 +142,12 @@ impl Prometheus {
         if let Some(lookback) = &lookback {
             form.push(("lookback_delta", lookback));
         }
+        let headers = self.headers().await?;
+        let sent = credentials(&headers);
         let response = self
             .client
             .post(self.endpoint.clone())
-            .headers(self.headers().await?)
+            .headers(headers)
             .form(&form)
             .send()
             .await
@@ -154,14 +159,16 @@ impl Prometheus {
         if let Some(encoding) = response.headers().get(CONTENT_ENCODING)
             && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
         {
-            return Err(Problem::Encoded(shorten(&String::from_utf8_lossy(encoding.as_bytes()))));
+            return Err(Problem::Encoded(shorten(&without(&sent, &String::from_utf8_lossy(encoding.as_bytes())))));
         }
         if status != StatusCode::OK {
             let body = self.body(response, MAX_ERROR_BYTES).await.unwrap_or_default();
-            return Err(refused(status, &body));
+            let problem = refused(status, without(&sent, &String::from_utf8_lossy(&body)).as_bytes());
+            return Err(hidden(&sent, problem));
         }
         same_clock(response.headers())?;
-        self.body(response, self.config.max_body_bytes).await
+        let body = self.body(response, self.config.max_body_bytes).await?;
+        Ok(Answer { body, sent })
     }
 
     async fn body(&self, mut response: reqwest::Response, max: usize) -> Result<Vec<u8>, Problem> {
@@ -273,6 +280,50 @@ impl MetricSource for Prometheus {
         }
         .boxed()
     }
+}
+
+/// An answer, with the credentials that its question carried: what comes of it must not show them, whoever echoes them.
+struct Answer {
+    body: Vec<u8>,
+    sent: Vec<String>,
+}
+
+impl Answer {
+    /// What the answer says. One that can't be read is read again without the credentials, so that no message quotes
+    /// them; one that can is taken as it is, a label's value may be the same word.
+    fn read<T>(&self, parse: impl Fn(&[u8]) -> Result<T, Problem>) -> Result<T, Problem> {
+        parse(&self.body)
+            .or_else(|problem| {
+                let text = String::from_utf8_lossy(&self.body);
+                if !self.sent.iter().any(|secret| text.contains(secret.as_str())) {
+                    return Err(problem);
+                }
+                parse(without(&self.sent, &text).as_bytes())
+            })
+            .map_err(|problem| hidden(&self.sent, problem))
+    }
+}
+
+/// The values that no message may show, the longest first.
+fn credentials(headers: &HeaderMap) -> Vec<String> {
+    let secret = headers.values().filter(|value| value.is_sensitive()).filter_map(|value| value.to_str().ok());
+    let mut all: Vec<String> = secret.map(|value| value.strip_prefix("Bearer ").unwrap_or(value).to_owned()).collect();
+    all.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    all
+}
+
+/// The problem, where its text shows none of the credentials; JSON has more than one way to write one.
+fn hidden(sent: &[String], problem: Problem) -> Problem {
+    let text = format!("{problem} {problem:?}");
+    if sent.iter().any(|secret| text.contains(secret.as_str())) {
+        return Problem::Malformed("it quotes a credential that it was sent".to_owned());
+    }
+    problem
+}
+
+/// The text without the credentials.
+fn without(sent: &[String], text: &str) -> String {
+    sent.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "<credential>"))
 }
 
 /// A server that speaks of another time than we do can't say what is fresh.

@@ -545,6 +545,46 @@ async fn credentials_come_from_files_and_are_read_anew() {
     assert_eq!(server.requests().len(), 2, "without its credential nothing is asked");
 }
 
+#[tokio::test]
+async fn a_server_that_echoes_a_credential_makes_no_message_show_it() {
+    const CANARY: &str = "c4n4ry-in-the-mine";
+    let directory = std::env::temp_dir().join(format!("canary-metrics-echo-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let token = directory.join("token");
+    std::fs::write(&token, CANARY).unwrap();
+    let echo = format!("authorization: Bearer {CANARY}");
+    let stated = format!(r#"{{"status":"error","errorType":"bad_data","error":"you sent {echo}"}}"#);
+    let kind = format!(r#"{{"status":"error","errorType":"{CANARY}","error":"no"}}"#);
+    let warned =
+        format!(r#"{{"status":"success","warnings":["{echo}"],"data":{{"resultType":"matrix","result":[]}}}}"#);
+    let escaped = stated.replace("c4n4ry", "\\u0063\\u0034n4ry");
+    let named = matrix(&format!(r#"[{{"metric":{{"pod":"{CANARY}"}},"values":[]}}]"#));
+    let mut acts = vec![named, ok(&warned), ok(&stated), ok(&escaped), ok(&kind), ok(&echo), data(CANARY, "[]")];
+    for status in ["400 Bad Request", "401 No", "403 No", "404 No", "422 No", "429 No", "500 Oh", "502 Oh", "503 Oh"] {
+        acts.extend([&stated, &escaped, &kind, &echo].map(|body| http(status, &format!("X-Echo: {echo}\r\n"), body)));
+    }
+    acts.push(http("302 Found", &format!("Location: http://u:{CANARY}@elsewhere/\r\n"), &echo));
+    acts.push(http("200 OK", &format!("Content-Encoding: {CANARY}\r\n"), "{}"));
+    acts.push(Act::Raw(format!("{echo}\r\n\r\n").into_bytes()));
+    for (number, act) in acts.into_iter().enumerate() {
+        let server = Server::start(act).await;
+        let headers = [("X-Key".to_owned(), HeaderSource { value: Some(Secret::new(CANARY.into())), file: None })];
+        let config =
+            ProviderConfig { bearer_token_file: Some(token.clone()), headers: headers.into(), ..config(&server) };
+        let prometheus = Prometheus::new(config).unwrap();
+        for said in [counters(&prometheus).await.map(drop), value(&prometheus).await.map(drop)] {
+            let error = said.unwrap_err();
+            assert!(!format!("{error} {error:?}").contains(CANARY), "answer {number}: {error}");
+        }
+        assert!(server.requests()[0].contains(CANARY), "it was sent");
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+    // Nor does an address with a password in it get as far as a message.
+    let error =
+        Prometheus::new(ProviderConfig::new("default", &format!("http://jane:{CANARY}@prom:9090"))).unwrap_err();
+    assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
+}
+
 #[test]
 fn configurations_that_could_leak_or_hang_are_refused() {
     let with = |url: &str| ProviderConfig::new("default", url);

@@ -120,19 +120,16 @@ pub(super) fn tidy(tick: &Tick<'_>) -> bool {
     routes && canary && baseline && scaler
 }
 
-/// Routes without our entries, canary and baseline at zero, autoscaler as it was.
+/// Routes without our entries, canary and baseline at zero, autoscaler as it was. Pods wait while a route gives them
+/// weight, or can't be read.
 pub(super) fn clear_away(tick: &mut Tick<'_>) {
     let (canary, baseline) = (tick.canary(), tick.baseline());
+    let unread = tick.seen.routes.iter().any(|(_, route)| matches!(route, Fetched::Failed(_)));
+    let unloaded = !unread && !release::weighted(tick);
     undo_routes(tick);
-    // A route that could not be read may send requests to our pods still.
-    let unread = tick.seen.routes.iter().any(|(_, fetched)| matches!(fetched, Fetched::Failed(_)));
-    if !unread {
-        to_zero(tick, canary, "take the canary's pods away");
-    }
+    to_zero(tick, canary.filter(|_| unloaded), "take the canary's pods away");
     thaw(tick);
-    if !unread {
-        to_zero(tick, baseline, "take the baseline pods away");
-    }
+    to_zero(tick, baseline.filter(|_| unloaded), "take the baseline pods away");
 }
 
 fn to_zero(tick: &mut Tick<'_>, own: Option<&Value>, why: &'static str) {
@@ -223,22 +220,26 @@ fn weights(tick: &mut Tick<'_>) {
 
 /// As [`weights`], but a route that was never split stays as it is.
 fn weights_down(tick: &mut Tick<'_>) {
-    let shares = tick.shares();
-    let breached = revert::breach_to_remember(tick);
-    for (name, fetched) in &tick.seen.routes {
-        let Fetched::Known(route) = fetched else { continue };
-        // A plain route is written all the same where the split was ever asked for: a write that is
-        // still under way must not come after this.
-        let asked = tick.status.current.as_ref().is_some_and(|current| current.split) && tick.step() == Step::Revert;
-        match tick.with_pair(|pair| route::split(route, pair)) {
-            Split::Plain if !asked => continue,
-            Split::Absent => continue,
-            _ => {}
-        }
-        if let Some(patch) = tick.with_pair(|pair| route::set_marked(route, pair, shares, breached.as_deref())) {
-            tick.effects.push(Effect::Patch { kind: Kind::HttpRoute, name: name.clone(), patch, why: TRAFFIC_BACK });
-        }
+    for (name, patch) in weights_back(tick) {
+        tick.effects.push(Effect::Patch { kind: Kind::HttpRoute, name, patch, why: TRAFFIC_BACK });
     }
+}
+
+/// The routes that still have to be written on the way back, each with its patch.
+pub(super) fn weights_back(tick: &Tick<'_>) -> Vec<(String, Value)> {
+    let (shares, remembered) = (tick.shares(), revert::to_remember(tick));
+    // A plain route is written all the same where the split was ever asked for: a write that is
+    // still under way must not come after this.
+    let asked = tick.status.current.as_ref().is_some_and(|current| current.split) && tick.step() == Step::Revert;
+    let patch = |route: &Value| {
+        tick.with_pair(|pair| match route::split(route, pair) {
+            Split::Plain if !asked => None,
+            Split::Absent => None,
+            _ => route::set_marked(route, pair, shares, remembered.as_deref()),
+        })
+    };
+    let known = tick.seen.routes.iter().filter_map(|(name, route)| Some((name, route.known()?)));
+    known.filter_map(|(name, route)| Some((name.clone(), patch(route)?))).collect()
 }
 
 /// The canary's Deployment, Service and budget, with the pods that the stage needs.

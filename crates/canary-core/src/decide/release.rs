@@ -818,7 +818,19 @@ pub(super) fn may_get_requests(tick: &mut Tick<'_>) -> bool {
     true
 }
 
+/// Whether a route gives pods of ours any weight. A route that another CanaryRelease split is not ours to judge.
+pub(super) fn weighted(tick: &Tick<'_>) -> bool {
+    let ours = |route: &&Value| object::annotation(route, names::ANNOTATION_UID).is_none_or(|uid| uid == tick.uid());
+    let mut known = tick.seen.routes.iter().filter_map(|(_, route)| route.known()).filter(ours);
+    known.any(|route| !tick.with_pair(|pair| route::none_for_ours(route, pair)))
+}
+
 fn drain(tick: &mut Tick<'_>) {
+    let pods = tick.canary().map_or(0, |canary| object::integer(canary, "/spec/replicas", 0));
+    if draining_is_done(tick) && pods > 0 && weighted(tick) {
+        // By a hand, or by a write that was under way: its requests have to end once more.
+        tick.current().canary_pods = i32::try_from(pods).unwrap_or(i32::MAX);
+    }
     if !draining_is_done(tick) && may_get_requests(tick) {
         return;
     }

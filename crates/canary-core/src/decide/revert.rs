@@ -83,12 +83,16 @@ pub(super) fn breached(tick: &mut Tick<'_>, gate: &GateStatus) {
     begin(tick, Cause::new(reason, message, format!("gate {}", gate.gate), "RolledBack", true));
 }
 
-/// What a route is to remember of a breach: it is written in the same patch that takes the weight away.
-pub(super) fn breach_to_remember(tick: &Tick<'_>) -> Option<String> {
+/// What a route is to remember of a revert: it is written in the same patch that takes the weight away, and only a
+/// breach is more than a word that the route was written since. So a write that another operator has under way, of a
+/// time before, conflicts.
+pub(super) fn to_remember(tick: &Tick<'_>) -> Option<String> {
     let current = tick.status.current.as_ref()?;
-    let revert =
-        current.revert.as_ref().filter(|revert| ["gate ", "job "].iter().any(|of| revert.by.starts_with(of)))?;
-    Some(format!("{}: {}", current.id, revert.message).chars().take(500).collect())
+    let revert = current.revert.as_ref()?;
+    let breach = ["gate ", "job "].iter().any(|of| revert.by.starts_with(of));
+    let text =
+        if breach { format!("{}: {}", current.id, revert.message) } else { format!("{} is taken back", current.id) };
+    Some(text.chars().take(500).collect())
 }
 
 /// A breach of this release that a route remembers and the status does not: its write failed then.
@@ -207,6 +211,10 @@ fn traffic(tick: &mut Tick<'_>) {
     if tick.weight() > 0 {
         return;
     }
+    if !super::converge::weights_back(tick).is_empty() {
+        tick.waiting = Some("the routes are written, so that no write of before comes after".to_owned());
+        return;
+    }
     let now = tick.time();
     if let Some(revert) = &mut tick.current().revert {
         revert.clear_at = Some(now);
@@ -237,7 +245,22 @@ fn drain(tick: &mut Tick<'_>) {
     tick.wake(Duration::ZERO);
 }
 
+/// Whether pods that are being drained have weight on a route again: by a hand, or by a write that was under way when
+/// the revert began. Then the drain begins again.
+fn drains_again(tick: &mut Tick<'_>) -> bool {
+    let again = release::weighted(tick);
+    if again {
+        tick.enter(Step::RevertDrain);
+        tick.waiting = Some("a route gave the canary weight again: its requests have to end once more".to_owned());
+    }
+    again
+}
+
 fn target(tick: &mut Tick<'_>) {
+    let kept = tick.canary().is_some_and(|canary| object::integer(canary, "/spec/replicas", 0) > 0);
+    if kept && drains_again(tick) {
+        return;
+    }
     // What can't be seen is neither restored nor remembered, and it must not be called over.
     let seen = tick.seen;
     if tick.unread("the target", &seen.target)

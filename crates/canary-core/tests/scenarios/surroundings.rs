@@ -192,6 +192,37 @@ fn plain(route: &mut Value) {
     }
 }
 
+/// The world itself checks that no pod goes before its weight is gone for as long as the drain.
+#[test]
+fn weight_that_a_hand_gives_back_while_the_canary_drains_is_drained_again() {
+    for (faulty, step) in [(true, Step::RevertDrain), (false, Step::Drain)] {
+        for seconds in [0, 5, 9] {
+            let mut world = World::with_release(json!({}), "v2", (Step::Bake, 1));
+            world.split_kept = false;
+            if faulty {
+                world.faulty("v2", 0.5);
+            }
+            world.until("it drains", |world| world.place().0 == step);
+            world.run(seconds);
+            world
+                .edit("HTTPRoute", "web", JANE, "kubectl-edit", |route| {
+                    for entry in route["spec"]["rules"][0]["backendRefs"].as_array_mut().unwrap() {
+                        entry["weight"] = json!(1);
+                    }
+                })
+                .unwrap();
+            assert_eq!(world.weight(), 500);
+            world.run(5);
+            assert_eq!((world.weight(), world.canary_pods() > 0), (0, true), "{step:?}: {}", world.describe());
+            let outcome = if faulty { "RolledBack" } else { "Promoted" };
+            assert_eq!(world.finish(), outcome, "{step:?}: {}", world.describe());
+            assert_eq!((world.canary_pods(), world.unanswered), (0, 0.0), "{step:?}: {}", world.describe());
+            world.assert_plain_route();
+            world.assert_rest();
+        }
+    }
+}
+
 #[test]
 fn a_route_edited_by_hand_is_put_back_and_said() {
     for place in [(Step::Bake, 0), (Step::Scale, 1), (Step::Bake, 1), (Step::Bake, 2)] {
