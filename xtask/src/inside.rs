@@ -141,7 +141,7 @@ pub(crate) struct Faulted {
     /// SIGKILLs of the operator
     #[arg(long, default_value_t = 200)]
     pub(crate) kills: usize,
-    /// Seconds for which something is away
+    /// Seconds for which the API server is away
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(5..=3600))]
     pub(crate) outage: u64,
     /// CanaryReleases in the part `odd`

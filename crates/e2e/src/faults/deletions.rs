@@ -155,7 +155,9 @@ async fn gone(world: &World, arguments: &[&str]) -> Result<()> {
     let end = Instant::now() + LONGEST;
     loop {
         let said = world.cluster.kubectl(arguments, None).await?;
-        if said.out.trim().is_empty() && (said.ok() || said.err.contains("doesn't have a resource type")) {
+        // As kubectl says it of a kind that it never heard of, and of one that it remembers.
+        let unknown = ["doesn't have a resource type", "could not find the requested resource"];
+        if said.out.trim().is_empty() && (said.ok() || unknown.iter().any(|text| said.err.contains(text))) {
             return Ok(());
         }
         ensure!(Instant::now() < end, "still there after {LONGEST:?}: {}{}", said.out.trim(), said.err.trim());

@@ -96,7 +96,7 @@ pub struct Options {
     pub faults: Vec<String>,
     /// SIGKILLs of the operator.
     pub kills: usize,
-    /// How long something is away.
+    /// How long the API server is away.
     pub outage: Duration,
     /// CanaryReleases of the part `odd`, the hostile one included.
     pub objects: usize,

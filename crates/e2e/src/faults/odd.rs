@@ -10,7 +10,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::{Options, Trial};
-use crate::cluster::{Kind, Said, text};
+use crate::cluster::{Said, text};
 use crate::history::Seen;
 use crate::scenarios::promotion::promoted_to;
 use crate::scene::{RELEASE, SOON, Scene};
@@ -86,22 +86,24 @@ pub async fn run(world: &Arc<World>, options: &Options, tell: &Tell) -> Result<T
     }
     let waves = others.len().div_ceil(jobs).max(1);
     let mut tally = Tally::default();
+    let mut wrong = Vec::new();
     let mut shapes = Shape::ALL.chunks(Shape::ALL.len().div_ceil(waves));
     for wave in others.chunks_mut(jobs) {
         let taken = takes(&mut hostile, shapes.next().unwrap_or_default(), tell);
         let (_, taken) = tokio::join!(join_all(wave.iter_mut().map(Other::play)), taken);
         match taken {
             Ok(taken) => tally.shapes.extend(taken),
-            Err(error) => tally.wrong = Some(format!("{error:#}")),
+            Err(error) => wrong.push(format!("{error:#}")),
         }
     }
     if let Some(seen) = hostile.latest() {
         seen.message().clone_into(&mut tally.said);
     }
     if let Err(error) = mend(&mut hostile).await {
-        tally.wrong.get_or_insert_with(|| format!("not mended: {error:#}"));
+        wrong.push(format!("not mended: {error:#}"));
         tell(&hostile.story().await);
     }
+    tally.wrong = (!wrong.is_empty()).then(|| wrong.join("; "));
     hostile.close().await;
     hostile.take_away().await;
     for wave in others.chunks_mut(jobs) {
@@ -233,11 +235,15 @@ fn annotations() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// Our marks on target and route that a person may write.
+const MARKS: [&str; 8] =
+    ["uid", "changed-by", "split", "weights-before", "breached", "overlay", "behavior-before", "made-for"];
+const MARKED: [&str; 2] = ["deployment", "httproute"];
+
 fn marks() -> Vec<(&'static str, Value)> {
-    let names = ["uid", "changed-by", "split", "weights-before", "breached", "overlay", "behavior-before", "made-for"];
     let mut writes = Vec::new();
-    for kind in ["deployment", "httproute"] {
-        for name in names {
+    for kind in MARKED {
+        for name in MARKS {
             let name = format!("canaryrelease.dev/{name}");
             writes.push((kind, json!({"metadata": {"annotations": {name: ODD}}})));
         }
@@ -310,17 +316,46 @@ fn loosen(definition: &Value, field: &str) -> Value {
     loose
 }
 
-/// Corrects what was written: the object must be armed again, as if it were new.
+/// Corrects what was written, as a person would: the object must be armed again, as if it were new.
 ///
 /// # Errors
 /// If it is not.
 pub async fn mend(scene: &mut Scene) -> Result<()> {
-    let cleared = json!({"status": null});
-    scene.apply_release().await?;
-    let said = write(scene, "canaryrelease/status", &cleared).await?;
-    ensure!(said.ok(), "its status cannot be cleared: {}", said.err.trim());
+    let mut spec = scene.objects().release["spec"].clone();
+    spec["unknown"] = Value::Null;
+    let large = json!({"example.com/large": null});
+    // The status first: server-side apply cannot read an object whose types are wrong.
+    let mut writes = vec![
+        ("canaryrelease/status", json!({"status": null})),
+        ("canaryrelease", json!({"metadata": {"annotations": large}, "spec": spec})),
+    ];
+    for kind in MARKED {
+        // Break-glass for the label, without which the marks are anyone's.
+        let label = json!({"canaryrelease.dev/release": null});
+        let reason = json!({"canaryrelease.dev/override": "nonsense"});
+        if kind == "httproute" {
+            writes.push((kind, json!({"metadata": {"annotations": reason, "labels": label}})));
+        }
+        let none: serde_json::Map<String, Value> =
+            MARKS.iter().map(|name| (format!("canaryrelease.dev/{name}"), Value::Null)).collect();
+        writes.push((kind, json!({"metadata": {"annotations": none}})));
+    }
+    let end = Instant::now() + SOON;
+    for (kind, patch) in writes {
+        loop {
+            let said = write(scene, kind, &patch).await?;
+            if said.ok() {
+                break;
+            }
+            // The API server may not have the definition back yet.
+            ensure!(Instant::now() < end, "{kind} cannot be corrected: {}", said.err.trim());
+            tokio::time::sleep(LOOK).await;
+        }
+        scene.step(format!("{kind} is corrected"));
+    }
+    let now = scene.client();
     scene.from_now();
-    let none = json!({"metadata": {"annotations": {"example.com/large": null}}});
-    scene.cluster().merge(Kind::CanaryRelease, &scene.namespace.clone(), "shop", &none).await?;
-    scene.until("armed again", RELEASE, Seen::armed).await.map(drop)
+    scene.until("armed again", RELEASE, Seen::armed).await?;
+    ensure!(scene.client().since(&now).answers.bad() == 0, "answers failed meanwhile");
+    Ok(())
 }

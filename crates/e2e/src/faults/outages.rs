@@ -17,6 +17,8 @@ use crate::world::{OPERATOR, SYSTEM, World};
 
 /// A frozen operator is killed by its liveness probe after 30 s.
 const FROZEN: Duration = Duration::from_secs(20);
+/// How long anything but the API server is away: longer than a lease, and than a client's call.
+const SHORT: Duration = Duration::from_secs(30);
 /// From so long on a control plane elects a new controller manager.
 const LONG: Duration = Duration::from_secs(15);
 /// How often what is waited for is looked at.
@@ -53,9 +55,9 @@ impl Outage {
     }
 
     fn sentence(self, long: Duration) -> String {
-        let seconds = long.as_secs();
+        let seconds = SHORT.as_secs();
         match self {
-            Self::Api => format!("API server killed, away for {seconds} s"),
+            Self::Api => format!("API server killed, away for {} s", long.as_secs()),
             Self::Etcd => "etcd killed and started again".to_owned(),
             Self::Prometheus => format!("Prometheus killed, away for {seconds} s"),
             Self::Cut => format!("no packet between operator and API server for {seconds} s"),
@@ -77,13 +79,11 @@ impl Outage {
             }
             Self::Prometheus => {
                 kill(world, "prometheus")?;
-                sleep(long).await;
+                sleep(SHORT).await;
                 start(world, "prometheus")
             }
-            Self::Cut => network(world, &["DROP"], long).await,
-            Self::Slow => {
-                network(world, &["DROP", "-m", "statistic", "--mode", "random", "--probability", LOSS], long).await
-            }
+            Self::Cut => network(world, &["DROP"]).await,
+            Self::Slow => network(world, &["DROP", "-m", "statistic", "--mode", "random", "--probability", LOSS]).await,
             Self::Runtime => {
                 kill(world, "containerd")?;
                 sleep(Duration::from_secs(10)).await;
@@ -160,8 +160,8 @@ async fn renewed(world: &World, (namespace, name): (&str, &str)) -> Result<()> {
     world.cluster.until((Kind::Lease, namespace, name), SOON, "renewed", changed).await.map(drop)
 }
 
-/// A rule for every packet between the operator's pods and the API server, for so long.
-async fn network(world: &World, rule: &[&str], long: Duration) -> Result<()> {
+/// A rule for every packet between the operator's pods and the API server, for a while.
+async fn network(world: &World, rule: &[&str]) -> Result<()> {
     let pods = world.cluster.list(Kind::Pod, SYSTEM, "app.kubernetes.io/component=operator").await?;
     let addresses: Vec<&str> = pods.iter().map(|pod| text(pod, "/status/podIP")).filter(|ip| !ip.is_empty()).collect();
     ensure!(!addresses.is_empty(), "the operator has no pod with an address");
@@ -178,7 +178,7 @@ async fn network(world: &World, rule: &[&str], long: Duration) -> Result<()> {
         Ok(())
     };
     rules("--insert")?;
-    sleep(long).await;
+    sleep(SHORT).await;
     rules("--delete")
 }
 

@@ -47,7 +47,7 @@ impl Figures {
             if !trials.is_empty() {
                 let mut section = head(name);
                 let _ = writeln!(section, "{about}\n");
-                of_trials(trials, &mut section);
+                of_trials(trials, made, &mut section);
                 sections.push(section);
             }
         }
@@ -60,7 +60,8 @@ impl Figures {
     }
 }
 
-/// The page with these sections in the place of those of the same heading; all others stay.
+/// The page with these sections in the place of those of the same heading; all others stay, and rows of faults that were
+/// not played.
 #[must_use]
 pub fn page(before: &str, sections: &[String]) -> String {
     let mut page = HEAD.to_owned();
@@ -68,12 +69,27 @@ pub fn page(before: &str, sections: &[String]) -> String {
         let starts = |section: &&str| section.lines().next() == Some(heading(name).as_str());
         let old: Vec<String> =
             before.split("\n## ").skip(1).map(|section| format!("## {}", section.trim_end())).collect();
-        let section = sections.iter().map(String::as_str).find(starts).or(old.iter().map(String::as_str).find(starts));
+        let new = sections.iter().map(String::as_str).find(starts);
+        let section = match (new, old.iter().map(String::as_str).find(starts)) {
+            (Some(new), Some(old)) => Some(with_rows_of(old, new)),
+            (new, old) => new.or(old).map(str::to_owned),
+        };
         if let Some(section) = section {
             let _ = write!(page, "\n{}\n", section.trim_end());
         }
     }
     page
+}
+
+/// The new section, with the old one's rows of faults that were not played now.
+fn with_rows_of(old: &str, new: &str) -> String {
+    let fault = |row: &str| row.split('|').nth(1).unwrap_or_default().trim().to_owned();
+    let is_row = |line: &&str| {
+        line.starts_with("| ") && [" kept ", " kept, ", "**broken**"].iter().any(|one| line.contains(one))
+    };
+    let played: Vec<String> = new.lines().filter(is_row).map(fault).collect();
+    let rows: Vec<&str> = old.lines().filter(is_row).filter(|row| !played.contains(&fault(row))).collect();
+    [&[new.trim_end()][..], &rows].concat().join("\n")
 }
 
 fn heading(name: &str) -> String {
@@ -133,7 +149,7 @@ fn of_kills(kills: &kills::Tally, page: &mut String) {
 }
 
 /// Faults down, moments across.
-fn of_trials(trials: &[Trial], page: &mut String) {
+fn of_trials(trials: &[Trial], made: &Made, page: &mut String) {
     let mut faults: Vec<&str> = Vec::new();
     for trial in trials {
         if !faults.contains(&trial.fault.as_str()) {
@@ -142,10 +158,10 @@ fn of_trials(trials: &[Trial], page: &mut String) {
     }
     let _ = writeln!(
         page,
-        "| | {} | answers | failed by the candidate's fault | failed otherwise |",
+        "| | {} | answers | failed by the candidate's fault | failed otherwise | played |",
         Moment::ALL.map(Moment::name).join(" | ")
     );
-    let _ = writeln!(page, "|---|{}---:|---:|---:|", "---|".repeat(Moment::ALL.len()));
+    let _ = writeln!(page, "|---|{}---:|---:|---:|---|", "---|".repeat(Moment::ALL.len()));
     for fault in faults {
         let of: Vec<&Trial> = trials.iter().filter(|trial| trial.fault == fault).collect();
         let cells = Moment::ALL.map(|moment| {
@@ -160,11 +176,13 @@ fn of_trials(trials: &[Trial], page: &mut String) {
         let sum = |of_one: fn(&Trial) -> u64| of.iter().map(|trial| of_one(trial)).sum::<u64>();
         let _ = writeln!(
             page,
-            "| {fault} | {} | {} | {} | {} |",
+            "| {fault} | {} | {} | {} | {} | {}, {} |",
             cells.join(" | "),
             sum(|trial| trial.requests),
             sum(|trial| trial.own),
-            sum(|trial| trial.lost)
+            sum(|trial| trial.lost),
+            made.date,
+            made.commit
         );
     }
 }
@@ -200,10 +218,14 @@ mod tests {
 
     #[test]
     fn a_part_that_is_played_anew_replaces_its_own_section_alone() {
-        let (outages, upgrade) = ("## Outages\n\nold".to_owned(), "## Upgrade\n\nkept".to_owned());
+        let (outages, upgrade) = ("## Outages\n\n1st".to_owned(), "## Upgrade\n\nkept".to_owned());
         let first = page("", &[upgrade, outages]);
-        assert!(first.starts_with(HEAD) && first.ends_with("\n## Outages\n\nold\n\n## Upgrade\n\nkept\n"), "{first}");
-        let second = page(&first, &["## Outages\n\nnew\n".to_owned()]);
-        assert_eq!(second, first.replace("old", "new"));
+        assert!(first.starts_with(HEAD) && first.ends_with("\n## Outages\n\n1st\n\n## Upgrade\n\nkept\n"), "{first}");
+        let second = page(&first, &["## Outages\n\n2nd\n\n| a | kept |\n".to_owned()]);
+        assert_eq!(second, first.replace("1st", "2nd\n\n| a | kept |"));
+        let third = page(&second, &["## Outages\n\n3rd\n\n| b | kept |".to_owned()]);
+        assert_eq!(third, second.replace("2nd", "3rd").replace("| a", "| b | kept |\n| a"));
+        let fourth = page(&third, &["## Outages\n\n4th\n\n| a | **broken** |".to_owned()]);
+        assert!(fourth.contains("4th\n\n| a | **broken** |\n| b | kept |\n\n##"), "{fourth}");
     }
 }
