@@ -123,6 +123,8 @@ pub struct Trial {
     pub moment: String,
     /// The step of the status when it came.
     pub met: String,
+    /// Whether that is another moment than it should be.
+    pub missed: bool,
     /// How often the release was resumed because numbers were missing.
     pub resumed: usize,
     /// What went wrong, if anything.
@@ -148,9 +150,10 @@ impl Trial {
     /// In one line.
     #[must_use]
     pub fn line(&self) -> String {
-        let Self { fault, moment, met, resumed, wrong, requests, own, lost, took } = self;
+        let Self { fault, moment, met, missed, resumed, wrong, requests, own, lost, took } = self;
         let mark = if wrong.is_none() { "ok  " } else { "FAIL" };
-        let met = if met.is_empty() { String::new() } else { format!(" (in {met})") };
+        let late = if *missed { ", too late" } else { "" };
+        let met = if met.is_empty() { String::new() } else { format!(" (in {met}{late})") };
         let resumed = if *resumed > 0 { format!(", resumed {resumed} times") } else { String::new() };
         let wrong = wrong.as_ref().map_or(String::new(), |wrong| format!(": {wrong}"));
         let seconds = took.as_secs();

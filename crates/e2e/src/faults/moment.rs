@@ -9,7 +9,7 @@ use crate::scene::Scene;
 use crate::setup::Setup;
 
 /// How long a release stays where it is to be met, in seconds.
-const STAYS: u64 = 45;
+const STAYS: u64 = 75;
 
 /// A point of a release's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,9 +140,14 @@ impl Moment {
         }
     }
 
-    /// The version that serves when the CanaryRelease was deleted there: a roll that has begun is completed.
+    /// The version that serves when the CanaryRelease was deleted in this step: a roll that has begun is completed.
     #[must_use]
-    pub const fn serves_after_deletion(self) -> &'static str {
-        if matches!(self, Self::Roll | Self::Drain | Self::Soak) { "v2" } else { "v1" }
+    pub fn serves_after_deletion(self, step: &str) -> &'static str {
+        match step {
+            "Roll" | "HandBack" | "Drain" | "Soak" => "v2",
+            // Too late for the moment: it was over.
+            "Done" if self != Self::Revert => "v2",
+            _ => "v1",
+        }
     }
 }

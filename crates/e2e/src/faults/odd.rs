@@ -156,6 +156,7 @@ impl Other {
             fault: "a hostile CanaryRelease beside it".to_owned(),
             moment: self.name.clone(),
             met: String::new(),
+            missed: false,
             resumed: 0,
             wrong: self.wrong.take(),
             requests: 0,

@@ -105,7 +105,8 @@ const KILLS: &str = "The operator is killed";
 const ODD: &str = "One hostile CanaryRelease among many";
 const OUTAGES: &str = "One shop at each moment of a release, and the fault for all of them at once. Each release must go on to the end that\n\
      it would have had, no stage skipped or repeated; where nothing was under way, nothing may start. A release whose\n\
-     numbers were missing for too long is held, and was resumed, as a person would. The network is slowed by loss: this\n\
+     numbers were missing for too long is held, and was resumed, as a person would. Where the fault came too late for a\n\
+     moment, the step that it met is named. The network is slowed by loss: this\n\
      kernel has no netem. Where the API server is away for longer than 15 s the controller manager goes too, as one does\n\
      that cannot renew its lease, and comes back when the node has been heard of.";
 const DELETIONS: &str = "The same moments. What is left must be a plain Deployment: the stable version's, or the new one's where the target had\n\
@@ -165,13 +166,7 @@ fn of_trials(trials: &[Trial], made: &Made, page: &mut String) {
     for fault in faults {
         let of: Vec<&Trial> = trials.iter().filter(|trial| trial.fault == fault).collect();
         let cells = Moment::ALL.map(|moment| {
-            of.iter().find(|trial| trial.moment == moment.name()).map_or("", |trial| {
-                match (&trial.wrong, trial.resumed) {
-                    (Some(_), _) => "**broken**",
-                    (None, 0) => "kept",
-                    (None, _) => "kept, resumed",
-                }
-            })
+            of.iter().find(|trial| trial.moment == moment.name()).map_or_else(String::new, |trial| cell(trial))
         });
         let sum = |of_one: fn(&Trial) -> u64| of.iter().map(|trial| of_one(trial)).sum::<u64>();
         let _ = writeln!(
@@ -185,6 +180,15 @@ fn of_trials(trials: &[Trial], made: &Made, page: &mut String) {
             made.commit
         );
     }
+}
+
+fn cell(trial: &Trial) -> String {
+    let kept = match (&trial.wrong, trial.resumed) {
+        (Some(_), _) => "**broken**",
+        (None, 0) => "kept",
+        (None, _) => "kept, resumed",
+    };
+    if trial.missed { format!("{kept}, met in {}", trial.met) } else { kept.to_owned() }
 }
 
 fn of_odd(odd: &odd::Tally, page: &mut String) {

@@ -43,6 +43,8 @@ pub(super) struct Shop {
     began: Instant,
     /// The step that the fault met.
     met: String,
+    /// Whether that was another moment: a machine that is busy with other things is late.
+    missed: bool,
     resumed: usize,
     wrong: Option<String>,
 }
@@ -52,7 +54,8 @@ impl Shop {
     pub(super) fn new(round: &str, fault: &str, moment: Moment) -> Self {
         let name = format!("{round}-{}", moment.name());
         let fault = fault.to_owned();
-        Self { name, fault, moment, scene: None, began: Instant::now(), met: String::new(), resumed: 0, wrong: None }
+        let (scene, began, met) = (None, Instant::now(), String::new());
+        Self { name, fault, moment, scene, began, met, missed: false, resumed: 0, wrong: None }
     }
 
     pub(super) fn went_wrong(&mut self, error: &anyhow::Error) {
@@ -118,9 +121,7 @@ impl Shop {
     pub(super) fn meet(&mut self) {
         let Some(seen) = self.scene.as_ref().and_then(Scene::latest) else { return };
         seen.step().clone_into(&mut self.met);
-        if self.wrong.is_none() && !self.moment.is_at(&seen) {
-            self.wrong = Some(format!("the fault came too late to meet it: {}", seen.line()));
-        }
+        self.missed = !self.moment.is_at(&seen);
     }
 
     /// To its end.
@@ -139,8 +140,9 @@ impl Shop {
     }
 
     async fn is_plain(&mut self) -> Result<()> {
-        let (moment, scene) = (self.moment, self.open_scene()?);
-        let version = moment.serves_after_deletion();
+        let (moment, met) = (self.moment, self.met.clone());
+        let scene = self.open_scene()?;
+        let version = moment.serves_after_deletion(&met);
         unmarked(scene).await?;
         plain(scene, version).await?;
         scene.answered_by(version, SOON).await?;
@@ -242,6 +244,7 @@ impl Shop {
             fault: self.fault,
             moment: self.moment.name().to_owned(),
             met: self.met,
+            missed: self.missed,
             resumed: self.resumed,
             wrong: self.wrong,
             requests: 0,
