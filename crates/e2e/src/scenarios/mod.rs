@@ -199,8 +199,7 @@ pub fn all() -> Vec<Scenario> {
         scenario!(
             "nonsense",
             "nonsense in annotations, marks, spec and status harms no longer than it stands there",
-            faults::nonsense_harms_no_longer_than_it_stands,
-            quick
+            faults::nonsense_harms_no_longer_than_it_stands
         ),
         scenario!("odd", "a target of odd but legal shape", odd_targets::target_of_odd_but_legal_shape),
         scenario!(
