@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
+use e2e::faults::{self, Previous};
 use e2e::report::Made;
 use e2e::run::{Options, Played, play};
 use e2e::setup::Entrance;
@@ -84,6 +85,18 @@ enum Act {
         #[arg(long)]
         write: Option<PathBuf>,
     },
+    Faults {
+        #[command(flatten)]
+        faulted: Faulted,
+        #[arg(long)]
+        from: Option<String>,
+        #[arg(long)]
+        from_root: Option<PathBuf>,
+        #[arg(long)]
+        from_operator: Option<PathBuf>,
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
 }
 
 /// What of the soak is played, and how.
@@ -112,6 +125,49 @@ impl Soaked {
             arguments.extend(["--runs".to_owned(), runs.to_string()]);
         }
         arguments.extend(["--jobs".to_owned(), self.jobs.to_string(), "--calm".to_owned(), self.calm.to_string()]);
+        arguments
+    }
+}
+
+/// Which faults are played, and how.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Faulted {
+    /// Only these parts
+    #[arg(long, value_name = "PART")]
+    pub(crate) only: Vec<faults::Part>,
+    /// Of outages and deletions only those whose name contains one of these
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) fault: Vec<String>,
+    /// SIGKILLs of the operator
+    #[arg(long, default_value_t = 200)]
+    pub(crate) kills: usize,
+    /// Seconds for which the API server is away
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(5..=3600))]
+    pub(crate) outage: u64,
+    /// CanaryReleases in the part `odd`
+    #[arg(long, default_value_t = 50)]
+    pub(crate) objects: usize,
+    /// Shops at a time in the parts `kills` and `odd`
+    #[arg(long, default_value_t = 5)]
+    pub(crate) jobs: usize,
+    /// Of what is left to chance
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+impl Faulted {
+    /// The parts in hand.
+    pub(crate) fn parts(&self) -> Vec<faults::Part> {
+        if self.only.is_empty() { faults::Part::ALL.to_vec() } else { self.only.clone() }
+    }
+
+    /// As arguments that read the same.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let Self { only, fault, kills, outage, objects, jobs, seed } = self;
+        let mut arguments: Vec<String> = only.iter().flat_map(|part| ["--only".to_owned(), part.to_string()]).collect();
+        arguments.extend(fault.iter().flat_map(|fault| ["--fault".to_owned(), fault.clone()]));
+        let numbers = format!("--kills {kills} --outage {outage} --objects {objects} --jobs {jobs} --seed {seed}");
+        arguments.extend(numbers.split(' ').map(str::to_owned));
         arguments
     }
 }
@@ -208,6 +264,34 @@ async fn act(arguments: Arguments) -> Result<bool> {
                 println!("BROKEN  {one}");
             }
             println!("soak: {} promises broken, {:.0} s", broken.len(), started.elapsed().as_secs_f64());
+            Ok(broken.is_empty())
+        }
+        Act::Faults { faulted, from, from_root, from_operator, write } => {
+            let previous = match (from, from_root, from_operator) {
+                (Some(name), Some(root), Some(operator)) => Some(Previous { name, root, operator }),
+                _ => None,
+            };
+            let options = faults::Options {
+                parts: faulted.parts(),
+                faults: faulted.fault.clone(),
+                kills: faulted.kills,
+                outage: Duration::from_secs(faulted.outage),
+                objects: faulted.objects,
+                jobs: faulted.jobs,
+                seed: faulted.seed,
+                previous,
+            };
+            let tell = move |line: &str| println!("{:6.0} s  {line}", started.elapsed().as_secs_f64());
+            let figures = faults::run(&world, &options, std::sync::Arc::new(tell)).await?;
+            let command = format!("cargo xtask soak faults {}", faulted.arguments().join(" "));
+            let sections = figures.sections(&made(&command));
+            println!("\n{}", sections.join("\n"));
+            if let Some(file) = write {
+                let before = fs::read_to_string(&file).unwrap_or_default();
+                save(&file, &faults::page::page(&before, &sections))?;
+            }
+            let broken = figures.broken();
+            println!("faults: {} promises broken, {:.0} s", broken.len(), started.elapsed().as_secs_f64());
             Ok(broken.is_empty())
         }
     }

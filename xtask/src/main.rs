@@ -15,6 +15,7 @@ mod gates;
 mod generate;
 mod inside;
 mod outside;
+mod previous;
 mod programs;
 
 /// CanaryRelease: build, try and prove it
@@ -99,8 +100,11 @@ enum Command {
     /// requests/s), `bad` (3, 5 and 50 % errors in the candidate), `late` (50, 10 and 5 % after ten healthy minutes; the
     /// operator alive, and killed about then). Exit code 0 only if no healthy release was reverted, every bad one was,
     /// where it may be, and every late fault was called in time. All of it takes 50 to 60 minutes, on 2 cores that do
-    /// nothing else: clients that did not keep their rate are named.
+    /// nothing else: clients that did not keep their rate are named. `soak faults` plays faults instead.
+    #[command(args_conflicts_with_subcommands = true)]
     Soak {
+        #[command(subcommand)]
+        of: Option<SoakOf>,
         #[command(flatten)]
         soaked: inside::Soaked,
         /// Write docs/soak.md
@@ -136,6 +140,31 @@ enum BenchOf {
     Gates(gates::Arguments),
 }
 
+#[derive(Subcommand)]
+enum SoakOf {
+    /// Play faults that meet releases under traffic at every moment: each must end as it should, and no answer fail
+    ///
+    /// Parts: `kills` (SIGKILLs of the operator at random moments), `outages` (`api`, `etcd`, `prometheus`, `cut`, `slow`,
+    /// `runtime`, `leaders`), `deletions` (`release`, `uninstall`, `definition`, `files`, `namespace`), `upgrade` (from a
+    /// previous build), `odd` (one hostile CanaryRelease among many). Exit code 0 only if every promise was kept. All of it
+    /// takes about 3 hours; a sample of one part, such as `--only outages --fault etcd`, about 4 minutes.
+    Faults {
+        #[command(flatten)]
+        faulted: inside::Faulted,
+        /// The commit that the part `upgrade` begins with [default: before the last that changed the operator]
+        #[arg(long, value_name = "COMMIT")]
+        from: Option<String>,
+        /// Its operator, instead of building it
+        #[arg(long, value_name = "FILE")]
+        from_operator: Option<std::path::PathBuf>,
+        /// Write docs/soak-faults.md
+        #[arg(long)]
+        write: bool,
+        #[command(flatten)]
+        place: outside::Place,
+    },
+}
+
 fn main() -> ExitCode {
     lab::hook();
     match run(Arguments::parse().command) {
@@ -158,7 +187,10 @@ fn run(command: Command) -> Result<bool> {
         Command::Bench { of: Some(BenchOf::Gates(arguments)), .. } => gates::bench(&arguments),
         Command::Bench { of: None, runs, idle, write, place } => outside::bench(runs, idle, write, &place),
         Command::Examples { place } => outside::examples(&place),
-        Command::Soak { soaked, write, place } => outside::soak(&soaked, write, &place),
+        Command::Soak { of: Some(SoakOf::Faults { faulted, from, from_operator, write, place }), .. } => {
+            previous::faults(faulted, from.as_deref(), from_operator, write, &place)
+        }
+        Command::Soak { of: None, soaked, write, place } => outside::soak(&soaked, write, &place),
         Command::Faults(arguments) => faults::run(&arguments),
         Command::Dist(arguments) => dist::run(&arguments),
         Command::Lab { arguments } => outside::lab(&arguments),

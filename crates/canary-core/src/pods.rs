@@ -26,6 +26,11 @@ pub fn ready(pod: &Value) -> bool {
 /// readiness, and a gateway takes them over later still (Traefik gathers changes for 2 s). Times of
 /// transitions are cut to whole seconds.
 const SETTLE_SECONDS: i64 = 4;
+/// The same of a pod whose readiness the API server heard of late, because it was away: a gateway's watches of it begin
+/// again one by one, each after a pause of its own that grows up to half a minute and more.
+const SETTLE_AFTER_OUTAGE: i64 = 60;
+/// A node writes what it sees of a pod sooner.
+const LATE_SECONDS: i64 = 10;
 
 /// Whether a pod is ready, and has been for so long that gateways know of it.
 #[must_use]
@@ -33,7 +38,24 @@ pub fn settled(pod: &Value, now: Timestamp) -> bool {
     let ready_since = object::items(pod, "/status/conditions")
         .find(|condition| object::text(condition, "/type") == "Ready")
         .and_then(|condition| object::text(condition, "/lastTransitionTime").parse::<Timestamp>().ok());
-    ready(pod) && ready_since.is_none_or(|since| now.duration_since(since).as_secs() >= SETTLE_SECONDS)
+    let Some(since) = ready_since else { return ready(pod) };
+    let long_enough = match written(pod) {
+        Some(written) if written.duration_since(since).as_secs() >= LATE_SECONDS => {
+            now.duration_since(written).as_secs() >= SETTLE_AFTER_OUTAGE
+        }
+        _ => now.duration_since(since).as_secs() >= SETTLE_SECONDS,
+    };
+    ready(pod) && long_enough
+}
+
+/// When the node last wrote a pod's status, by the API server's clock.
+fn written(pod: &Value) -> Option<Timestamp> {
+    let of_node = |entry: &&Value| {
+        object::text(entry, "/subresource") == "status" && object::text(entry, "/manager") == "kubelet"
+    };
+    object::items(pod, "/metadata/managedFields")
+        .filter(of_node)
+        .find_map(|entry| object::text(entry, "/time").parse().ok())
 }
 
 /// The worst trouble among the pods, the version's own faults first.
@@ -119,6 +141,20 @@ mod tests {
         assert!(!settled(&pod, at(3)));
         assert!(settled(&pod, at(4)));
         assert!(!settled(&json!({}), at(9)));
+    }
+
+    #[test]
+    fn a_pod_whose_readiness_was_heard_of_late_settles_when_gateways_have_come_back() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let heard = |second: i64| {
+            json!({
+                "metadata": {"managedFields": [{"manager": "kubelet", "subresource": "status", "time": at(second).to_string()}]},
+                "status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at(0).to_string()}]},
+            })
+        };
+        assert!(settled(&heard(2), at(4)) && !settled(&heard(2), at(3)));
+        assert!(!settled(&heard(300), at(310)) && !settled(&heard(300), at(359)));
+        assert!(settled(&heard(300), at(360)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod examples;
+pub mod faults;
 pub mod history;
 pub mod live;
 pub mod report;

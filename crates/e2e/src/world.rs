@@ -130,8 +130,8 @@ impl World {
     /// If a program is missing or containerd refuses it.
     pub fn import_images(&self) -> Result<()> {
         let Some(lab) = &self.lab else { return Ok(()) };
+        self.import_operator(&self.install.operator)?;
         block_in_place(|| {
-            lab.import_image(OPERATOR_IMAGE, &Image::program(&self.install.operator)?)?;
             let load = self.install.shop.with_file_name("load");
             if load.exists() {
                 lab.import_image(LOAD_IMAGE, &Image::program(load)?)?;
@@ -145,6 +145,15 @@ impl World {
             }
             Ok(())
         })
+    }
+
+    /// Makes a program the operator that pods start from now on.
+    ///
+    /// # Errors
+    /// If it is missing or containerd refuses it.
+    pub fn import_operator(&self, program: &Path) -> Result<()> {
+        let Some(lab) = &self.lab else { return Ok(()) };
+        Ok(block_in_place(|| lab.import_image(OPERATOR_IMAGE, &Image::program(program)?))?)
     }
 
     /// What the operator was granted and did not use since the lab began; nothing where the cluster is none of our labs.
@@ -167,9 +176,17 @@ impl World {
     /// # Errors
     /// With what `kubectl` said, or what the operator's Deployment says after two minutes.
     pub async fn install(&self) -> Result<()> {
+        self.install_from(&self.install.root).await
+    }
+
+    /// The same from another checkout.
+    ///
+    /// # Errors
+    /// With what `kubectl` said, or what the operator's Deployment says after two minutes.
+    pub async fn install_from(&self, root: &Path) -> Result<()> {
         let before = self.cluster.get(Kind::Deployment, SYSTEM, OPERATOR).await?;
-        self.apply_files(&self.install.root.join("crds"), |_| true).await?;
-        self.apply_files(&self.install.root.join("deploy"), |object| {
+        self.apply_files(&root.join("crds"), |_| true).await?;
+        self.apply_files(&root.join("deploy"), |object| {
             object["kind"] != "ConfigMap" && object["kind"] != "Deployment"
         })
         .await?;
@@ -178,7 +195,22 @@ impl World {
             // The image has the same name and may be another one.
             self.cluster.run(&["rollout", "restart", "deployment", OPERATOR, "-n", SYSTEM], None).await?;
         }
-        self.start_operator().await
+        self.apply_files(&root.join("deploy"), |object| object["kind"] == "Deployment").await?;
+        self.operator_ready().await
+    }
+
+    /// The checkout that the operator is installed from.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.install.root
+    }
+
+    /// The definitions of crds/.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn definitions(&self) -> Result<Vec<Value>> {
+        self.objects(&self.install.root.join("crds"), |_| true)
     }
 
     /// Installs the operator's Deployment alone, and waits until it is ready.
@@ -253,9 +285,16 @@ impl World {
     /// If nobody leads or the process cannot be found.
     pub async fn kill_leader(&self) -> Result<()> {
         let leader = self.leader().await?.context("no pod of the operator leads")?;
-        let id =
-            text(&leader, "/status/containerStatuses/0/containerID").trim_start_matches("containerd://").to_owned();
-        self.ctr(&["tasks", "kill", "--signal", "SIGKILL", &id]).map(drop)
+        self.signal(&leader, "SIGKILL")
+    }
+
+    /// Signals the process of a pod's first container.
+    ///
+    /// # Errors
+    /// If there is no such process.
+    pub fn signal(&self, pod: &Value, signal: &str) -> Result<()> {
+        let id = text(pod, "/status/containerStatuses/0/containerID").trim_start_matches("containerd://").to_owned();
+        self.ctr(&["tasks", "kill", "--signal", signal, &id]).map(drop)
     }
 
     /// The process of a container, as the lab counts processes.

@@ -193,7 +193,9 @@ fn routes_fit(tick: &mut Tick<'_>) -> bool {
                 Some((
                     "RouteTaken",
                     format!(
-                        "HTTPRoute {name} is split by CanaryRelease {other}: it is looked at again when that release is over"
+                        "HTTPRoute {name} is split by CanaryRelease {other}: it is looked at again when that release is over; if there is no such CanaryRelease, take the label {} off the route in a write with the annotation {}: <reason>, and its marks in another",
+                        names::LABEL_RELEASE,
+                        names::ANNOTATION_OVERRIDE
                     ),
                     false,
                 ))

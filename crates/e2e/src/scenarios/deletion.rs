@@ -91,7 +91,7 @@ async fn delete(scene: &mut Scene, options: &[&str]) -> Result<()> {
 }
 
 /// Route and Deployment are as a user without us would have them, and nothing of ours is left.
-async fn plain(scene: &mut Scene, version: &str) -> Result<()> {
+pub(crate) async fn plain(scene: &mut Scene, version: &str) -> Result<()> {
     let namespace = scene.namespace.clone();
     let ours = |object: &Value| {
         object["metadata"]["labels"].to_string().contains("canaryrelease.dev")

@@ -7,6 +7,8 @@ use serde_json::json;
 
 use super::promotion::{promoted_to, stable_serves};
 use crate::cluster::{Kind, number, text, truth};
+use crate::faults::odd::{self, Shape};
+use crate::faults::outages::api_server_away;
 use crate::history::Seen;
 use crate::scene::{RELEASE, SOON, Scene};
 use crate::setup::image;
@@ -129,6 +131,47 @@ pub async fn operator_killed_at_each_stage_goes_on(scene: &mut Scene) -> Result<
     scene.stages_were(1, &[1, 2, 3])?;
     scene.no_bad_answers()?;
     scene.world.operator_ready().await
+}
+
+/// The API server is away while a stage is judged, and every replica of the operator is replaced in the next: the weight
+/// stays, and the release goes on, no stage repeated or skipped.
+pub async fn api_server_away_and_operator_replaced(scene: &mut Scene) -> Result<()> {
+    let setup = scene.plain().stages(&[("20%", "12s"), ("100%", "8s")]);
+    scene.open(setup).await?;
+    scene.set_image("v2").await?;
+    scene.until("stage 1 is judged", SOON, |seen| seen.baking(1)).await?;
+    api_server_away(&scene.world, Duration::from_secs(8)).await?;
+    scene.step("the API server was away for 8 s");
+    scene.until("stage 2 is judged", RELEASE, |seen| seen.baking(2)).await?;
+    scene.cluster().run(&["rollout", "restart", "deployment", OPERATOR, "-n", SYSTEM], None).await?;
+    scene.step("the operator's pods are replaced");
+    scene.ended("Promoted").await?;
+    promoted_to(scene, "v2").await?;
+    scene.stages_were(1, &[1, 2])?;
+    scene.no_bad_answers()?;
+    scene.world.operator_ready().await
+}
+
+/// Nonsense in its annotations, in our marks, in its spec and in its status harms a CanaryRelease no longer than it stands
+/// there.
+pub async fn nonsense_harms_no_longer_than_it_stands(scene: &mut Scene) -> Result<()> {
+    let setup = scene.plain().stages(&[("50%", "6s"), ("100%", "6s")]);
+    scene.open(setup).await?;
+    for shape in [Shape::Annotations, Shape::Marks, Shape::Spec, Shape::Status] {
+        let (taken, refused) = odd::take(scene, shape).await?;
+        scene.step(format!("{}: {taken} writes taken, {refused} refused", shape.name()));
+        ensure!(taken + refused > 0, "nothing was written");
+        if shape == Shape::Spec {
+            let says = |seen: &Seen| seen.message().contains("canaryrelease.dev/override");
+            scene.until("it names the way out of a route that bears another's marks", SOON, says).await?;
+        }
+    }
+    odd::mend(scene).await?;
+    scene.from_now();
+    scene.set_image("v2").await?;
+    scene.ended("Promoted").await?;
+    promoted_to(scene, "v2").await?;
+    scene.no_bad_answers()
 }
 
 /// The operator is uninstalled in the middle: traffic stays where it was; the documented way out works

@@ -196,6 +196,11 @@ pub fn all() -> Vec<Scenario> {
             hostile::whoever_writes_canaryreleases_gains_nothing_by_them,
             quick
         ),
+        scenario!(
+            "nonsense",
+            "nonsense in annotations, marks, spec and status harms no longer than it stands there",
+            faults::nonsense_harms_no_longer_than_it_stands
+        ),
         scenario!("odd", "a target of odd but legal shape", odd_targets::target_of_odd_but_legal_shape),
         scenario!(
             "prometheus",
@@ -207,6 +212,13 @@ pub fn all() -> Vec<Scenario> {
             "killed",
             "operator killed at each stage: goes on, no stage repeated or skipped",
             faults::operator_killed_at_each_stage_goes_on,
+            quick,
+            alone
+        ),
+        scenario!(
+            "away",
+            "API server away, then the operator replaced, in a release: goes on, no stage repeated or skipped",
+            faults::api_server_away_and_operator_replaced,
             quick,
             alone
         ),

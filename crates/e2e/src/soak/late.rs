@@ -160,13 +160,14 @@ async fn turn_bad_and_kill(world: &World, shops: &mut [Shop]) -> Result<Option<u
 }
 
 /// When the lease was last renewed, in milliseconds since 1970.
-async fn renewed(world: &World) -> Option<u64> {
+pub(crate) async fn renewed(world: &World) -> Option<u64> {
     let lease = world.cluster.get(Kind::Lease, SYSTEM, OPERATOR).await.ok().flatten()?;
     let at: jiff::Timestamp = text(&lease, "/spec/renewTime").parse().ok()?;
     u64::try_from(at.as_millisecond()).ok()
 }
 
-fn now() -> u64 {
+/// Milliseconds since 1970.
+pub(crate) fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or_default()
 }

@@ -207,7 +207,7 @@ fn latest(scene: &Scene) -> Result<Seen> {
 }
 
 /// A version that does not serve now.
-async fn next_version(scene: &Scene, before: i64) -> Result<&'static str> {
+pub(crate) async fn next_version(scene: &Scene, before: i64) -> Result<&'static str> {
     let target = scene.deployment(&scene.target()).await?.context("there is no target")?;
     let serves = text(&target, "/spec/template/spec/containers/0/image").to_owned();
     let from = usize::try_from(before)?;
@@ -290,7 +290,7 @@ fn rate_at(elapsed: Duration) -> f64 {
 }
 
 /// Waits until the operator has nothing more to do.
-async fn at_rest(scene: &Scene) -> Result<()> {
+pub(crate) async fn at_rest(scene: &Scene) -> Result<()> {
     let end = Instant::now() + SOON;
     while latest(scene)?.condition("Reconciling").1 != "False" {
         if Instant::now() > end {
