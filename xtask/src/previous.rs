@@ -97,10 +97,10 @@ fn check_out(commit: &str) -> Result<Checkout> {
     Ok(checkout)
 }
 
-/// Builds the operator of a checkout among our own artefacts, and takes it away before ours overwrites it.
+/// Builds the operator of a checkout, apart from our own artefacts: cargo would take one for the other by their times.
 fn build(folder: &Path) -> Result<PathBuf> {
     programs::timed("build the previous operator", || {
-        let target = programs::target()?;
+        let target = programs::target()?.join("previous");
         let mut command = programs::cargo();
         command.args(["build", "--release", "--package", "canary-operator", "--bins", "--target-dir"]).arg(&target);
         ensure!(command.current_dir(folder).status().context("start cargo")?.success(), "cargo build failed");

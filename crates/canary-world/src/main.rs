@@ -99,9 +99,9 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
     let mut sum = Tally::default();
     for (group, Tally { all, tried, failed }) in &report {
         say(&format!("{}: {tried} of {all} points tried, {failed} failed", group.word()));
-        sum.all = sum.all.saturating_add(all);
-        sum.tried = sum.tried.saturating_add(tried);
-        sum.failed = sum.failed.saturating_add(failed);
+        sum.all = sum.all.saturating_add(*all);
+        sum.tried = sum.tried.saturating_add(*tried);
+        sum.failed = sum.failed.saturating_add(*failed);
     }
     let (scenarios, seconds) = (courses.len(), started.elapsed().as_secs());
     let Tally { all, tried, failed } = sum;
