@@ -263,6 +263,18 @@ pub(super) async fn put_status(client: &Client, folder: Option<String>, object: 
     .await
 }
 
+/// Whether an object is still of the version that was read; another one is a conflict.
+pub(super) async fn is_as_read(client: &Client, folder: Option<String>, read: &Value) -> Result<(), CallError> {
+    let name = canary_core::object::name(read);
+    let (Some(folder), Some(segment)) = (folder, segment(name)) else { return Err(nameless(name)) };
+    let now = send(client, Method::GET, format!("{folder}/{segment}"), None, Vec::new(), name.to_owned()).await?;
+    let version = canary_core::object::resource_version;
+    if version(&now) == version(read) {
+        return Ok(());
+    }
+    Err(CallError::Conflict { what: name.to_owned(), why: "another version was written".to_owned() })
+}
+
 fn nameless(name: &str) -> CallError {
     CallError::Invalid { what: name.to_owned(), why: "not a name of Kubernetes".to_owned() }
 }
@@ -302,6 +314,37 @@ mod tests {
         assert_eq!(folder(Kind::Deployment, "shop").as_deref(), Some("/apis/apps/v1/namespaces/shop/deployments"));
         for hostile in ["../kube-system", "a/b", "", ".", "..", "A", "a%2fb", "a?x=1", "ä"] {
             assert_eq!(segment(hostile), None, "{hostile}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_that_was_written_since_it_was_read_is_a_conflict() {
+        use bytes::Bytes;
+        use http_body_util::{BodyExt as _, Full};
+        use serde_json::json;
+
+        let read = json!({"metadata": {"name": "web", "resourceVersion": "7"}});
+        let answers = [
+            (200, "7", None),
+            (200, "8", Some("conflict")),
+            (404, "", Some("gone")),
+            (403, "", Some("forbidden")),
+            (503, "", Some("unavailable")),
+        ];
+        for (code, version, expected) in answers {
+            let service = tower::service_fn(move |request: Request<kube::client::Body>| async move {
+                assert_eq!(request.uri().path(), "/apis/canaryrelease.dev/v1alpha1/namespaces/shop/canaryreleases/web");
+                let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "no", "code": code});
+                let found = json!({"metadata": {"name": "web", "resourceVersion": version}});
+                let answer = if code == 200 { found } else { status };
+                let mut response =
+                    http::Response::new(Full::new(Bytes::from(answer.to_string())).map_err(tower::BoxError::from));
+                *response.status_mut() = http::StatusCode::from_u16(code)?;
+                Ok::<_, tower::BoxError>(response)
+            });
+            let client = kube::client::ClientBuilder::new(service, "shop").build();
+            let said = is_as_read(&client, folder(Kind::CanaryRelease, "shop"), &read).await;
+            assert_eq!(said.err().map(|error| error.category()), expected, "{code} {version}");
         }
     }
 

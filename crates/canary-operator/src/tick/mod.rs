@@ -269,6 +269,15 @@ impl ReleaseTicker {
                 Err(CallError::Gone { .. }) => return Next::WakeAfter(AGAIN),
                 Err(error) => return self.despite(key, decision, &error, carried).await,
             }
+        } else if decision.effects.iter().any(|effect| effect.kind() != Kind::CanaryRelease) {
+            // A status that is written shows that nobody else has decided since this tick read it. Without one that is
+            // looked at: what was read of other objects since then must not be put back to what was.
+            match api::is_as_read(&self.client, api::folder(Kind::CanaryRelease, &key.namespace), raw).await {
+                Ok(()) => {}
+                Err(CallError::Conflict { .. }) => return again(decision),
+                Err(CallError::Gone { .. }) => return Next::WakeAfter(AGAIN),
+                Err(error) => return self.despite(key, decision, &error, carried).await,
+            }
         }
         carried.status = true;
         let effects = &decision.effects;
