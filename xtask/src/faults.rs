@@ -10,10 +10,12 @@ use crate::{checks, programs};
 
 /// What the simulated cluster plays.
 const SCENARIOS: &str = "crates/canary-world/scenarios";
-/// How long points are tried where nothing else is asked for, and with every test.
+/// How long points are tried where nothing else is asked for, and with every test at the most.
 const SECONDS: u64 = 240;
 /// The order in which they are tried then.
 const SEED: u64 = 1;
+/// How many of them a test tries: the same ones everywhere, as far as the time suffices.
+const POINTS: usize = 480;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -31,13 +33,13 @@ pub(crate) struct Arguments {
 /// Whether all that was tried passed; it is shown as it comes.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let seconds = arguments.seconds.or_else(|| (!arguments.full).then_some(SECONDS));
-    let status = every(seconds, arguments.seed)?.status().context("start canary-world")?;
+    let status = every(seconds, None, arguments.seed)?.status().context("start canary-world")?;
     Ok(status.success())
 }
 
 /// A sample for `cargo xtask test`, always in the same order: the figures are shown, and what failed is handed back.
 pub(crate) fn sample() -> Result<Option<String>> {
-    let output = every(Some(SECONDS), SEED)?.output().context("start canary-world")?;
+    let output = every(Some(SECONDS), Some(POINTS), SEED)?.output().context("start canary-world")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     for line in said.lines().filter(|line| line.contains(" points tried")) {
         println!("     {line}");
@@ -46,7 +48,7 @@ pub(crate) fn sample() -> Result<Option<String>> {
 }
 
 /// The command that tries them.
-fn every(seconds: Option<u64>, seed: u64) -> Result<Command> {
+fn every(seconds: Option<u64>, points: Option<usize>, seed: u64) -> Result<Command> {
     let folder = programs::root().join(SCENARIOS);
     let entries = fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
@@ -55,6 +57,9 @@ fn every(seconds: Option<u64>, seed: u64) -> Result<Command> {
     world.args(["run", "--quiet", "--package", "canary-world", "--", "every", "--seed", &seed.to_string()]);
     if let Some(seconds) = seconds {
         world.args(["--seconds", &seconds.to_string()]);
+    }
+    if let Some(points) = points {
+        world.args(["--points", &points.to_string()]);
     }
     world.arg("all").args(files);
     Ok(world)
