@@ -274,12 +274,15 @@ fn written(entries: &[Value], index: usize) -> String {
 }
 
 /// The edit that takes our entries, label and annotations away and writes the stable weights as they
-/// were, or `None` where nothing of ours is left. Edits that others made meanwhile stay.
+/// were, or `None` where nothing of ours is left. Edits that others made meanwhile stay. Of a route that no
+/// CanaryRelease has, an override goes that was left there.
 #[must_use]
 pub fn undo(route: &Value, pair: &Pair<'_>) -> Option<Value> {
     // Only what carries our uid is ours to undo.
-    if object::annotation(route, ANNOTATION_UID) != Some(pair.uid) {
-        return None;
+    match object::annotation(route, ANNOTATION_UID) {
+        Some(uid) if uid == pair.uid => {}
+        Some(_) => return None,
+        None => return without_override(route),
     }
     let mut patch = Patch::guarded(route);
     let recorded = object::annotation(route, ANNOTATION_WEIGHTS).unwrap_or_default();
@@ -320,6 +323,13 @@ pub fn undo(route: &Value, pair: &Pair<'_>) -> Option<Value> {
             ANNOTATION_OVERRIDE_BY,
         ],
     );
+    Some(patch.into_value())
+}
+
+fn without_override(route: &Value) -> Option<Value> {
+    object::annotation(route, ANNOTATION_OVERRIDE)?;
+    let mut patch = Patch::guarded(route);
+    patch.remove_entries(route, "annotations", &[ANNOTATION_OVERRIDE, ANNOTATION_OVERRIDE_BY]);
     Some(patch.into_value())
 }
 

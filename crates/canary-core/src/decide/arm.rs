@@ -535,8 +535,19 @@ fn held_back(tick: &mut Tick<'_>, target: &Value, wanted: &Value) {
                 format!("the template is one that was rejected ({verdict}): it is held and not released; change it, or give the command retry"),
             );
             tick.status.observed_template = digest;
-            tick.status.outcome = if verdict.contains(": Command:") { "Aborted" } else { "RolledBack" }.to_owned();
+            let outcome = match &verdict {
+                verdict if verdict.contains(": Command:") => "Aborted",
+                verdict if verdict.contains(": Overridden:") => "Overridden",
+                _ => "RolledBack",
+            };
+            tick.status.outcome = outcome.to_owned();
         }
+        return;
+    }
+    let overridden = |route: &Value| object::annotation(route, names::ANNOTATION_OVERRIDE).is_some();
+    if tick.seen.routes.iter().filter_map(|(_, route)| route.known()).any(overridden) {
+        tick.waiting = Some("an override that was left on a route is taken off".to_owned());
+        tick.wake(Duration::from_millis(500));
         return;
     }
     start(tick, target, wanted);

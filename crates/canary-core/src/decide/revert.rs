@@ -36,8 +36,9 @@ impl Cause {
         Self::new(reason, message, "target", "Aborted", false)
     }
 
-    pub(super) fn overridden(by: &str, reason: &str) -> Self {
-        Self::new("Overridden", format!("{by} overrode the hold: {reason}"), format!("user {by}"), "Overridden", false)
+    pub(super) fn overridden(by: &str, reason: &str, rejects: bool) -> Self {
+        let message = format!("{by} overrode the hold: {reason}");
+        Self::new("Overridden", message, format!("user {by}"), "Overridden", rejects)
     }
 
     pub(super) fn superseded(by: &str, put_back: bool) -> Self {

@@ -183,6 +183,50 @@ fn an_override_at_every_step_ends_the_release_and_lets_the_template_through() {
     }
 }
 
+/// Somebody takes the candidate out of the route, by the verb for it.
+fn override_the_route(world: &mut World, edit: impl Fn(&mut Value)) {
+    world
+        .edit("HTTPRoute", "web", JANE, "kubectl-edit", |route| {
+            edit(route);
+            route["metadata"]["annotations"][names::ANNOTATION_OVERRIDE] = json!("the shop burns");
+            route["metadata"]["annotations"][names::ANNOTATION_OVERRIDE_BY] = json!(JANE);
+        })
+        .unwrap();
+}
+
+#[test]
+fn an_override_of_a_route_at_every_step_ends_the_release_for_good() {
+    for place in FORWARD {
+        let mut world = World::with_release(json!({"soak": "40s"}), "v2", place);
+        override_the_route(&mut world, plain);
+        world.until("the release is over", |world| world.place().0 == Step::Done);
+        let rolls = matches!(place.0, Step::Roll | Step::HandBack | Step::Drain | Step::Soak);
+        world.run(300);
+        assert_eq!(world.id(), "web-1", "{place:?}: the same template again: {}", world.describe());
+        let served = if rolls { "web:v2" } else { "web:v1" };
+        assert_eq!(world.served(), vec![served.to_owned()], "{place:?}: {}", world.describe());
+        let told = world.status().history.iter().any(|line| line.contains("the shop burns") && line.contains(JANE));
+        assert!(told, "{place:?}: {:?}", world.status().history);
+        assert!(!world.route().to_string().contains("override"), "{place:?}: {}", world.route());
+        assert_eq!((world.canary_pods(), world.unanswered), (0, 0.0), "{place:?}");
+        world.assert_plain_route();
+        world.apply("v3").unwrap();
+        world.until("a new release", |world| world.id() == "web-2");
+        assert_eq!(world.finish(), "Promoted", "{place:?}: {}", world.describe());
+    }
+}
+
+#[test]
+fn an_override_that_was_left_on_a_route_stops_no_later_release() {
+    let mut world = World::new(json!({}));
+    world.arm();
+    override_the_route(&mut world, |_| {});
+    world.apply("v2").unwrap();
+    world.until("a release", |world| world.id() == "web-1");
+    assert_eq!(world.finish(), "Promoted", "{}", world.describe());
+    assert!(!world.route().to_string().contains("override"), "{}", world.route());
+}
+
 /// Somebody writes the route as Git has it.
 fn plain(route: &mut Value) {
     for rule in route["spec"]["rules"].as_array_mut().unwrap() {
