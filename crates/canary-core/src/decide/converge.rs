@@ -89,8 +89,10 @@ fn of_release(tick: &mut Tick<'_>) {
         Step::RevertTarget => {
             clear_away(tick);
             remember_rejection(tick);
-            // What is to be remembered is read off the target, so that goes first.
-            if revert::restores(tick) && revert::remembered(tick) {
+            // What is to be remembered is read off the target, so that goes first; and a route that can't be read may
+            // still be written by an operator of before.
+            let read = tick.seen.routes.iter().all(|(_, route)| !matches!(route, Fetched::Failed(_)));
+            if read && revert::restores(tick) && revert::remembered(tick) {
                 restore(tick, false);
             }
         }

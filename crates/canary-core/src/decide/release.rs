@@ -21,6 +21,8 @@ use crate::{
 
 /// How long a gateway may take to accept a route's edit.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(60);
+/// So long after a deadline it is met only by an operator that was away when it passed: it is looked at twice a second.
+const ABSENT: Duration = Duration::from_secs(30);
 /// How long after the edit the data plane is taken to have switched.
 const SWITCH: Duration = Duration::from_millis(2500);
 /// Requests that must have been due before a silent canary is one.
@@ -179,7 +181,7 @@ fn target_left(tick: &mut Tick<'_>) -> bool {
     if object::annotation(target, names::ANNOTATION_OVERRIDE).is_some() {
         let by = object::annotation(target, names::ANNOTATION_OVERRIDE_BY).unwrap_or("someone unknown");
         let reason = object::annotation(target, names::ANNOTATION_OVERRIDE).unwrap_or_default();
-        revert::begin(tick, revert::Cause::overridden(by, reason));
+        revert::begin(tick, revert::Cause::overridden(by, reason, false));
         return true;
     }
     let edited = tick
@@ -191,7 +193,10 @@ fn target_left(tick: &mut Tick<'_>) -> bool {
     if let Some(route) = edited {
         let by = object::annotation(route, names::ANNOTATION_OVERRIDE_BY).unwrap_or("someone unknown");
         let reason = object::annotation(route, names::ANNOTATION_OVERRIDE).unwrap_or_default();
-        revert::begin(tick, revert::Cause::overridden(by, reason));
+        // Whoever takes the candidate out of a route by hand does not want it back in the next minute; one that the
+        // target runs already stays.
+        let rolls = matches!(tick.step(), Step::Roll | Step::HandBack | Step::Drain | Step::Soak);
+        revert::begin(tick, revert::Cause::overridden(by, reason, !rolls));
         return true;
     }
     // Promoted, or as good as: what comes next is the next release's.
@@ -510,7 +515,7 @@ fn scale(tick: &mut Tick<'_>) {
         tick.waiting = Some(why);
         return;
     }
-    if !beside::settled(tick) {
+    if !beside::settled(tick) || unmeasured(tick) {
         return;
     }
     let Some(stage) = tick.stage() else { return };
@@ -526,6 +531,23 @@ fn scale(tick: &mut Tick<'_>) {
         format!("stage {}: {} of the traffic for {}", tick.stage_text(), stage.weight, stage.duration),
     );
     tick.wake(Duration::ZERO);
+}
+
+/// Whether nothing is known of the candidate just now, whose weight is to be raised. A person who promotes it knows.
+fn unmeasured(tick: &mut Tick<'_>) -> bool {
+    let promoted = tick.status.current.as_ref().is_some_and(|current| current.partial);
+    let blind = |judged: &&Judged| judged.verdict == Verdict::NoData;
+    let gates: Vec<_> = tick.judged.iter().filter(blind).map(|judged| judged.shown.gate.clone()).collect();
+    if gates.is_empty() || promoted || tick.weight() == 0 {
+        return false;
+    }
+    let gates = gates.join(", ");
+    if beside::waited(tick) > tick.spec.ready_deadline.std() {
+        inconclusive(tick, &gates);
+    } else {
+        tick.waiting = Some(format!("no data of {gates}: the weight is not raised before there are"));
+    }
+    true
 }
 
 /// Whether all pods of one of our Deployments are of its template, and enough of them available.
@@ -627,10 +649,11 @@ fn shift(tick: &mut Tick<'_>) {
     tick.wake(Duration::from_millis(500));
     if let Err(why) = switched(tick) {
         let first = tick.status.current.as_ref().is_some_and(|current| current.window_since == current.step_since);
+        let absent = tick.in_step() > ACCEPT_DEADLINE.saturating_add(ABSENT);
         match why {
             _ if tick.in_step() <= ACCEPT_DEADLINE => {}
             // A route that was not written, since no operator was there, is not refused: once more.
-            NotSwitched::Unwritten(_) | NotSwitched::Unread(_) if first => tick.enter(Step::Shift),
+            NotSwitched::Unwritten(_) | NotSwitched::Unread(_) if first || absent => tick.enter(Step::Shift),
             _ => return stop(tick, "RouteNotAccepted", why.into_text()),
         }
         tick.waiting = Some(why.into_text());
@@ -717,7 +740,8 @@ fn bake(tick: &mut Tick<'_>) {
 }
 
 fn inconclusive(tick: &mut Tick<'_>, open: &str) {
-    let why = format!("stage {} ended without a verdict from {open}", tick.stage_text());
+    let at = if tick.step() == Step::Bake { "ended" } else { "does not begin" };
+    let why = format!("stage {} {at} without a verdict from {open}", tick.stage_text());
     if tick.spec.on_inconclusive == OnInconclusive::Revert {
         return revert::begin(tick, revert::Cause::inconclusive(why));
     }

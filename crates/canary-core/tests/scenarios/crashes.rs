@@ -3,7 +3,7 @@
 use canary_api::Step;
 use serde_json::json;
 
-use crate::world::{Read, World};
+use crate::world::{Metrics, Read, World};
 
 fn release(bad: bool, soak: &str, dies_after: Option<usize>) -> World {
     let mut world = World::new(json!({"soak": soak}));
@@ -172,4 +172,48 @@ fn an_outage_of_everything_keeps_the_traffic_where_it_is() {
         assert_eq!(world.finish(), "Promoted", "{place:?}: {}", world.describe());
         world.assert_rest();
     }
+}
+
+/// No metric from now on, and none was read lately when the next stage's pods are ready.
+fn without_metrics_and_pods(world: &mut World) {
+    world.block_new_pods("v2");
+    world.metrics = Metrics::Down;
+    world.run(30);
+    world.unblock_pods();
+}
+
+#[test]
+fn no_weight_is_raised_while_no_metric_can_be_read() {
+    for stage in [1, 2] {
+        let mut world = World::with_release(json!({"readyDeadline": "120s"}), "v2", (Step::Scale, stage));
+        let weight = world.weight();
+        without_metrics_and_pods(&mut world);
+        world.run(60);
+        assert_eq!((world.weight(), world.place().0), (weight, Step::Scale), "{}", world.describe());
+        world.metrics = Metrics::Fine;
+        assert_eq!(world.finish(), "Promoted", "{}", world.describe());
+
+        let mut world = World::with_release(json!({"readyDeadline": "60s"}), "v2", (Step::Scale, stage));
+        without_metrics_and_pods(&mut world);
+        world.run(600);
+        let paused = world.status().current.and_then(|current| current.paused).map(|paused| paused.reason);
+        assert_eq!((world.weight(), paused.as_deref()), (weight, Some("Inconclusive")), "{}", world.describe());
+        world.metrics = Metrics::Fine;
+        world.command(&format!("resume {}", world.id()));
+        assert_eq!(world.finish(), "Promoted", "{}", world.describe());
+    }
+}
+
+#[test]
+fn a_route_that_lost_its_weight_is_not_late_for_an_operator_that_was_away() {
+    let mut world = World::with_release(json!({}), "v2", (Step::Bake, 1));
+    world.delete("HTTPRoute", "web");
+    world.until("the weight is gone", |world| world.place().0 == Step::Shift);
+    world.unreadable.extend(Read::ALL);
+    world.status_refused = true;
+    world.create_route();
+    world.run(3600);
+    world.unreadable.clear();
+    world.status_refused = false;
+    assert_eq!(world.finish(), "Promoted", "{}", world.describe());
 }
