@@ -32,6 +32,7 @@ pub struct Process {
     /// Its ticker, to be called by hand at rest.
     pub ticker: Arc<Told>,
     workers: Workers<Told>,
+    watches: Watches,
     ending: CancellationToken,
     background: TaskTracker,
 }
@@ -133,7 +134,7 @@ impl Process {
         };
         background.spawn(ending.clone().run_until_cancelled_owned(starting));
         background.close();
-        Self { number, ticker, workers, ending, background }
+        Self { number, ticker, workers, watches, ending, background }
     }
 
     /// Ends it at once: every task of it is dropped where it waits.
@@ -142,6 +143,8 @@ impl Process {
         self.ending.cancel();
         self.workers.drop_all().await;
         self.background.wait().await;
+        // They wake the workers, whose ticks read from them: none of these would ever be freed.
+        self.watches.detach();
     }
 }
 

@@ -83,7 +83,11 @@ pub fn play(scenario: &Scenario, resyncs: usize) -> Outcome {
         {
             wrong.push(why);
         }
-        Outcome { reached, ..run.outcome(wrong, scenario) }
+        let outcome = Outcome { reached, ..run.outcome(wrong, scenario) };
+        for own in std::mem::take(&mut run.processes) {
+            own.kill(&run.world).await;
+        }
+        outcome
     })
 }
 

@@ -11,7 +11,12 @@ use super::{
     release::{self, NotSwitched},
     tick::Tick,
 };
-use crate::{object, observed::Fetched, route::WHOLE, serving, template};
+use crate::{
+    object,
+    observed::Fetched,
+    route::{self, Split, WHOLE},
+    serving, template,
+};
 
 /// Why a release is reverted.
 #[derive(Debug, Clone)]
@@ -148,9 +153,25 @@ fn share_out(tick: &mut Tick<'_>) {
         let ready = serving_ready(tick).min(whole);
         let carried = ready.saturating_mul(i64::from(WHOLE)).checked_div(whole).unwrap_or(0);
         let left = WHOLE.saturating_sub(u32::try_from(carried).unwrap_or(WHOLE));
-        weight = left.min(tick.weight());
+        weight = left.min(tick.weight()).min(given(tick));
     }
     tick.set_weight(weight);
+}
+
+/// The most that a route gives the canary now: another leader may have taken its weight away and not have been able to
+/// say so, and a revert raises none.
+fn given(tick: &Tick<'_>) -> u32 {
+    let of = |fetched: &Fetched<Value>| match fetched {
+        Fetched::Known(route) => match tick.with_pair(|pair| route::split(route, pair)) {
+            Split::Even(share) | Split::Uneven(share) => share,
+            Split::Beside(shares) => shares.canary,
+            Split::Plain | Split::Absent => 0,
+            Split::Foreign(_) => WHOLE,
+        },
+        Fetched::Missing => 0,
+        Fetched::Failed(_) => WHOLE,
+    };
+    tick.seen.routes.iter().map(|(_, fetched)| of(fetched)).max().unwrap_or(WHOLE)
 }
 
 /// Whether the target is there, and is the one that the release began with. Where it could not be

@@ -154,10 +154,7 @@ impl Ghost {
             let forward = !matches!(release.step, Step::Done | Step::Baseline | Step::RevertDrain | Step::RevertTarget)
                 && !matches!(release.step, Step::Drain | Step::Soak);
             keeps("I2: no weight but on the way forward", forward)?;
-            // Of a target that had begun to roll, the old pods carry what they can; a leader that could not write the
-            // status may have given them more.
-            let rolled = release.revert.as_ref().is_some_and(|revert| revert.rolled);
-            keeps("I2: weight that was given back does not return", !self.given_back || rolled)?;
+            keeps("I2: weight that was given back does not return", !self.given_back)?;
             let stage = STAGES[usize::try_from(release.stage_index).unwrap()];
             keeps("I6: no more weight than the stage's", now <= stage)?;
         }
