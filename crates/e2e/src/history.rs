@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _};
-use kube::runtime::watcher;
+use kube::runtime::{utils::Backoff, watcher};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -147,6 +147,21 @@ impl Shared {
     }
 }
 
+/// A pause after each failure, always the same.
+struct Steady;
+
+impl Iterator for Steady {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_millis(500))
+    }
+}
+
+impl Backoff for Steady {
+    fn reset(&mut self) {}
+}
+
 /// The history of one CanaryRelease, growing.
 #[derive(Debug)]
 pub struct History {
@@ -170,8 +185,8 @@ impl History {
         let stream = watcher(cluster.api(Kind::CanaryRelease, namespace), config);
         let told = Arc::clone(&shared);
         let task = tokio::spawn(async move {
-            // An API server that is away comes back: the watcher backs off and starts again.
-            let stream = kube::runtime::WatchStreamExt::default_backoff(stream).into_stream();
+            // An API server that is away comes back: a watch that then waited long would miss a stage.
+            let stream = kube::runtime::WatchStreamExt::backoff(stream, Steady).into_stream();
             futures::pin_mut!(stream);
             while let Some(event) = stream.next().await {
                 match event {
