@@ -19,6 +19,8 @@ mod crashes;
 mod good;
 #[path = "scenarios/jobs.rs"]
 mod jobs;
+#[path = "scenarios/odd.rs"]
+mod odd;
 #[path = "scenarios/pods.rs"]
 mod pods;
 #[path = "scenarios/records.rs"]

@@ -371,6 +371,12 @@ impl World {
         )
     }
 
+    /// What a tick sees of the cluster, without what is measured.
+    pub fn seen(&self, name: &str) -> Observed {
+        let raw = self.get("CanaryRelease", name).unwrap().clone();
+        self.observe(serde_json::from_value(raw).expect("a CanaryRelease"))
+    }
+
     fn observe(&self, release: CanaryRelease) -> Observed {
         let spec = &release.spec;
         let name = release.metadata.name.clone().unwrap_or_default();
