@@ -326,7 +326,8 @@ fn take_stock(tick: &mut Tick<'_>, target: &Value) -> bool {
 
 /// The name of the ControllerRevision that keeps a version's template.
 pub(super) fn record_name(release: &str, version: &Version) -> String {
-    let short: String = version.digest.chars().skip("sha256:".len()).take(8).collect();
+    let digest = version.digest.chars().skip("sha256:".len());
+    let short: String = digest.filter(|c| c.is_ascii_digit() || ('a'..='f').contains(c)).take(8).collect();
     names::derived(release, &format!("-serving-{short}"))
 }
 

@@ -565,10 +565,14 @@ fn un_pause(tick: &Tick<'_>, target: &Value, patch: &mut Patch) {
 /// Keeps the serving version's template where neither history clean-up nor a hand can lose it.
 fn keep_record(tick: &mut Tick<'_>, only: bool) {
     let Fetched::Known(records) = &tick.seen.serving_records else { return };
-    let Some(name) = tick.status.hold.as_ref().map(|hold| hold.serving_record.clone()).filter(|name| !name.is_empty())
-    else {
-        return;
-    };
+    let release = tick.name();
+    let Some(hold) = tick.status.hold.as_mut().filter(|hold| !hold.serving_record.is_empty()) else { return };
+    if !records.iter().any(|record| object::name(record) == hold.serving_record) {
+        // What is created has a name of ours, whatever was written into the status.
+        let Some(serving) = &hold.serving else { return };
+        hold.serving_record = arm::record_name(release, serving);
+    }
+    let name = hold.serving_record.clone();
     if records.iter().any(|record| object::name(record) == name) {
         for record in records.iter().filter(|record| only && object::name(record) != name) {
             let (name, uid) = (object::name(record).to_owned(), object::uid(record).to_owned());

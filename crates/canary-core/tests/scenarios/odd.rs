@@ -17,9 +17,8 @@ fn places() -> &'static [(Observed, Timestamp)] {
     static PLACES: OnceLock<Vec<(Observed, Timestamp)>> = OnceLock::new();
     PLACES.get_or_init(|| {
         let steps = [Step::Baseline, Step::Scale, Step::Shift, Step::Bake, Step::Roll, Step::HandBack, Step::Drain];
-        let forward = steps
-            .into_iter()
-            .map(|step| (step, json!({"soak": "60s", "baseline": {"duration": "20s"}}), 0.0));
+        let forward =
+            steps.into_iter().map(|step| (step, json!({"soak": "60s", "baseline": {"duration": "20s"}}), 0.0));
         let back = [Step::Revert, Step::RevertDrain, Step::RevertTarget, Step::Done].map(|step| (step, json!({}), 0.5));
         let all = forward.chain(back).map(|(step, over, errors)| {
             let mut world = World::new(over);
@@ -152,6 +151,20 @@ fn judge(observed: &Observed, now: Timestamp) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_record_of_the_serving_version_has_a_name_of_ours_whatever_the_status_says() {
+    let (observed, now) = places().last().unwrap();
+    let mut seen = observed.clone();
+    let hold = seen.release.status.as_mut().and_then(|status| status.hold.as_mut()).unwrap();
+    hold.serving_record = "another-of-the-namespace".to_owned();
+    hold.serving.as_mut().unwrap().digest = "sha256:../../Ab12".to_owned();
+    let decision = decide(&seen, *now);
+    let created: Vec<&str> =
+        decision.effects.iter().filter(|effect| matches!(effect, Effect::Create { .. })).map(Effect::name).collect();
+    assert_eq!(created, ["web-serving-b12"]);
+    assert_eq!(decision.status.hold.unwrap().serving_record, "web-serving-b12");
 }
 
 proptest! {
