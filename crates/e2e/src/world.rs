@@ -190,12 +190,25 @@ impl World {
             object["kind"] != "ConfigMap" && object["kind"] != "Deployment"
         })
         .await?;
-        self.cluster.apply(&[&self.config()]).await?;
+        self.cluster.apply(&[&config(&self.file())]).await?;
         if before.is_some() {
             // The image has the same name and may be another one.
             self.cluster.run(&["rollout", "restart", "deployment", OPERATOR, "-n", SYSTEM], None).await?;
         }
         self.apply_files(&root.join("deploy"), |object| object["kind"] == "Deployment").await?;
+        self.operator_ready().await
+    }
+
+    /// The operator anew, with this configuration file and its Deployment changed; [`World::install`] undoes it.
+    ///
+    /// # Errors
+    /// With what `kubectl` said, or what the Deployment says after two minutes.
+    pub async fn install_with(&self, file: &str, change: &(dyn Fn(&mut Value) + Sync)) -> Result<()> {
+        self.cluster.apply(&[&config(file)]).await?;
+        for mut operator in self.objects(&self.install.root.join("deploy"), |object| object["kind"] == "Deployment")? {
+            change(&mut operator);
+            self.cluster.apply(&[&operator]).await?;
+        }
         self.operator_ready().await
     }
 
@@ -344,15 +357,10 @@ impl World {
         lines.iter().rev().take(40).rev().copied().collect::<Vec<_>>().join("\n")
     }
 
-    fn config(&self) -> Value {
+    /// The operator's configuration file.
+    fn file(&self) -> String {
         let seconds = self.install.scrape_interval.as_secs();
-        let file =
-            format!("providers:\n- name: default\n  url: {}\n  scrapeInterval: {seconds}s\n", self.install.prometheus);
-        json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": OPERATOR, "namespace": SYSTEM, "labels": {"app.kubernetes.io/part-of": "canaryrelease"}},
-            "data": {"config.yaml": file},
-        })
+        format!("providers:\n- name: default\n  url: {}\n  scrapeInterval: {seconds}s\n", self.install.prometheus)
     }
 
     async fn apply_files(&self, folder: &Path, wanted: impl Fn(&Value) -> bool) -> Result<()> {
@@ -382,6 +390,14 @@ impl World {
         }
         Ok(objects)
     }
+}
+
+fn config(file: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": OPERATOR, "namespace": SYSTEM, "labels": {"app.kubernetes.io/part-of": "canaryrelease"}},
+        "data": {"config.yaml": file},
+    })
 }
 
 fn is_policy(object: &Value) -> bool {

@@ -24,6 +24,8 @@ pub(crate) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 pub(crate) const PAUSE_IMAGE: &str = "docker.io/lab/pause:1";
 /// In memory, seen by the lab alone, gone with it.
 pub(crate) const SCRATCH: &str = "/run/lab";
+/// Where the node keeps the logs of pods, a folder each: `NAMESPACE_POD_UID/CONTAINER/`.
+pub const POD_LOGS: &str = "/run/lab/pod-logs";
 /// Further gateways have addresses of their own below the pods': 10.244.0.2 to 10.244.0.31.
 pub(crate) const GATEWAY_ADDRESSES: std::ops::RangeInclusive<u8> = 2..=31;
 const CONTROLLER: &str = "traefik.io/gateway-controller";
@@ -367,7 +369,7 @@ conf_dir = "{cni}"
             "enforceNodeAllocatable": [],
             "failSwapOn": false,
             "oomScoreAdj": 0,
-            "podLogsDir": format!("{SCRATCH}/pod-logs"),
+            "podLogsDir": POD_LOGS,
             "volumePluginDir": format!("{SCRATCH}/volume-plugins"),
             "resolvConf": self.file("config/resolv.conf"),
             "maxPods": 200,

@@ -39,7 +39,7 @@ mod up;
 
 pub use audit::{AuditEntry, audit_entries};
 pub use build::{Binaries, build, build_servers};
-pub use config::{API_SERVER, GATEWAY, MAIN_GATEWAY, PROMETHEUS};
+pub use config::{API_SERVER, GATEWAY, MAIN_GATEWAY, POD_LOGS, PROMETHEUS};
 pub use control::{ComponentState, ComponentStatus};
 pub use host::{cache_dir, check_host};
 pub use image::{File, Image};

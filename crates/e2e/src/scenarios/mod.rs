@@ -12,6 +12,7 @@ pub mod jobs;
 pub mod odd_targets;
 pub mod promotion;
 pub mod revert;
+pub mod secrets;
 pub mod starting;
 
 use anyhow::Result;
@@ -220,6 +221,12 @@ pub fn all() -> Vec<Scenario> {
             "API server away, then the operator replaced, in a release: goes on, no stage repeated or skipped",
             faults::api_server_away_and_operator_replaced,
             quick,
+            alone
+        ),
+        scenario!(
+            "secrets",
+            "credentials that all around them repeat: found in no log, metric, Event, object or evidence",
+            secrets::credentials_are_found_nowhere,
             alone
         ),
         scenario!(
