@@ -89,22 +89,9 @@ fn all(play: &Play) -> Result<bool> {
     Ok(tally.failed == 0)
 }
 
-/// The version of cargo-deny that is installed into the cache where it is missing.
-const CARGO_DENY: &str = "0.20.2";
-
 /// What may be among the dependencies: `deny.toml`.
 fn dependencies() -> Result<Option<String>> {
-    let tools = lab::cache_dir()?.join("tools");
-    let deny = tools.join("bin/cargo-deny");
-    if !deny.exists() {
-        println!("cargo-deny {CARGO_DENY} is built once (about 5 minutes) ...");
-        let mut install = programs::cargo();
-        install.args(["install", "--quiet", "--locked", "--root"]).arg(&tools).arg(format!("cargo-deny@{CARGO_DENY}"));
-        // Not into the project's own target directory, which it would grow for nothing.
-        if let Some(wrong) = command(install.env_remove("CARGO_TARGET_DIR"))? {
-            return Ok(Some(wrong));
-        }
-    }
+    let deny = programs::tool("cargo-deny", "0.20.2")?;
     command(Command::new(&deny).current_dir(programs::root()).args([
         "--offline",
         "--log-level",

@@ -1,4 +1,5 @@
-//! Programs of this workspace that the lab needs: where they are, and how they are built.
+//! Programs of this workspace that the lab needs, and cargo's own that checks need: where they are, and how they are
+//! built.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -67,4 +68,20 @@ pub(crate) fn target() -> Result<PathBuf> {
         .and_then(serde_json::Value::as_str)
         .map(PathBuf::from)
         .context("cargo metadata names no target directory")
+}
+
+/// A tool of cargo's, in the version that is known to work: installed into the cache where it is missing.
+pub(crate) fn tool(name: &str, version: &str) -> Result<PathBuf> {
+    let tools = lab::cache_dir()?.join("tools");
+    let tool = tools.join("bin").join(name);
+    if !tool.exists() {
+        println!("{name} {version} is built once (about 5 minutes) ...");
+        let mut install = cargo();
+        install.args(["install", "--quiet", "--locked", "--root"]).arg(&tools).arg(format!("{name}@{version}"));
+        // Not into the project's own target directory, which it would grow for nothing.
+        if !install.env_remove("CARGO_TARGET_DIR").status().context("start cargo")?.success() {
+            bail!("{name} {version} can't be installed");
+        }
+    }
+    Ok(tool)
 }
