@@ -136,3 +136,28 @@ impl Effect {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_guard_that_is_refused_stops_nothing_and_one_that_can_not_go_does() {
+        let name = || "web".to_owned();
+        let every = |kind| {
+            let why = "for a test";
+            [
+                Effect::Create { kind, object: json!({"metadata": {"name": "web"}}), why },
+                Effect::Patch { kind, name: name(), patch: json!([]), why },
+                Effect::Delete { kind, name: name(), uid: "u".to_owned(), why },
+            ]
+        };
+        for kind in [Kind::PodDisruptionBudget, Kind::HorizontalPodAutoscaler] {
+            assert_eq!(every(kind).map(|effect| effect.is_optional()), [true, true, false], "{kind:?}");
+        }
+        for kind in [Kind::Deployment, Kind::Service, Kind::HttpRoute, Kind::ControllerRevision] {
+            assert_eq!(every(kind).map(|effect| effect.is_optional()), [false; 3], "{kind:?}");
+        }
+    }
+}

@@ -564,6 +564,30 @@ mod tests {
     }
 
     #[test]
+    fn events_in_total_need_both_sides_until_all_traffic_is_the_candidates() {
+        let gate = gate(json!({"eventRate": {"counter": "c", "limit": "0.5/min", "scope": "Total"}}));
+        let reading = reading(&gate, counted(0.0, 100.0), Measure::NoData("silent".into()));
+        let at = |share: f64| judge(&gate, Some(&reading), share);
+        assert_eq!(at(0.05).verdict, Verdict::NoData);
+        assert!(at(0.05).shown.rests_on.contains("the other side was not measured"), "{}", at(0.05).shown.rests_on);
+        assert!(!at(1.0).shown.rests_on.contains("the other side"), "{}", at(1.0).shown.rests_on);
+    }
+
+    #[test]
+    fn one_sides_figure_is_that_sides_alone() {
+        let one = |rule, n: f64, k: f64, seconds: f64| of_one_side(&gate(rule), n, k, seconds);
+        let errors = || json!({"errorRate": {"bad": "b", "total": "t", "limit": "1%"}});
+        assert_eq!(one(errors(), 200.0, 3.0, 0.0).as_deref(), Some("1.5%"));
+        assert_eq!(one(errors(), 0.0, 3.0, 60.0), None);
+        let relative = || json!({"relative": {"counter": "c", "margin": "10%"}});
+        assert_eq!(one(relative(), 200.0, 3.0, 0.0).as_deref(), Some("15 per 1000 requests"));
+        let events = || json!({"eventRate": {"counter": "c", "limit": "0.5/min"}});
+        assert_eq!(one(events(), 0.0, 3.0, 120.0).as_deref(), Some("1.50/min"));
+        assert_eq!(one(events(), 0.0, 0.0, 120.0), None);
+        assert_eq!(one(events(), 10.0, 3.0, 0.0), None);
+    }
+
+    #[test]
     fn no_events_of_a_candidate_without_requests_are_no_pass() {
         let gate = gate(json!({"eventRate": {"counter": "c", "limit": "0.5/min"}}));
         assert_eq!(verdict(&gate, counted(0.0, 0.0)), Verdict::NoData);

@@ -158,6 +158,18 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_is_not_ready_says_why() {
+        let waiting = |why: &str| json!({"state": {"waiting": {"reason": why, "message": "m"}}});
+        let reason = |status: &Value| of_container(status).map(|(reason, _)| reason);
+        assert_eq!(of_container(&waiting("ErrImagePull")), Some(("ImageUnavailable", "ErrImagePull: m".to_owned())));
+        assert_eq!(reason(&waiting("RunContainerError")), Some("ConfigInvalid"));
+        assert_eq!(reason(&waiting("ContainerCreating")), None);
+        let running = |restarts: i64| json!({"restartCount": restarts, "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137}}});
+        assert_eq!(reason(&running(0)), Some("ProbeFailing"));
+        assert_eq!(of_container(&running(1)), Some(("CrashLoop", "restarted 1 times, last exit code 137".to_owned())));
+    }
+
+    #[test]
     fn a_ready_pod_has_no_trouble() {
         let pod = json!({"metadata": {"name": "p"}, "status": {"conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [{"name": "app", "ready": true, "restartCount": 2}]}});
         assert_eq!(trouble(&[&pod]), None);
