@@ -236,6 +236,9 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_no_histogram() {
         assert!(Buckets::new([(f64::INFINITY, 1.0)], 1.0).is_err());
+        assert_eq!(Buckets::new([(0.1, 5.0)], 8.0).unwrap().requests(), 8.0);
+        // Never fewer than stand below a boundary.
+        assert_eq!(Buckets::new([(0.1, 5.0)], 3.0).unwrap().requests(), 5.0);
         assert!(Buckets::new([(0.2, 1.0), (0.1, 1.0)], 1.0).is_err());
         assert!(Buckets::new([(0.1, -1.0)], 1.0).is_err());
         assert_eq!(Buckets::new([(0.1, 0.0)], 0.0).unwrap().quantile(0.5, 0.95, 1.0), Ok(None));

@@ -200,6 +200,9 @@ fn more_bad_than_all_is_an_error_and_what_is_kept_is_read_back() {
     assert!(serde_json::from_str::<PairedCounts>(&kept.replace("40.0", "2.0")).is_err());
     let kept = serde_json::to_string(&counts(7.0, 2.0)).unwrap();
     assert_eq!(serde_json::from_str::<ShareCounts>(&kept).unwrap(), counts(7.0, 2.0));
+    let events = EventCounts::new(7.0, 2.5).unwrap();
+    assert_eq!(serde_json::from_str::<EventCounts>(&serde_json::to_string(&events).unwrap()).unwrap(), events);
+    assert!(serde_json::from_str::<EventCounts>(r#"{"k": -1.0, "expected": 2.0}"#).is_err());
 }
 
 const RUNS: u32 = 500;
