@@ -25,8 +25,8 @@ pub(crate) struct Arguments {
     /// Only the K-th of N equal parts, spread over all files: 0/50 is a sample of one in fifty
     #[arg(long, value_name = "K/N")]
     shard: Option<String>,
-    /// Only mutants whose name fits this expression, such as `decide/command.rs`
-    #[arg(long, value_name = "REGEX")]
+    /// Only mutants of these files, such as `crates/canary-core/src/decide/command.rs`
+    #[arg(long, value_name = "GLOB")]
     only: Option<String>,
     /// Mutants at a time, each with a copy of the checkout and a target directory
     #[arg(long, default_value_t = 1)]
@@ -93,7 +93,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             mutants.args(["--sharding=round-robin", "--shard", shard]);
         }
         if let Some(only) = &arguments.only {
-            mutants.args(["--re", only]);
+            mutants.args(["--file", only]);
         }
         mutants.args(tests.iter().map(|test| format!("--cargo-arg={test}"))).args(["--", "--"]).args(FIRST);
         // Each copy has a target directory of its own: cargo would take a mutant's artefacts for ours by their times.
