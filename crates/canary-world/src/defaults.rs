@@ -26,6 +26,41 @@ pub fn apply(resource: &Resource, object: &mut Value, serial: u64) {
     }
 }
 
+/// Whether a CanaryRelease's status is one that its schema lets in; other objects are not looked at.
+#[must_use]
+pub fn conforms(resource: &Resource, object: &Value) -> bool {
+    resource.kind != "CanaryRelease"
+        || object.get("status").is_none_or(|status| fits(&schema(canary_release())["properties"]["status"], status))
+}
+
+/// Types, enumerations, bounds and required fields; no formats but of a time.
+fn fits(schema: &Value, value: &Value) -> bool {
+    if value.is_null() {
+        return schema["nullable"] == true;
+    }
+    let kind = match schema["type"].as_str() {
+        Some("object") => value.is_object(),
+        Some("array") => value.is_array(),
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
+        Some("boolean") => value.is_boolean(),
+        _ => true,
+    };
+    let listed = schema["enum"].as_array().is_none_or(|list| list.contains(value));
+    let bounded = schema["minimum"].as_f64().is_none_or(|least| value.as_f64().is_none_or(|value| value >= least));
+    let timed =
+        schema["format"] != "date-time" || value.as_str().is_some_and(|text| text.parse::<jiff::Timestamp>().is_ok());
+    let complete = schema["required"]
+        .as_array()
+        .is_none_or(|list| list.iter().all(|field| value.get(field.as_str().unwrap_or_default()).is_some()));
+    let below = value.as_object().is_none_or(|fields| {
+        fields.iter().all(|(field, value)| schema["properties"].get(field).is_none_or(|schema| fits(schema, value)))
+    });
+    let items = value.as_array().is_none_or(|items| items.iter().all(|item| fits(&schema["items"], item)));
+    kind && listed && bounded && timed && complete && below && items
+}
+
 /// Drops what the server does not keep: empty maps and lists of the metadata, and `false` where that is the same as
 /// nothing.
 pub fn prune(resource: &Resource, object: &mut Value) {

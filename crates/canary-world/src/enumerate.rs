@@ -6,10 +6,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::corruption;
 use crate::fault::{Answer, Fault, Planned, Point};
 use crate::run::{OTHER_END, Outcome, play};
 use crate::scenario::Scenario;
-use crate::world::Entry;
+use crate::store::{Change, Store};
+use crate::world::{Entry, NAMESPACE};
 
 /// Groups of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,11 +28,30 @@ pub enum Group {
     Outages,
     /// Clocks an hour off, jumping back, at half and double speed.
     Clocks,
+    /// Two changes of one object in a row that no watch tells of.
+    Watch,
+    /// Each field that ties objects together, written by another.
+    Corruption,
+    /// Any two faults together, one at each point, in the core scenarios.
+    Pairs,
 }
+
+/// The scenarios in which faults are tried in pairs.
+const CORE: [&str; 4] = ["good", "breach-at-stage-2", "abort", "breach-while-rolling"];
 
 impl Group {
     /// All groups.
-    pub const ALL: [Self; 6] = [Self::Crashes, Self::Answers, Self::Stale, Self::Leaders, Self::Outages, Self::Clocks];
+    pub const ALL: [Self; 9] = [
+        Self::Crashes,
+        Self::Answers,
+        Self::Stale,
+        Self::Leaders,
+        Self::Outages,
+        Self::Clocks,
+        Self::Watch,
+        Self::Corruption,
+        Self::Pairs,
+    ];
 
     /// Its name on the command line.
     #[must_use]
@@ -42,6 +63,9 @@ impl Group {
             Self::Leaders => "leaders",
             Self::Outages => "outages",
             Self::Clocks => "clocks",
+            Self::Watch => "watch",
+            Self::Corruption => "corruption",
+            Self::Pairs => "pairs",
         }
     }
 }
@@ -66,15 +90,16 @@ pub struct Tally {
     pub tried: usize,
     /// Those of them that did not pass.
     pub failed: usize,
+    /// Writes of other users that admission or the schema refused or undid.
+    pub refused: usize,
 }
 
 /// How many of the points are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Breadth {
-    /// All; a thousand re-syncs of a run without a fault.
+    /// All.
     Every,
-    /// A failed read in three ways instead of seven: 404, no answer, and one of the others in turn. Ten re-syncs of a run
-    /// without a fault.
+    /// A failed read in three ways instead of seven: 404, no answer, and one of the others in turn.
     Thin,
 }
 
@@ -113,7 +138,33 @@ pub fn points(base: &Outcome, group: Group, breadth: Breadth) -> Vec<Planned> {
             ];
             at(&mut places(base).into_iter(), &faults)
         }
+        Group::Watch => at(&mut pairs_of_changes(base).into_iter(), &[Fault::WatchCut]),
+        Group::Corruption => corruption::points(base, asked(base)),
+        // Of these there are too many to be listed.
+        Group::Pairs => Vec::new(),
     }
+}
+
+/// One fault at each point: those that can strike there take turns.
+fn thinned(base: &Outcome) -> Vec<Planned> {
+    let mut by_point: BTreeMap<Point, Vec<Planned>> = BTreeMap::new();
+    let groups = [Group::Crashes, Group::Answers, Group::Stale, Group::Leaders, Group::Outages, Group::Clocks];
+    for planned in groups.into_iter().flat_map(|group| points(base, group, Breadth::Thin)) {
+        by_point.entry(planned.at).or_default().push(planned);
+    }
+    by_point.into_values().enumerate().map(|(number, faults)| faults[number % faults.len()]).collect()
+}
+
+/// The first of every two changes in a row of an object that is watched, until the script was done.
+fn pairs_of_changes(base: &Outcome) -> Vec<Point> {
+    let watched = |change: &&Change| {
+        change.key.namespace == NAMESPACE
+            && matches!(change.key.plural, "canaryreleases" | "deployments" | "httproutes")
+            && change.at <= asked(base).last().map_or(change.at, |entry| entry.at)
+    };
+    let changes: Vec<&Change> = base.store.since(0).iter().filter(watched).collect();
+    let followed = |index: usize| changes[index + 1..].iter().any(|later| later.key == changes[index].key);
+    (0..changes.len()).filter(|index| followed(*index)).map(|index| Point::Change(changes[index].revision)).collect()
 }
 
 fn answers_of_a_read(number: usize, breadth: Breadth) -> Vec<Answer> {
@@ -165,36 +216,71 @@ pub struct Course {
     scenario: Scenario,
     base: Outcome,
     points: Vec<(Group, Planned)>,
+    /// Faults of which any two are a pair.
+    singles: Vec<Planned>,
 }
 
 impl Course {
-    /// Plays a scenario undisturbed, with a thousand re-syncs at its end, or ten where not all is tried.
+    /// Plays a scenario undisturbed, with so many re-syncs at its end.
     ///
     /// # Errors
     /// Where that goes wrong by itself.
-    pub fn new(name: &str, scenario: Scenario, groups: &[Group], breadth: Breadth) -> Result<Self, Vec<String>> {
-        let base = play(&scenario, if breadth == Breadth::Every { 1000 } else { 10 });
+    pub fn new(
+        name: &str,
+        scenario: Scenario,
+        groups: &[Group],
+        breadth: Breadth,
+        resyncs: usize,
+    ) -> Result<Self, Vec<String>> {
+        let base = play(&scenario, resyncs);
         if !base.wrong.is_empty() {
             return Err(base.wrong);
         }
         let of = |group: &Group| points(&base, *group, breadth).into_iter().map(|point| (*group, point)).collect();
         let points = groups.iter().flat_map(|group: &Group| -> Vec<_> { of(group) }).collect();
-        Ok(Self { name: name.to_owned(), scenario, base, points })
+        let paired = groups.contains(&Group::Pairs) && CORE.contains(&name);
+        let singles = if paired { thinned(&base) } else { Vec::new() };
+        let base = Outcome { store: Store::default(), ..base };
+        Ok(Self { name: name.to_owned(), scenario, base, points, singles })
     }
 
     /// How many points it has.
     #[must_use]
     pub const fn points(&self) -> usize {
-        self.points.len()
+        self.points.len() + self.singles.len() * self.singles.len().saturating_sub(1) / 2
+    }
+
+    /// The group of the point of this number: those of single faults come first.
+    fn group(&self, number: usize) -> Group {
+        self.points.get(number).map_or(Group::Pairs, |(group, _)| *group)
+    }
+
+    /// What goes wrong at the point of this number.
+    fn faults(&self, number: usize) -> Vec<Planned> {
+        if let Some((_, planned)) = self.points.get(number) {
+            return vec![*planned];
+        }
+        let (first, second) = pair(number - self.points.len());
+        vec![self.singles[first], self.singles[second]]
     }
 }
 
-/// The points of all courses in an order that `seed` gives, in which the groups take turns.
-fn order(courses: &[Course], seed: u64) -> Vec<(&Course, Group, Planned)> {
-    let mut groups: BTreeMap<Group, Vec<(&Course, Group, Planned)>> = BTreeMap::new();
+/// The pair of this number: (0, 1), (0, 2), (1, 2), (0, 3), ...
+const fn pair(number: usize) -> (usize, usize) {
+    let mut second = 1 + (2 * number).isqrt();
+    while second * (second - 1) / 2 > number {
+        second -= 1;
+    }
+    (number - second * (second - 1) / 2, second)
+}
+
+/// The points of all courses, by number, in an order that `seed` gives, in which the groups take turns.
+fn order(courses: &[Course], seed: u64) -> Vec<(&Course, Group, usize)> {
+    let mut groups: BTreeMap<Group, Vec<(&Course, Group, usize)>> = BTreeMap::new();
     for course in courses {
-        for (group, planned) in &course.points {
-            groups.entry(*group).or_default().push((course, *group, *planned));
+        for number in 0..course.points() {
+            let group = course.group(number);
+            groups.entry(group).or_default().push((course, group, number));
         }
     }
     let mut random = fastrand::Rng::with_seed(seed);
@@ -231,12 +317,13 @@ pub fn every(
         for _ in 0..threads {
             scope.spawn(|| {
                 while until.is_none_or(|until| Instant::now() < until)
-                    && let Some((course, group, planned)) = all.get(next.fetch_add(1, Ordering::Relaxed))
+                    && let Some((course, group, number)) = all.get(next.fetch_add(1, Ordering::Relaxed))
                 {
-                    let failure = try_one(course, *planned);
+                    let (failure, refused) = try_one(course, &course.faults(*number));
                     let mut report = report.lock().unwrap();
                     let tally = report.entry(*group).or_default();
                     tally.tried += 1;
+                    tally.refused += refused;
                     if let Some(failure) = failure {
                         tell(&failure);
                         tally.failed += 1;
@@ -248,11 +335,23 @@ pub fn every(
     report.into_inner().unwrap()
 }
 
-fn try_one(course: &Course, planned: Planned) -> Option<Failure> {
+/// What went wrong, and how many writes of other users were refused.
+fn try_one(course: &Course, faults: &[Planned]) -> (Option<Failure>, usize) {
     let mut disturbed = course.scenario.clone();
-    disturbed.faults.push(planned);
-    let wrong = differences(&disturbed, &course.base, &play(&disturbed, 3));
-    (!wrong.is_empty()).then(|| Failure { name: course.name.clone(), file: disturbed.to_string(), wrong })
+    disturbed.faults.extend(faults);
+    let outcome = play(&disturbed, 3);
+    let wrong = judged(&disturbed, &course.base, &outcome);
+    let failure = Failure { name: course.name.clone(), file: disturbed.to_string(), wrong };
+    (Some(failure).filter(|failure| !failure.wrong.is_empty()), outcome.refused)
+}
+
+/// What is wrong with a disturbed run: where another user's write was stored it need not end as the other.
+fn judged(scenario: &Scenario, base: &Outcome, outcome: &Outcome) -> Vec<String> {
+    if outcome.corrupted > 0 {
+        corruption::wrong(scenario, base, outcome)
+    } else {
+        differences(scenario, base, outcome)
+    }
 }
 
 /// Plays a scenario that has its faults in it, and says what it has that the undisturbed run has not.
@@ -262,7 +361,7 @@ pub fn replay(disturbed: &Scenario) -> Vec<String> {
     if !base.wrong.is_empty() {
         return base.wrong.into_iter().map(|wrong| format!("undisturbed: {wrong}")).collect();
     }
-    differences(disturbed, &base, &play(disturbed, 3))
+    judged(disturbed, &base, &play(disturbed, 3))
 }
 
 /// What a disturbed run has that the other has not.
@@ -273,7 +372,9 @@ pub fn differences(scenario: &Scenario, base: &Outcome, outcome: &Outcome) -> Ve
         wrong.retain(|line| !line.starts_with(OTHER_END));
         return wrong;
     }
-    if outcome.struck.len() < scenario.faults.len() {
+    // After a first fault the point of another need not come.
+    let several = scenario.faults.len() > 1;
+    if outcome.struck.len() < scenario.faults.len() && !several {
         let struck = outcome.struck.len();
         wrong.push(format!("{struck} of {} faults struck", scenario.faults.len()));
     }
@@ -287,7 +388,7 @@ pub fn differences(scenario: &Scenario, base: &Outcome, outcome: &Outcome) -> Ve
     }
     for (object, count) in counted(base, outcome) {
         let (a, b) = count;
-        if a != b && !scenario.differs.iter().any(|free| object.starts_with(free.as_str())) {
+        if a != b && !several && !scenario.differs.iter().any(|free| object.starts_with(free.as_str())) {
             wrong.push(format!("{b} writes of {object} where the undisturbed run has {a}"));
         }
     }
@@ -307,4 +408,16 @@ fn counted(base: &Outcome, outcome: &Outcome) -> BTreeMap<String, (usize, usize)
         counted.entry(object.clone()).or_default().1 = *count;
     }
     counted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_two_of_many_are_a_pair_once() {
+        let all: BTreeSet<(usize, usize)> = (0..100 * 99 / 2).map(pair).collect();
+        let wanted = (0..100).flat_map(|second| (0..second).map(move |first| (first, second))).collect();
+        assert_eq!(all, wanted);
+    }
 }

@@ -4,15 +4,18 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::corruption::Corruption;
 use crate::text;
 
-/// A point of a run: both counts begin with 1 and go on over restarts of the operator.
+/// A point of a run: every count begins with 1 and goes on over restarts of the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Point {
     /// When this request of a tick arrives, reads and writes counted alike.
     Request(usize),
     /// When this write of the operator arrives, Events and records included.
     Write(usize),
+    /// When the object is changed that gets this resourceVersion.
+    Change(u64),
 }
 
 /// How a request is answered instead.
@@ -75,6 +78,11 @@ pub enum Fault {
     ClockJumps(i64),
     /// The operator's clock goes at so many hundredths of its speed.
     ClockRate(u32),
+    /// The watches of the changed kind break before they tell of the change, and list anew once the object was changed
+    /// again, or after 30 s: what it was in between they never see.
+    WatchCut,
+    /// Another user writes a field that ties objects together.
+    Corrupt(Corruption),
 }
 
 /// A fault and where it strikes.
@@ -102,6 +110,7 @@ impl fmt::Display for Point {
         match self {
             Self::Request(number) => write!(f, "request {number}"),
             Self::Write(number) => write!(f, "write {number}"),
+            Self::Change(number) => write!(f, "change {number}"),
         }
     }
 }
@@ -119,6 +128,8 @@ impl fmt::Display for Fault {
             Self::ServerDown(time) => write!(f, "server down for {}", text::duration(*time)),
             Self::ClockJumps(seconds) => write!(f, "clock jumps {seconds}s"),
             Self::ClockRate(hundredths) => write!(f, "clock at {hundredths}%"),
+            Self::WatchCut => f.write_str("watch cut"),
+            Self::Corrupt(corruption) => write!(f, "corrupt {corruption}"),
         }
     }
 }
@@ -139,7 +150,8 @@ impl FromStr for Planned {
         let at = match at.trim().split_once(' ') {
             Some(("request", rest)) => Point::Request(number(rest)?),
             Some(("write", rest)) => Point::Write(number(rest)?),
-            _ => return Err(format!("{at:?} is neither `request N` nor `write N`")),
+            Some(("change", rest)) => Point::Change(number(rest)? as u64),
+            _ => return Err(format!("{at:?} is neither `request N`, `write N` nor `change N`")),
         };
         Ok(Self { at, fault: what.trim().parse()? })
     }
@@ -154,12 +166,16 @@ impl FromStr for Fault {
             "crash before" => return Ok(Self::CrashBefore),
             "crash after" => return Ok(Self::CrashAfter),
             "lose the reply" => return Ok(Self::LostReply),
+            "watch cut" => return Ok(Self::WatchCut),
             _ => {}
         }
         let after = |start: &str| what.strip_prefix(start).map(str::trim);
         if let Some(word) = after("answer ") {
             let found = Answer::ALL.into_iter().find(|answer| answer.word() == word);
             return found.map(Self::Answer).ok_or_else(unknown);
+        }
+        if let Some(corruption) = after("corrupt ") {
+            return corruption.parse().map(Self::Corrupt);
         }
         if let Some(age) = after("stale by ") {
             return age.parse().map(Self::Stale).map_err(|_| unknown());

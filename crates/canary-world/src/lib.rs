@@ -5,6 +5,7 @@
 //! - [`api`], [`server`]: the API server, from a request's path to its answer; [`contract`] holds it against a real one.
 //! - [`cluster`]: controllers, pods, gateway, traffic; [`prometheus`]: what is scraped of it.
 //! - [`scenario`]: what happens, as text; [`fault`]: what goes wrong, and where; [`run`]: both together.
+//! - [`enumerate`]: every fault at every point; [`corruption`]: what other users write; [`walk`]: anything in any order.
 //! - [`promises`]: what must hold at every write. It looks at objects and traffic only, never at what the operator
 //!   thinks.
 //!
@@ -22,6 +23,7 @@ pub mod admission;
 pub mod api;
 pub mod cluster;
 pub mod contract;
+pub mod corruption;
 mod defaults;
 pub mod enumerate;
 pub mod fault;
@@ -40,4 +42,5 @@ pub mod server;
 mod state;
 pub mod store;
 mod text;
+pub mod walk;
 pub mod world;

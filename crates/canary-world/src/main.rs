@@ -1,7 +1,9 @@
 //! `canary-world play FILE`: plays a scenario and prints what was asked and what came of it.
-//! `canary-world every [--thin] [--seconds N] [--points N] [--seed N] GROUP[,GROUP] FILE...`: these groups of faults at
-//! every point of these scenarios, or at as many as the time allows, in the order that the seed gives, the groups in
-//! turn.
+//! `canary-world every [--thin] [--seconds N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...`: these groups
+//! of faults at every point of these scenarios, or at as many as the time allows, in the order that the seed gives, the
+//! groups in turn.
+//! `canary-world walk [--seed N] [--actions N] [--seconds N]`: random walks of 40 actions each, 10,000 actions in all or
+//! as many as the time allows; each that fails is printed as a scenario file, as short as it could be made.
 //! `canary-world contract KUBECONFIG NAMESPACE`: whether a real API server answers as this world's does; the definitions of
 //! crds/ and the namespace, empty, must be there.
 
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use canary_world::enumerate::{Breadth, Course, Failure, Group, Tally, every};
 use canary_world::run::play;
 use canary_world::scenario::Scenario;
+use canary_world::walk::walks;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,8 +33,9 @@ fn run(arguments: &[String]) -> Result<bool, String> {
     match arguments.split_first().map(|(word, rest)| (word.as_str(), rest)) {
         Some(("play", [file])) => played(&read(file)?),
         Some(("every", rest)) => enumerated(rest),
+        Some(("walk", rest)) => walked(rest),
         Some(("contract", [kubeconfig, namespace])) => contract(kubeconfig, namespace),
-        _ => Err("say: contract KUBECONFIG NAMESPACE, play FILE, or every [--thin] [--seconds N] [--points N] [--seed N] GROUP[,GROUP] FILE...".to_owned()),
+        _ => Err("say: contract KUBECONFIG NAMESPACE, play FILE, walk [--seed N] [--actions N] [--seconds N], or every [--thin] [--seconds N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...".to_owned()),
     }
 }
 
@@ -58,7 +62,7 @@ fn played(scenario: &Scenario) -> Result<bool, String> {
 
 fn enumerated(arguments: &[String]) -> Result<bool, String> {
     let started = Instant::now();
-    let (mut breadth, mut until, mut most, mut seed) = (Breadth::Every, None, usize::MAX, 1);
+    let (mut breadth, mut until, mut most, mut seed, mut resyncs) = (Breadth::Every, None, usize::MAX, 1, None);
     let mut words = arguments.iter().map(String::as_str).peekable();
     while let Some(option) = words.next_if(|word| word.starts_with("--")) {
         let mut number = || words.next().and_then(|word| word.parse().ok()).ok_or_else(|| format!("{option} N"));
@@ -67,10 +71,12 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
             "--seconds" => until = started.checked_add(Duration::from_secs(number()?)),
             "--points" => most = usize::try_from(number()?).unwrap_or(usize::MAX),
             "--seed" => seed = number()?,
+            "--resyncs" => resyncs = usize::try_from(number()?).ok(),
             other => return Err(format!("unknown option {other}")),
         }
     }
     let wanted = words.next().ok_or("which groups?")?;
+    let resyncs = resyncs.unwrap_or(if breadth == Breadth::Every { 1000 } else { 10 });
     let chosen = |group: &Group| wanted.split(',').any(|word| word == group.word() || word == "all");
     let groups: Vec<Group> = Group::ALL.into_iter().filter(chosen).collect();
     let say = |text: &str| {
@@ -78,7 +84,7 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
     };
     let course = |file: &str| -> Result<Course, String> {
         let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy();
-        Course::new(&name, read(file)?, &groups, breadth)
+        Course::new(&name, read(file)?, &groups, breadth, resyncs)
             .map_err(|wrong| format!("{file}: undisturbed: {}", wrong.join("; ")))
     };
     // Two at a time: each has a thousand re-syncs.
@@ -97,16 +103,47 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
     };
     let report = every(&courses, seed, most, until, &tell);
     let mut sum = Tally::default();
-    for (group, Tally { all, tried, failed }) in &report {
-        say(&format!("{}: {tried} of {all} points tried, {failed} failed", group.word()));
+    for (group, Tally { all, tried, failed, refused }) in &report {
+        let refused = if *refused > 0 { format!(", {refused} writes refused") } else { String::new() };
+        say(&format!("{}: {tried} of {all} points tried, {failed} failed{refused}", group.word()));
         sum.all = sum.all.saturating_add(*all);
         sum.tried = sum.tried.saturating_add(*tried);
         sum.failed = sum.failed.saturating_add(*failed);
     }
     let (scenarios, seconds) = (courses.len(), started.elapsed().as_secs());
-    let Tally { all, tried, failed } = sum;
+    let Tally { all, tried, failed, .. } = sum;
     say(&format!("{scenarios} scenarios: {tried} of {all} points tried (seed {seed}), {failed} failed, {seconds} s"));
     Ok(failed == 0 && report.values().all(|tally| tally.tried > 0))
+}
+
+fn walked(arguments: &[String]) -> Result<bool, String> {
+    let started = Instant::now();
+    let (mut seed, mut actions, mut until) = (1, 10_000, None);
+    let mut words = arguments.iter();
+    while let Some(option) = words.next() {
+        let number: u64 = words.next().and_then(|word| word.parse().ok()).ok_or_else(|| format!("{option} N"))?;
+        match option.as_str() {
+            "--seed" => seed = number,
+            "--actions" => actions = usize::try_from(number).unwrap_or(usize::MAX),
+            "--seconds" => until = started.checked_add(Duration::from_secs(number)),
+            other => return Err(format!("unknown option {other}")),
+        }
+    }
+    let say = |text: &str| {
+        let _unheard = writeln!(std::io::stdout().lock(), "{text}");
+    };
+    let tell = |failure: &Failure| {
+        say(&format!("FAILED {}\n{}  {}\n", failure.name, failure.file, failure.wrong.join("\n  ")));
+    };
+    let report = walks(seed, actions, until, &tell);
+    say(&format!(
+        "{} actions in {} walks (seed {seed}), {} failed, {:.0} s",
+        report.actions,
+        report.walks,
+        report.failures.len(),
+        started.elapsed().as_secs_f64()
+    ));
+    Ok(report.walks > 0 && report.failures.is_empty())
 }
 
 fn contract(kubeconfig: &str, namespace: &str) -> Result<bool, String> {

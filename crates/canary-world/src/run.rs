@@ -1,8 +1,10 @@
 //! One run: a scenario with its faults, from an empty cluster to rest. It starts the operator, follows a dead process up
 //! with another, lets things happen when they should, and says what came of it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Once;
 use std::time::Duration;
 
 use canary_api::{Step, names};
@@ -12,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::api::{Caller, PatchKind};
-use crate::fault::{Fault, Struck};
+use crate::fault::{Fault, Planned, Point, Struck};
 use crate::manifests;
 use crate::process::{Options, Process};
 use crate::resources::{
@@ -20,12 +22,15 @@ use crate::resources::{
     VALIDATING_BINDINGS, VALIDATING_POLICIES,
 };
 use crate::scenario::{Action, Moment, Scenario, Trait, When};
+use crate::store::Store;
 use crate::world::{Entry, NAMESPACE, World};
 
 /// How long a dead process takes to be followed by another.
 const SUCCESSION: Duration = Duration::from_secs(5);
 /// How long a moment is waited for.
 const PATIENCE: Duration = Duration::from_secs(12 * 3600);
+/// The same where somebody writes what is not his: a release that was told to stand still does so.
+const LITTLE_PATIENCE: Duration = Duration::from_secs(1200);
 /// How the lines begin that tell of another end than the scenario's.
 pub const OTHER_END: &str = "the run";
 /// A developer.
@@ -54,6 +59,16 @@ pub struct Outcome {
     pub struck: Vec<Struck>,
     /// How long it took, in the world's time.
     pub took: Duration,
+    /// Writes of the operator that are more than words, those that were refused included.
+    pub acts: usize,
+    /// What the CanaryRelease says where it is not well.
+    pub told: String,
+    /// Writes that a fault had another user make, and that changed something.
+    pub corrupted: usize,
+    /// The same, refused or undone by admission.
+    pub refused: usize,
+    /// All objects, and how they came to be so.
+    pub store: Store,
 }
 
 impl Outcome {
@@ -71,6 +86,7 @@ impl Outcome {
 #[must_use]
 pub fn play(scenario: &Scenario, resyncs: usize) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    listen_to_panics();
     runtime.block_on(async {
         let mut run = Run::begin(scenario);
         let mut wrong = Vec::new();
@@ -91,10 +107,33 @@ pub fn play(scenario: &Scenario, resyncs: usize) -> Outcome {
     })
 }
 
+thread_local! {
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// From now on the panics of this thread are noted, those too that the operator catches.
+fn listen_to_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let _ended = PANICS.try_with(|panics| panics.borrow_mut().push(panic.to_string()));
+            usual(panic);
+        }));
+    });
+    panics();
+}
+
+/// The panics of this thread since the last call.
+fn panics() -> Vec<String> {
+    PANICS.with(RefCell::take)
+}
+
 struct Run {
     world: World,
     processes: Vec<Process>,
     options: Options,
+    patience: Duration,
     began: Instant,
 }
 
@@ -152,7 +191,9 @@ impl Run {
         let long = scenario.faults.iter().any(|planned| matches!(planned.fault, Fault::Freeze(_)));
         let day = Duration::from_secs(24 * 3600);
         let options = if long { Options { deadline: day, tick_deadline: day } } else { Options::default() };
-        Self { world, processes: Vec::new(), options, began: Instant::now() }
+        let meddled = scenario.faults.iter().any(|planned| matches!(planned.fault, Fault::Corrupt(_)));
+        let patience = if meddled { LITTLE_PATIENCE } else { PATIENCE };
+        Self { world, processes: Vec::new(), options, patience, began: Instant::now() }
     }
 
     async fn script(&mut self, scenario: &Scenario) -> Result<(), String> {
@@ -166,7 +207,10 @@ impl Run {
         self.processes.push(Process::start(&self.world, self.options));
         for line in &scenario.script[first..] {
             self.until(&line.when).await?;
-            self.act(&line.action).await?;
+            match self.act(&line.action).await {
+                Err(why) if !scenario.refusals => return Err(why),
+                _ => {}
+            }
         }
         // Whoever is to react has heard of it by then.
         sleep(Duration::from_secs(5)).await;
@@ -175,10 +219,10 @@ impl Run {
 
     /// Waits for a moment, and follows dead processes up meanwhile.
     async fn until(&mut self, when: &When) -> Result<(), String> {
-        let patience = Instant::now() + PATIENCE;
+        let patience = Instant::now() + self.patience;
         while !self.is(&when.moment) {
             if Instant::now() > patience {
-                return Err(format!("{OTHER_END} never came to {when}, within {} h", PATIENCE.as_secs() / 3600));
+                return Err(format!("{OTHER_END} never came to {when}, within {} min", self.patience.as_secs() / 60));
             }
             self.pass(Duration::from_secs(60)).await;
         }
@@ -231,7 +275,7 @@ impl Run {
             Moment::Start | Moment::Then => true,
             Moment::Armed => release.is_some_and(|release| object::truth(release, "/status/hold/armed")),
             Moment::Place(step, stage) => {
-                place.is_some_and(|(now, at)| now == *step && stage.is_none_or(|stage| stage == at + 1))
+                place.is_some_and(|(now, at)| now == *step && stage.is_none_or(|stage| stage == at.saturating_add(1)))
             }
             Moment::Paused => release.is_some_and(|release| release.pointer("/status/current/paused").is_some()),
             Moment::Over => {
@@ -302,6 +346,13 @@ impl Run {
                 drop(inner);
                 done.map(drop).map_err(|refusal| refusal.message)?;
             }
+            Action::Strike(fault) => {
+                let mut inner = self.world.lock();
+                let writes =
+                    matches!(fault, Fault::CrashBefore | Fault::CrashAfter | Fault::LostReply | Fault::Freeze(_));
+                let at = if writes { Point::Write(inner.writes + 1) } else { Point::Request(inner.requests + 1) };
+                inner.plan.push(Planned { at, fault: *fault });
+            }
             Action::Sync(what) => {
                 let (resource, manifest) = match what.as_str() {
                     "HTTPRoute" => (HTTP_ROUTES, manifests::route()),
@@ -360,7 +411,7 @@ impl Run {
     async fn rest(&mut self, resyncs: usize) -> Result<(), String> {
         const QUIET: Duration = Duration::from_secs(30);
         const LONG: Duration = Duration::from_secs(900);
-        let patience = Instant::now() + PATIENCE;
+        let patience = Instant::now() + self.patience;
         let (mut writes, mut since) = (0, Instant::now());
         let (mut done, mut acted) = (0, Instant::now());
         loop {
@@ -410,7 +461,8 @@ impl Run {
 
     fn outcome(&self, mut wrong: Vec<String>, scenario: &Scenario) -> Outcome {
         let now = self.world.now();
-        let mut inner = self.world.lock();
+        let mut guard = self.world.lock();
+        let inner = &mut *guard;
         inner.cluster.traffic.account(now);
         let release = inner.get(CANARY_RELEASES, "web");
         let paused =
@@ -435,6 +487,9 @@ impl Run {
         if unanswered > 0.0 && !scenario.outage {
             wrong.push(format!("{unanswered:.1} requests found no pod: {:?}", inner.cluster.traffic.unanswered));
         }
+        wrong.extend(panics().into_iter().map(|panic| format!("a panic: {panic}")));
+        inner.strike_cuts();
+        let told = crate::corruption::told(inner.get(CANARY_RELEASES, "web"));
         let served = serves.join("+");
         if !scenario.ends.is_empty() && !scenario.ends.contains(&end) {
             wrong.push(format!("{OTHER_END} ends {end:?}, not {}", scenario.ends.join(" or ")));
@@ -456,6 +511,11 @@ impl Run {
             trail: inner.promises.trail.clone(),
             struck: inner.struck.clone(),
             took: self.began.elapsed(),
+            acts: inner.acts,
+            told,
+            corrupted: inner.corrupted,
+            refused: inner.refused,
+            store: std::mem::take(&mut inner.api.store),
             journal: std::mem::take(&mut inner.journal),
             reached: 0,
         }

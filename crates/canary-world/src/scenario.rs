@@ -40,6 +40,8 @@ pub struct Scenario {
     pub serves: Vec<String>,
     /// Whether requests may find no pod.
     pub outage: bool,
+    /// Whether the API server may refuse what the script does: then the script goes on.
+    pub refusals: bool,
     /// Objects, as `plural name` or the beginning of it, that may end otherwise under a fault, or be written more often.
     pub differs: Vec<String>,
     /// Ends that a fault of a kind may bring instead, with the reason in the file.
@@ -173,6 +175,8 @@ pub enum Action {
     Patch(String, String, String, Value),
     /// Git's tool applies the target's or the route's manifest again.
     Sync(String),
+    /// This goes wrong at the next request of a tick, or the next write where it is a write that it needs.
+    Strike(Fault),
 }
 
 /// A trait of a version.
@@ -239,7 +243,7 @@ impl Scenario {
         }
         let (head, rest) = line.split_once(':').ok_or_else(|| format!("no colon in {line:?}"))?;
         let (head, rest) = (head.trim(), rest.trim());
-        let words = |text: &str| text.split(" or ").map(|word| word.trim().to_owned()).collect::<Vec<_>>();
+        let words = |text: &str| -> Vec<String> { text.split(" or ").map(|word| word.trim().to_owned()).collect() };
         match head {
             "end" => self.ends = words(rest),
             "serves" => self.serves = words(rest),
@@ -252,6 +256,7 @@ impl Scenario {
                 self.allowed.push(Allowed { of, ends: words(ends), serves: words(serves) });
             }
             "unanswered" => self.outage = rest == "some",
+            "refusals" => self.refusals = rest == "some",
             "spec" => {
                 let over: Map<String, Value> = serde_json::from_str(rest).map_err(|error| format!("spec: {error}"))?;
                 self.spec.extend(over);
@@ -276,8 +281,10 @@ impl fmt::Display for Scenario {
         for Line { when, action } in &self.script {
             writeln!(f, "{when}: {action}")?;
         }
-        writeln!(f, "end: {}", self.ends.join(" or "))?;
-        writeln!(f, "serves: {}", self.serves.join(" or "))?;
+        if !self.ends.is_empty() {
+            writeln!(f, "end: {}", self.ends.join(" or "))?;
+            writeln!(f, "serves: {}", self.serves.join(" or "))?;
+        }
         if !self.differs.is_empty() {
             writeln!(f, "differs: {}", self.differs.join(" or "))?;
         }
@@ -286,6 +293,9 @@ impl fmt::Display for Scenario {
         }
         if self.outage {
             writeln!(f, "unanswered: some")?;
+        }
+        if self.refusals {
+            writeln!(f, "refusals: some")?;
         }
         for fault in &self.faults {
             writeln!(f, "fault {fault}")?;
@@ -355,6 +365,7 @@ impl FromStr for Action {
             "load" => Self::Load(number(rest)?),
             "restart" => Self::Restart,
             "sync" => Self::Sync(rest.to_owned()),
+            "strike" => Self::Strike(rest.parse()?),
             "autoscaler" => {
                 let (least, most) = rest.split_once("..").ok_or_else(unknown)?;
                 Self::Autoscaler(number(least)?, number(most)?)
@@ -397,6 +408,7 @@ impl fmt::Display for Action {
             Self::Restart => f.write_str("restart"),
             Self::Patch(user, kind, name, operations) => write!(f, "patch {user} {kind} {name} {operations}"),
             Self::Sync(what) => write!(f, "sync {what}"),
+            Self::Strike(fault) => write!(f, "strike {fault}"),
         }
     }
 }

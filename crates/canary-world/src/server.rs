@@ -20,16 +20,18 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tower::BoxError;
 
 use crate::api::{Caller, Deleted, PatchKind};
-use crate::fault::{Answer, Fault, Point, Struck};
+use crate::fault::{Answer, Fault, Planned, Point, Struck};
 use crate::promises::Write;
 use crate::refusal::Refusal;
 use crate::request::{Call, Verb};
 use crate::selector::Selector;
-use crate::store::{Key, Version};
+use crate::store::{Change, Key, Version};
 use crate::world::{Entry, Inner, Skew, World};
 
 /// How long a write takes on its way.
 const LATENCY: Duration = Duration::from_millis(1);
+/// How long a watch stays away that waits for an object to be changed again.
+const LONGEST_CUT: Duration = Duration::from_secs(30);
 
 type AnyBody = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -97,7 +99,13 @@ async fn serve(world: World, process: usize, request: Request<Body>) -> Result<R
         sleep(LATENCY).await;
         reachable(&world, process).await?;
     }
+    if call.verb == Verb::List && !call.of_a_tick() && world.lock().hidden(call.resource.plural) {
+        return Err("connection reset".into());
+    }
     let (numbers, course) = world.lock().arrives(process, &call);
+    if world.lock().dirty {
+        world.tell();
+    }
     // A process that stands still does so with the request in its hands.
     let course = match course {
         Arrival::Course(course) => course,
@@ -236,9 +244,47 @@ impl Inner {
                     self.promises.clocks_off = true;
                     self.set_clock(process, |skew, now| skew.set(now, jiff::SignedDuration::ZERO, rate));
                 }
+                Fault::Corrupt(corruption) => {
+                    let (moved, refused) = match corruption.strike(&mut self.api) {
+                        Some(changed) => (usize::from(changed), usize::from(!changed)),
+                        None => (0, 0),
+                    };
+                    self.corrupted += moved;
+                    self.refused += refused;
+                    self.dirty |= moved > 0;
+                }
+                // It strikes at a change, not here.
+                Fault::WatchCut => {}
             }
         }
         (numbers, arrival)
+    }
+
+    /// Changes at which the watches of a kind broke.
+    fn cuts(&self, plural: &'static str) -> impl Iterator<Item = &Change> {
+        let at = |planned: &Planned| match (planned.at, planned.fault) {
+            (Point::Change(number), Fault::WatchCut) => self.api.store.since(number.saturating_sub(1)).first(),
+            _ => None,
+        };
+        self.plan.iter().filter_map(at).filter(move |change| change.key.plural == plural)
+    }
+
+    /// Counts the cuts that came to pass.
+    pub(crate) fn strike_cuts(&mut self) {
+        let kinds: Vec<&'static str> = ["canaryreleases", "deployments", "httproutes"]
+            .into_iter()
+            .flat_map(|plural| self.cuts(plural).map(|change| change.key.plural).collect::<Vec<_>>())
+            .collect();
+        let struck = kinds.into_iter().map(|plural| Struck { fault: Fault::WatchCut, reads: true, plural });
+        self.struck.extend(struck);
+    }
+
+    /// Whether the watches of a kind can't be taken up again yet.
+    fn hidden(&self, plural: &'static str) -> bool {
+        self.cuts(plural).any(|change| {
+            let again = self.api.store.since(change.revision).iter().any(|later| later.key == change.key);
+            !again && self.api.now < change.at + LONGEST_CUT
+        })
     }
 
     fn set_clock(&mut self, process: usize, set: impl Fn(Skew, Timestamp) -> Skew) {
@@ -512,6 +558,8 @@ fn partial(value: &Value) -> Value {
 /// A watch's place.
 struct Following {
     world: World,
+    /// The server's revision when it began.
+    opened: u64,
     cursor: u64,
     selector: Selector,
     plural: &'static str,
@@ -529,10 +577,12 @@ fn watch(world: World, call: &Call) -> Response<AnyBody> {
         Err(why) => return respond(Err(Refusal::bad_request(&why))),
     };
     let seconds: u64 = call.parameter("timeoutSeconds").parse().unwrap_or(290);
-    let cursor = call.parameter("resourceVersion").parse().unwrap_or_else(|_| world.lock().api.store.revision());
+    let opened = world.lock().api.store.revision();
+    let cursor = call.parameter("resourceVersion").parse().unwrap_or(opened);
     let end = Instant::now().checked_add(Duration::from_secs(seconds)).unwrap_or_else(Instant::now);
     let following = Following {
         world,
+        opened,
         cursor,
         selector,
         plural: call.resource.plural,
@@ -599,10 +649,15 @@ impl Following {
             return Next::Broken;
         }
         let store = &inner.api.store;
-        if self.cursor < store.compacted {
-            return Next::Last(
-                json!({"type": "ERROR", "object": Refusal::expired(self.cursor, store.compacted).body()}),
-            );
+        let cut = inner.cuts(self.plural).filter(|change| self.cursor < change.revision).last();
+        if let Some(change) = cut
+            && (self.opened < change.revision || inner.hidden(self.plural))
+        {
+            return Next::Broken;
+        }
+        let forgotten = cut.map_or(0, |change| change.revision).max(store.compacted);
+        if self.cursor < forgotten {
+            return Next::Last(json!({"type": "ERROR", "object": Refusal::expired(self.cursor, forgotten).body()}));
         }
         for change in store.since(self.cursor) {
             let fits = change.key.plural == self.plural

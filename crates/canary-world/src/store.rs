@@ -82,7 +82,7 @@ pub struct Change {
 }
 
 /// All objects, and all changes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Store {
     objects: BTreeMap<Key, Arc<Version>>,
     changes: Vec<Change>,
@@ -147,6 +147,19 @@ impl Store {
     #[must_use]
     pub fn since(&self, revision: u64) -> &[Change] {
         self.changes.get(usize::try_from(revision).unwrap_or(usize::MAX)..).unwrap_or_default()
+    }
+
+    /// Everything as it was at a time, without the changes that led to it.
+    #[must_use]
+    pub fn as_of(&self, at: Timestamp) -> Self {
+        let mut objects = self.objects.clone();
+        for change in self.changes.iter().rev().take_while(|change| change.at > at) {
+            match &change.before {
+                Some(before) => objects.insert(change.key.clone(), before.clone()),
+                None => objects.remove(&change.key),
+            };
+        }
+        Self { objects, ..Self::default() }
     }
 
     /// The objects that `wanted` names, as they were before the last `age` changes of any of them; and that revision.

@@ -68,6 +68,10 @@ pub struct Inner {
     pub promises: Promises,
     /// Faults that came to pass.
     pub struck: Vec<Struck>,
+    /// Writes of other users that a fault asked for, and that changed something.
+    pub corrupted: usize,
+    /// The same, refused or undone by admission.
+    pub refused: usize,
     /// Something was changed that is no object.
     pub dirty: bool,
 }
@@ -156,7 +160,7 @@ impl fmt::Display for Entry {
         }
         write!(f, " {verb} {plural} {name} {code}")?;
         if let Some((step, stage)) = self.place {
-            write!(f, " [{step:?}/{}]", stage + 1)?;
+            write!(f, " [{step:?}/{}]", i64::from(stage) + 1)?;
         }
         if what.is_empty() { Ok(()) } else { write!(f, " {what}") }
     }
@@ -183,6 +187,8 @@ impl World {
                 acts: 0,
                 promises: Promises::default(),
                 struck: Vec::new(),
+                corrupted: 0,
+                refused: 0,
                 dirty: false,
             }),
             changed: Notify::new(),

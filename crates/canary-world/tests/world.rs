@@ -8,6 +8,7 @@ use canary_world::enumerate::replay;
 use canary_world::run::play;
 use canary_world::scenario::Scenario;
 use canary_world::server::plain_client;
+use canary_world::walk::walk;
 use canary_world::world::World;
 
 fn scenario(name: &str) -> Scenario {
@@ -45,6 +46,15 @@ fn a_scenario_reads_as_it_is_written() {
     for file in [files("scenarios"), files("tests/found")].concat() {
         let scenario = read(&file);
         assert_eq!(scenario.to_string().parse::<Scenario>().unwrap(), scenario, "{}", file.display());
+    }
+}
+
+#[test]
+fn a_walk_reads_as_it_is_written_and_its_seed_gives_it_again() {
+    for seed in 0..50 {
+        let scenario = walk(seed);
+        assert_eq!(scenario.to_string().parse::<Scenario>().unwrap(), scenario, "{seed}");
+        assert_eq!(walk(seed), scenario);
     }
 }
 

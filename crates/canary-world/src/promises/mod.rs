@@ -66,6 +66,8 @@ pub struct Promises {
     weight: Option<(i64, Timestamp)>,
     /// Since when the canary has weight and no ready pod.
     dead: Option<Timestamp>,
+    /// Since when the canary's Service has a ready pod that is not the candidate's, with weight on it.
+    stray: Option<Timestamp>,
     /// The largest weight given, by release, while enough pods were ready.
     granted: BTreeMap<String, i64>,
     /// A revert has begun, and the route was not written yet.
@@ -101,6 +103,8 @@ impl Promises {
         self.weights(api);
         let dead = canary_weight(api) > 0 && ready_behind(api, "web-canary") == 0;
         self.dead = if dead { self.dead.or(Some(api.now)) } else { None };
+        let stray = canary_weight(api) > 0 && strays(api);
+        self.stray = if stray { self.stray.or(Some(api.now)) } else { None };
     }
 
     /// A tick that began then ended, and neither it nor a read of it failed.
@@ -108,6 +112,10 @@ impl Promises {
         self.moved(api);
         if let Some(dead) = self.dead.filter(|dead| *dead < began) {
             let what = format!("the canary has weight and no ready pod since {dead}, and a tick left it so");
+            self.break_it(api, "I3", &what);
+        }
+        if let Some(stray) = self.stray.filter(|stray| *stray < began) {
+            let what = format!("pods that are not the candidate's have weight since {stray}, and a tick left it so");
             self.break_it(api, "I3", &what);
         }
     }
@@ -178,6 +186,19 @@ pub(crate) fn weight_of(route: &Value, service: &str) -> i64 {
         if all == 0 { 0 } else { (ours * 1000 + all - 1) / all }
     };
     object::items(route, "/spec/rules").map(of_rule).max().unwrap_or(0)
+}
+
+/// Whether the canary's Service has a ready pod of another image than the candidate's.
+fn strays(api: &Api) -> bool {
+    let stored = api.store.get(&Key::new(CANARY_RELEASES, NAMESPACE, "web"));
+    let candidate = current(stored.map(|release| &release.value)).candidate;
+    let (Some(image), Some(service)) =
+        (candidate.images.first(), api.store.get(&Key::new(SERVICES, NAMESPACE, "web-canary")))
+    else {
+        return false;
+    };
+    let pods = selected(api, NAMESPACE, &object::strings(&service.value, "/spec/selector"));
+    pods.iter().any(|pod| canary_core::pods::ready(pod) && crate::cluster::image(pod) != image)
 }
 
 /// Ready pods that a Service selects.

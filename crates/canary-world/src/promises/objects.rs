@@ -48,10 +48,12 @@ impl Promises {
                 object.is_some_and(|object| object::controlled_by(object, owner))
             }
             "deployments" | "services" | "poddisruptionbudgets" | "controllerrevisions" => {
-                // While the CanaryRelease itself goes, what is left is told by the label alone.
+                // The uid says whose it is; while the CanaryRelease itself goes, what is left is told by the label.
                 let labelled = |object: &Value| object::label(object, names::LABEL_OWNED_BY) == Some("web");
-                object.is_some_and(|object| labelled(object) && (uid.is_none() || marked(object)))
-                    && write.before.is_none_or(|before| uid.is_none() || marked(before))
+                let known = |object: &Value| if uid.is_some() { marked(object) } else { labelled(object) };
+                object.is_some_and(known)
+                    && write.before.is_none_or(known)
+                    && (write.before.is_some() || object.is_some_and(labelled))
             }
             _ => false,
         };

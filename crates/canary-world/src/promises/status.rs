@@ -15,8 +15,8 @@ impl Promises {
         if !now.id.is_empty() && self.trail.last() != Some(&place) {
             self.trail.push(place);
         }
-        let tell =
-            format!("{:?}/{} -> {:?}/{} of {}", was.step, was.stage_index + 1, now.step, now.stage_index + 1, now.id);
+        let stage = |release: &ReleaseStatus| i64::from(release.stage_index) + 1;
+        let tell = format!("{:?}/{} -> {:?}/{} of {}", was.step, stage(&was), now.step, stage(&now), now.id);
         if self.meddled {
             return;
         }
@@ -64,7 +64,7 @@ impl Promises {
     fn goes_on(&mut self, write: &Write<'_>, was: &ReleaseStatus, now: &ReleaseStatus, tell: &str) {
         let api = write.api;
         let commanded = now.partial && !was.partial;
-        let up = now.stage_index - was.stage_index;
+        let up = i64::from(now.stage_index) - i64::from(was.stage_index);
         if up > 1 && !commanded {
             self.break_it(api, "I6", &format!("a stage is skipped: {tell}"));
         }
