@@ -141,7 +141,7 @@ pub struct Observed {
     pub budgets: Fetched<Vec<Value>>,
     /// The namespace's NetworkPolicies.
     pub network_policies: Fetched<Vec<Value>>,
-    /// ControllerRevisions that we keep for this CanaryRelease.
+    /// ControllerRevisions that we keep for this CanaryRelease; with the one that the status names, whosever it is.
     pub serving_records: Fetched<Vec<Value>>,
     /// The jobs of the release.
     pub jobs: JobsSeen,

@@ -178,6 +178,12 @@ pub fn none_for_ours(route: &Value, pair: &Pair<'_>) -> bool {
     places(route, pair).iter().all(|place| place.weight_of(place.canary) == 0 && place.weight_of(place.baseline) == 0)
 }
 
+/// The least share that a rule gives the canary, in thousandths; 0 where no rule names it.
+#[must_use]
+pub fn least(route: &Value, pair: &Pair<'_>) -> u32 {
+    places(route, pair).iter().map(|place| place.shares().canary).min().unwrap_or(0)
+}
+
 /// The edit that gives the canary, and the baseline pods, so many thousandths in every rule that names the stable
 /// Service, or `None` where they have them.
 #[must_use]

@@ -19,6 +19,8 @@ mod crashes;
 mod good;
 #[path = "scenarios/jobs.rs"]
 mod jobs;
+#[path = "scenarios/meddling.rs"]
+mod meddling;
 #[path = "scenarios/odd.rs"]
 mod odd;
 #[path = "scenarios/pods.rs"]

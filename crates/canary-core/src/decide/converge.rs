@@ -202,9 +202,13 @@ fn weights(tick: &mut Tick<'_>) {
         });
     // The canary's weight is on record: what only leaves pods that can't carry it needs no other.
     let why = if baseline_loses_weight(tick) { TRAFFIC_BACK } else { "set the weight" };
+    let carried = release::carries(tick, shares.canary);
     for (name, fetched) in &tick.seen.routes {
         let Fetched::Known(route) = fetched else { continue };
         let Some(patch) = tick.with_pair(|pair| route::set(route, pair, shares)) else { continue };
+        if !carried && tick.with_pair(|pair| route::least(route, pair)) < shares.canary {
+            continue;
+        }
         if steady {
             let found = match tick.with_pair(|pair| route::split(route, pair)) {
                 Split::Even(share) | Split::Uneven(share) => format!("{}%", f64::from(share) / 10.0),
@@ -346,6 +350,7 @@ fn keep_deployment(
         return false;
     }
     let mut patch = Patch::guarded(present);
+    own(tick, present, &mut patch);
     let overlay = object::annotation(&wanted, names::ANNOTATION_OVERLAY).unwrap_or_default().to_owned();
     patch.set_entries(
         present,
@@ -361,6 +366,11 @@ fn keep_deployment(
     }
     tick.patch(kind, present, patch, whys.raise);
     true
+}
+
+/// The label by which an object of ours is watched, where a hand took it away; the uid says that it is ours.
+fn own(tick: &Tick<'_>, present: &Value, patch: &mut Patch) {
+    patch.set_entries(present, "labels", &[(names::LABEL_OWNED_BY, &names::label_value(tick.name()))]);
 }
 
 /// A side's Service as it should be.
@@ -380,6 +390,7 @@ fn keep_service(tick: &mut Tick<'_>, whys: &Whys, fetched: &Fetched<Value>, over
                 return;
             }
             let mut patch = Patch::guarded(present);
+            own(tick, present, &mut patch);
             if object::strings(present, "/spec/selector") != object::strings(&wanted, "/spec/selector") {
                 patch.set("/spec/selector", wanted.pointer("/spec/selector").cloned().unwrap_or_default());
             }
@@ -574,7 +585,9 @@ fn keep_record(tick: &mut Tick<'_>, only: bool) {
     }
     let name = hold.serving_record.clone();
     if records.iter().any(|record| object::name(record) == name) {
-        for record in records.iter().filter(|record| only && object::name(record) != name) {
+        let ours = |record: &&Value| object::annotation(record, names::ANNOTATION_UID) == Some(tick.uid());
+        let old: Vec<_> = records.iter().filter(ours).filter(|record| only && object::name(record) != name).collect();
+        for record in old {
             let (name, uid) = (object::name(record).to_owned(), object::uid(record).to_owned());
             tick.effects.push(Effect::Delete {
                 kind: Kind::ControllerRevision,

@@ -48,6 +48,9 @@ pub struct Decision {
 #[must_use]
 pub fn decide(observed: &Observed, now: Timestamp) -> Decision {
     let mut tick = Tick::new(observed, now);
+    if tick.has_finalizer() {
+        revert::take_back_unknown(&mut tick);
+    }
     if tick.deleting() {
         // Abort stops a promotion that a deletion would complete.
         if tick.in_release() {

@@ -396,6 +396,15 @@ pub(super) fn needed_for_stage(tick: &Tick<'_>) -> i64 {
     pods_for(permille, tick.status.current.as_ref().map_or(1, |current| i64::from(current.target_pods)))
 }
 
+/// Whether so many of the canary's pods are ready as this weight needs. No more weight is given else, whatever the status
+/// asks for: it may be the word of another hand.
+pub(super) fn carries(tick: &Tick<'_>, permille: u32) -> bool {
+    let needed = pods_for(permille, tick.status.current.as_ref().map_or(1, |current| i64::from(current.target_pods)));
+    let Fetched::Known(all) = &tick.seen.canary_pods else { return false };
+    let ready = all.iter().filter(|pod| pods::ready(pod)).count();
+    i64::try_from(ready).unwrap_or(i64::MAX) >= needed
+}
+
 fn baseline(tick: &mut Tick<'_>) {
     tick.wake(tick.spec.interval.std());
     let seen = |gate: &Gate| tick.seen.measured.of(&gate.name);
@@ -796,7 +805,13 @@ fn roll(tick: &mut Tick<'_>) {
         tick.waiting = Some(format!("{done} of {all} pods of Deployment {} run the candidate", object::name(target)));
         return;
     }
-    if tick.unread("the target's pods", &tick.seen.target_pods) {
+    let seen = tick.seen;
+    if tick.unread("the target's pods", &seen.target_pods) || tick.unread("the stable Service", &seen.service) {
+        return;
+    }
+    if seen.service.missing() {
+        let service = &tick.spec.traffic.service;
+        tick.waiting = Some(format!("Service {service} is gone: traffic stays on the canary's pods until it is back"));
         return;
     }
     if let Some(why) = stable_too_small(tick) {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use canary_api::{GateStatus, OnRevert, RevertStatus, Step, names};
+use canary_api::{GateStatus, OnRevert, ReleaseStatus, RevertStatus, Step, names};
 use serde_json::Value;
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     object,
     observed::Fetched,
+    pods,
     route::{self, Split, WHOLE},
     serving, template,
 };
@@ -62,6 +63,11 @@ impl Cause {
 
     pub(super) fn command(by: &str) -> Self {
         Self::new("Command", format!("aborted by {by}"), format!("user {by}"), "Aborted", true)
+    }
+
+    fn unknown(id: &str) -> Self {
+        let why = format!("the status no longer tells of {id}, which has pods");
+        Self::new("StatusLost", why, "status", "Aborted", false)
     }
 
     pub(super) fn deleted() -> Self {
@@ -114,6 +120,36 @@ pub(super) fn forgotten_breach(tick: &Tick<'_>) -> Option<Cause> {
     Some(Cause::new(reason, message.to_owned(), by, "RolledBack", true))
 }
 
+/// A release that the cluster has and the status does not, since that was restored from a backup or written by a hand:
+/// its traffic goes back and its pods drain as those of any other. What it was is read off the canary; what served
+/// before is not known, so nothing is written back, and a template that is held begins anew.
+pub(super) fn take_back_unknown(tick: &mut Tick<'_>) {
+    let Some(canary) = tick.canary().filter(|canary| object::integer(canary, "/spec/replicas", 0) > 0) else { return };
+    let made_for = object::annotation(canary, names::ANNOTATION_MADE_FOR).unwrap_or_default();
+    let last = tick.status.current.as_ref().map_or(0, |last| last.number);
+    let number = made_for.strip_prefix(tick.name()).and_then(|rest| rest.strip_prefix('-')?.parse::<i64>().ok());
+    let number = number.unwrap_or(last).max(1);
+    if tick.in_release() || (number <= last && !release::weighted(tick)) {
+        return;
+    }
+    let id = format!("{}-{number}", tick.name());
+    let pods = i32::try_from(object::integer(canary, "/spec/replicas", 0)).unwrap_or(i32::MAX);
+    let candidate = Tick::version(serving::template_of(canary), "", "");
+    tick.status.outcome.clear();
+    tick.status.current = Some(ReleaseStatus {
+        number,
+        candidate,
+        started: Some(tick.time()),
+        canary_pods: pods,
+        canary_labels: tick.overlay.clone(),
+        split: true,
+        id: id.clone(),
+        ..ReleaseStatus::default()
+    });
+    let cause = forgotten_breach(tick).unwrap_or_else(|| Cause::unknown(&id));
+    begin(tick, cause);
+}
+
 /// Begins to revert, in this tick.
 pub(super) fn begin(tick: &mut Tick<'_>, cause: Cause) {
     let rolled = matches!(tick.step(), Step::Roll | Step::HandBack | Step::Drain | Step::Soak)
@@ -148,7 +184,9 @@ fn share_out(tick: &mut Tick<'_>) {
     let mut weight = 0;
     let gone =
         !same_target(tick) || tick.target().is_none_or(|target| object::integer(target, "/spec/replicas", 1) == 0);
-    if rolled && tick.weight() > 0 && !gone && !restored(tick) {
+    // Pods that are gone carry nothing: whatever stable has is better.
+    let dead = tick.seen.canary_pods.known().is_some_and(|all| !all.iter().any(pods::ready));
+    if rolled && tick.weight() > 0 && !gone && !dead && !restored(tick) {
         let whole = tick.status.current.as_ref().map_or(1, |current| i64::from(current.target_pods)).max(1);
         let ready = serving_ready(tick).min(whole);
         let carried = ready.saturating_mul(i64::from(WHOLE)).checked_div(whole).unwrap_or(0);
@@ -345,7 +383,8 @@ fn owned_by_gitops(target: &Value) -> bool {
 /// Whether this revert writes the serving template back.
 pub(super) fn restores(tick: &Tick<'_>) -> bool {
     let Some(revert) = tick.status.current.as_ref().and_then(|current| current.revert.as_ref()) else { return false };
-    if tick.target().is_none() || !same_target(tick) {
+    let unknown = tick.status.current.as_ref().is_some_and(|current| current.stable.digest.is_empty());
+    if tick.target().is_none() || !same_target(tick) || unknown {
         return false;
     }
     match revert.outcome.as_str() {

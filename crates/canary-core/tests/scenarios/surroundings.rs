@@ -452,6 +452,17 @@ fn objects_of_another_with_our_names_are_left_alone() {
 }
 
 #[test]
+fn traffic_stays_on_the_canary_while_the_stable_service_is_gone() {
+    let mut world = World::with_release(json!({}), "v2", (Step::Roll, 2));
+    let service = world.get("Service", "web").unwrap().clone();
+    world.delete("Service", "web");
+    world.run(120);
+    assert_eq!((world.place().0, world.weight()), (Step::Roll, 1000), "{}", world.describe());
+    world.create("Service", service);
+    assert_eq!(world.finish(), "Promoted", "{}", world.describe());
+}
+
+#[test]
 fn a_target_that_rolls_is_armed_once_one_version_runs() {
     let mut world = World::bare();
     world.apply("v2").unwrap();

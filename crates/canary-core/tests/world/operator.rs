@@ -426,6 +426,8 @@ impl World {
             self.list(Read::ReplicaSets, "ReplicaSet", |_| true)
         };
         let owned = |object: &Value| object::label(object, names::LABEL_OWNED_BY) == Some(&names::label_value(&name));
+        let hold = release.status.as_ref().and_then(|status| status.hold.clone()).unwrap_or_default();
+        let named = |object: &Value| object::name(object) == hold.serving_record;
         let current = release.status.as_ref().and_then(|status| status.current.as_ref());
         let had = current.is_some_and(|current| current.baseline_pods.is_some());
         let beside = had || spec.baseline.pods || release.metadata.deletion_timestamp.is_some();
@@ -460,7 +462,8 @@ impl World {
             } else {
                 self.list(Read::NetworkPolicies, "NetworkPolicy", |_| true)
             },
-            serving_records: self.list(Read::ServingRecords, "ControllerRevision", owned),
+            serving_records: self
+                .list(Read::ServingRecords, "ControllerRevision", |record| owned(record) || named(record)),
             hold: self.prove(&release, &target, active),
             policies: POLICIES.to_owned(),
             provider_problem: None,

@@ -20,6 +20,31 @@ use super::api;
 /// Longest time for all that is read of jobs: nothing else in a tick may wait for it.
 const DEADLINE_OF_JOBS: Duration = Duration::from_secs(2);
 
+/// The records that bear our label, and the one that the status names, should a hand have taken its label away: it is
+/// there all the same, and can't be created again.
+async fn serving_records(
+    client: &Client,
+    namespace: &str,
+    release: &CanaryRelease,
+    owned: &str,
+) -> Fetched<Vec<Value>> {
+    let list = |query: String| async move {
+        api::list(client, api::folder(Kind::ControllerRevision, namespace), &query).await
+    };
+    let hold = release.status.as_ref().and_then(|status| status.hold.as_ref());
+    let named = hold.map(|hold| hold.serving_record.as_str()).filter(|name| !name.is_empty());
+    match (list(owned.to_owned()).await, named) {
+        (Fetched::Known(mut records), Some(name)) if !records.iter().any(|record| object::name(record) == name) => {
+            match list(api::field_selector("metadata.name", name)).await {
+                Fetched::Known(others) => records.extend(others),
+                failed => return failed,
+            }
+            Fetched::Known(records)
+        }
+        (records, _) => records,
+    }
+}
+
 /// All but the metrics.
 pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &str) -> Observed {
     let namespace = release.metadata.namespace.clone().unwrap_or_default();
@@ -74,7 +99,7 @@ pub(super) async fn cluster(client: &Client, release: CanaryRelease, policies: &
         network_policies,
         api::list(client, api::folder(Kind::HorizontalPodAutoscaler, &namespace), ""),
         api::list(client, api::folder(Kind::PodDisruptionBudget, &namespace), ""),
-        api::list(client, api::folder(Kind::ControllerRevision, &namespace), &owned),
+        serving_records(client, &namespace, &release, &owned),
         baseline(client, &namespace, &release),
         jobs(client, &namespace, &release),
     );
