@@ -279,6 +279,15 @@ impl<'a> Case<'a> {
         self.create(&self.canary_release())
     }
 
+    /// A write of its status.
+    pub(crate) fn status_by(&self, user: &str, status: &Value, more: &[&str]) -> Answer {
+        let mut object = self.now("canaryrelease").unwrap_or_default();
+        merge(&mut object, &json!({"status": status}));
+        let mut args = vec!["replace", "--subresource=status", "-f", "-", "-o", "json"];
+        args.extend_from_slice(more);
+        self.kubectl_with(user, &args, Some(&object.to_string()))
+    }
+
     /// Gives it a command as a person does.
     pub(crate) fn command(&self, user: &str, command: &str) -> Answer {
         self.annotate(user, "canaryrelease", &[&format!("canaryrelease.dev/command={command}")])

@@ -18,12 +18,13 @@ const LEAST_MINOR: u32 = 36;
 /// The policies of `deploy/`; each has a binding of its name.
 const MUTATING: [&str; 4] =
     ["canaryrelease-hold", "canaryrelease-override", "canaryrelease-command", "canaryrelease-route"];
-const VALIDATING: [&str; 6] = [
+const VALIDATING: [&str; 7] = [
     "canaryrelease-guard",
     "canaryrelease-command-check",
     "canaryrelease-job",
     "canaryrelease-record",
     "canaryrelease-route-warning",
+    "canaryrelease-status",
     "canaryrelease-writer",
 ];
 /// The operator's rights as this version has them.

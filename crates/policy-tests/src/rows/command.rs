@@ -186,11 +186,12 @@ pub(super) fn rows() -> Vec<Row> {
             promise: "the status cannot carry a command",
             who: "an administrator",
             what: "command and stamp through /status",
-            expected: "not taken over",
+            expected: "refused, and not taken over",
             check: |case| {
                 case.release()?;
                 let patch = json!({"metadata": {"annotations": {"canaryrelease.dev/command": "abort", "canaryrelease.dev/command-by": "x"}}});
-                case.patch_by("", "ci", "canaryrelease", "merge", &patch, &["--subresource=status"]).accepted()?;
+                case.patch_by("", "ci", "canaryrelease", "merge", &patch, &["--subresource=status"])
+                    .refused(&["is written by the operator alone"])?;
                 given(&case.now("canaryrelease")?, None, None)
             },
         },

@@ -109,6 +109,7 @@ pub(super) fn rows() -> Vec<Row> {
                     "validatingadmissionpolicy/canaryrelease-writer",
                     "validatingadmissionpolicy/canaryrelease-route-warning",
                     "validatingadmissionpolicy/canaryrelease-record",
+                    "validatingadmissionpolicy/canaryrelease-status",
                     "validatingadmissionpolicy/canaryrelease-job",
                 ];
                 without(case, &all, || {

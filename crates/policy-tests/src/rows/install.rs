@@ -53,7 +53,7 @@ pub(super) fn rows() -> Vec<Row> {
             promise: "every policy is found by its label",
             who: "the operator",
             what: "list of policies and bindings of part-of=canaryrelease",
-            expected: "four mutating and six validating policies, each with its binding",
+            expected: "four mutating and seven validating policies, each with its binding",
             check: |case| {
                 for (kind, names) in [
                     (
@@ -73,6 +73,7 @@ pub(super) fn rows() -> Vec<Row> {
                             "canaryrelease-job",
                             "canaryrelease-record",
                             "canaryrelease-route-warning",
+                            "canaryrelease-status",
                             "canaryrelease-writer",
                         ],
                     ),

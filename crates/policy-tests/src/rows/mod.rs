@@ -53,7 +53,7 @@ pub(crate) fn disruptive() -> Vec<Row> {
 type Probe = (&'static str, fn(&Case<'_>) -> Check);
 
 /// One dry run or refusal for each policy that only it can bring about.
-pub(crate) const PROBES: [Probe; 9] = [
+pub(crate) const PROBES: [Probe; 10] = [
     ("canaryrelease-hold", |case| {
         present(case, "deployment", |case| case.target(Target::Armed))?;
         let dry = ["--dry-run=server"];
@@ -102,6 +102,10 @@ pub(crate) const PROBES: [Probe; 9] = [
     ("canaryrelease-writer", |case| {
         case.kubectl_with(NORA, &["create", "--dry-run=server", "-f", "-"], Some(&case.canary_release().to_string()))
             .refused(&["may not write CanaryRelease"])
+    }),
+    ("canaryrelease-status", |case| {
+        present(case, "canaryrelease", |case| case.release())?;
+        case.status_by(ARGO, &json!({"phase": "Idle"}), &["--dry-run=server"]).refused(&["by the operator alone"])
     }),
     ("canaryrelease-record", |case| {
         present(case, "releaserecord", record::make)?;

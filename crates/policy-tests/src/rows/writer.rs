@@ -180,14 +180,30 @@ pub(super) fn rows() -> Vec<Row> {
                 let operator = |patch: &Value| {
                     case.patch_by(OPERATOR, "canaryrelease-operator", "canaryrelease", "merge", patch, &[]).object()
                 };
-                let mut held = operator(&finalizers)?;
-                merge(&mut held, &json!({"status": {"phase": "Idle"}}));
-                let status = ["replace", "--subresource=status", "-f", "-", "-o", "json"];
-                let written = case.kubectl_with(OPERATOR, &status, Some(&held.to_string())).object();
+                operator(&finalizers)?;
+                let written = case.status_by(OPERATOR, &json!({"phase": "Idle"}), &[]).object();
                 case.kubectl(NORA, &["delete", "canaryrelease", &case.name, "--wait=false"]).accepted()?;
                 // Whatever came before: a finalizer left behind would keep the CRD from going.
                 operator(&json!({"metadata": {"finalizers": null}}))?;
                 expect("phase", at(&written?, "/status/phase"), &json!("Idle"))
+            },
+        },
+        Row {
+            promise: "where a release stands is the operator's to write",
+            who: "argo, who may do anything in the namespace; an administrator; the operator",
+            what: "a replace of a CanaryRelease's status; a patch that empties it",
+            expected: "refused, with what to do instead; the operator's is accepted and stays",
+            check: |case| {
+                case.release()?;
+                let words = ["is written by the operator alone", "kubectl canary abort"];
+                case.status_by(OPERATOR, &json!({"phase": "Idle"}), &[]).accepted()?;
+                for user in [ARGO, ""] {
+                    case.status_by(user, &json!({"phase": "Promoting"}), &[]).refused(&words)?;
+                    let empty = json!({"status": null});
+                    case.patch_by(user, "ci", "canaryrelease", "merge", &empty, &["--subresource=status"])
+                        .refused(&words)?;
+                }
+                expect("phase", at(&case.now("canaryrelease")?, "/status/phase"), &json!("Idle"))
             },
         },
         Row {
