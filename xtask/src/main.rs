@@ -116,10 +116,11 @@ enum Command {
     },
     /// Try faults at the points of every scenario in the simulated cluster
     ///
-    /// Deaths of the operator, lost replies, refused and failed requests, stale reads, two leaders, outages, clocks: at
-    /// as many points as the time allows, the kinds in turn, in the order that the seed gives. Each must end as the run
-    /// without a fault does, with every promise kept on the way. The last lines count the points by kind; what failed is
-    /// shown as a file that `canary-world play` plays. `cargo xtask test` does the same for 240 seconds.
+    /// Deaths of the operator, lost replies, refused and failed requests, stale reads, two leaders, outages, clocks,
+    /// watches cut off, what others write into the fields that tie objects together, and any two of these: at as many
+    /// points as the time allows, the kinds in turn, in the order that the seed gives. Each must end as the run without a
+    /// fault does, or say what is wrong, with every promise kept on the way. The last lines count the points by kind;
+    /// what failed is shown as a file that `canary-world play` plays. `cargo xtask test` tries a sample.
     Faults(faults::Arguments),
     /// Build kubectl-canary as one static program for linux/amd64, with its archive and the manifest for krew
     Dist(dist::Arguments),

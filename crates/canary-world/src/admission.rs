@@ -22,8 +22,10 @@ pub struct Admission {
     pub command: bool,
     /// `22-policy-route.yaml`.
     pub route: bool,
-    /// `23-policy-writer.yaml`.
+    /// `canaryrelease-writer` of `23-policy-writer.yaml`.
     pub writer: bool,
+    /// `canaryrelease-status` of `23-policy-writer.yaml`.
+    pub status: bool,
     /// `24-policy-record.yaml`.
     pub record: bool,
     /// Rights that a user has not: user, verb and resource.
@@ -32,7 +34,7 @@ pub struct Admission {
 
 impl Default for Admission {
     fn default() -> Self {
-        Self { hold: true, command: true, route: true, writer: true, record: true, lacking: Vec::new() }
+        Self { hold: true, command: true, route: true, writer: true, status: true, record: true, lacking: Vec::new() }
     }
 }
 
@@ -88,6 +90,7 @@ impl Admission {
                 self.command(caller, resource, Some(was), &mut object)?;
                 self.writer(caller, resource, Some(was), &object)?;
             }
+            "CanaryRelease" if status && self.status => written_by_the_operator(caller, resource, was)?,
             "ReleaseRecord" if status && self.record => record(caller, resource, was, &object)?,
             _ => {}
         }
@@ -317,6 +320,16 @@ impl Admission {
         }
         Ok(())
     }
+}
+
+/// `canaryrelease-status` of `23-policy-writer.yaml`.
+fn written_by_the_operator(caller: &Caller, resource: &'static Resource, was: &Value) -> Result<(), Refusal> {
+    if caller.user == names::OPERATOR_USER {
+        return Ok(());
+    }
+    let name = object::name(was);
+    let why = format!("the status of CanaryRelease {name} is written by the operator alone");
+    Err(denied(resource, name, "canaryrelease-status", &why))
 }
 
 /// `24-policy-record.yaml`.

@@ -217,6 +217,8 @@ impl Api {
         }
         self.server_owned(resource, was, &mut object, status);
         defaults::apply(resource, &mut object, 0);
+        // What admission changes afterwards is owned by nobody.
+        managed::updated(was, &mut object, caller, self.now, resource, status);
         let Admitted { mut object } = self.admission.update(caller, resource, was, object, status)?;
         // Of a Deployment, annotations count as well.
         let noted = resource.plural == "deployments"
@@ -226,7 +228,6 @@ impl Api {
         }
         defaults::prune(resource, &mut object);
         defaults::check(resource, Some(was), &object)?;
-        managed::updated(was, &mut object, caller, self.now, resource, status);
         if same(was, &object) {
             return Ok(before.clone());
         }

@@ -134,7 +134,7 @@ static FIELDS: &[Field] = &[
     ),
     field("route.canary-weight", Of::Route, "/spec/rules/1/backendRefs/1/weight", "1000", "1000000"),
     field("route.stable-weight", Of::Route, "/spec/rules/1/backendRefs/0/weight", "0", "1000000"),
-    field("route.canary-entry", Of::Route, "/spec/rules/1/backendRefs/1", r#"{"name":"assets","port":80}"#, ""),
+    carrying("route.canary-entry", Of::Route, "/spec/rules/1/backendRefs/1", r#"{"name":"assets","port":80}"#, ""),
     carrying("route.stable-entry", Of::Route, "/spec/rules/1/backendRefs/0", r#"{"name":"assets","port":80}"#, ""),
     field("serving.label.owned-by", Of::Serving, "/metadata/labels/canaryrelease.dev~1owned-by", LABEL, NO_LABEL),
     field("serving.uid-mark", Of::Serving, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD_NOTE),
@@ -363,13 +363,16 @@ pub(crate) fn wrong(scenario: &Scenario, base: &Outcome, outcome: &Outcome) -> V
         wrong.push(format!("it ends {:?} with {served:?} serving, and nothing says so", outcome.end));
     }
     let stays = scenario.serves.contains(&served) || served == "v1";
-    if !stays && !carried {
+    // What a Service selects is the doing of whoever wrote its selector, as long as that is said.
+    let theirs = carries && !outcome.told.is_empty();
+    if !stays && !carried && !theirs {
         wrong.push(format!("it leaves {served:?} serving"));
     }
     wrong
 }
 
-/// What a CanaryRelease says where it is not well: the reason of its condition Ready, or Stalled.
+/// What a CanaryRelease says where it is not well: the reason of its condition Ready, or Stalled, or how a release ended
+/// that was not promoted.
 pub(crate) fn told(release: Option<&Value>) -> String {
     let Some(release) = release else { return String::new() };
     let of = |kind: &str, truth: &str| {
@@ -380,7 +383,8 @@ pub(crate) fn told(release: Option<&Value>) -> String {
         (!message.is_empty()).then(|| format!("{kind}={truth} {reason}: {message}"))
     };
     let paused = object::text(release, "/status/current/paused/reason").to_owned();
-    of("Ready", "False").or_else(|| of("Stalled", "True")).unwrap_or(paused)
+    let ended = of("Completed", "True").filter(|said| !said.contains(" Promoted"));
+    of("Ready", "False").or_else(|| of("Stalled", "True")).or(ended).unwrap_or(paused)
 }
 
 #[cfg(test)]

@@ -26,9 +26,14 @@ pub fn apply(resource: &Resource, object: &mut Value, serial: u64) {
     }
 }
 
-/// Whether a CanaryRelease's status is one that its schema lets in; other objects are not looked at.
+/// Whether a CanaryRelease's status is one that its schema lets in, and a Deployment's containers have images; no more
+/// is looked at.
 #[must_use]
 pub fn conforms(resource: &Resource, object: &Value) -> bool {
+    let image = |container: &Value| !canary_core::object::text(container, "/image").is_empty();
+    if resource.kind == "Deployment" {
+        return canary_core::object::items(object, "/spec/template/spec/containers").all(image);
+    }
     resource.kind != "CanaryRelease"
         || object.get("status").is_none_or(|status| fits(&schema(canary_release())["properties"]["status"], status))
 }

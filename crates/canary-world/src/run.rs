@@ -160,6 +160,7 @@ impl Run {
                         "canaryrelease-command-check",
                         "canaryrelease-writer",
                         "canaryrelease-record",
+                        "canaryrelease-status",
                     ][..],
                 ),
                 (
@@ -169,6 +170,7 @@ impl Run {
                         "canaryrelease-command-check",
                         "canaryrelease-writer",
                         "canaryrelease-record",
+                        "canaryrelease-status",
                     ][..],
                 ),
             ];
@@ -192,7 +194,12 @@ impl Run {
         let day = Duration::from_secs(24 * 3600);
         let options = if long { Options { deadline: day, tick_deadline: day } } else { Options::default() };
         let meddled = scenario.faults.iter().any(|planned| matches!(planned.fault, Fault::Corrupt(_)));
+        let away = |planned: &Planned| match planned.fault {
+            Fault::ServerDown(time) | Fault::MetricsDown(time) => time,
+            _ => Duration::ZERO,
+        };
         let patience = if meddled { LITTLE_PATIENCE } else { PATIENCE };
+        let patience = patience + scenario.faults.iter().map(away).sum::<Duration>();
         Self { world, processes: Vec::new(), options, patience, began: Instant::now() }
     }
 

@@ -69,8 +69,8 @@ pub enum Kin {
     /// A read of another object than the CanaryRelease is answered from the past, which an API server does not do for
     /// reads like the operator's.
     Stale,
-    /// An answer that never comes, a death or a second leader: what the script does at a moment that is short meets the
-    /// release at another.
+    /// An answer that never comes, a death, a second leader, a watch that is away, another's write that wakes: what the
+    /// script does at a moment that is short meets the release at another.
     Late,
     /// The metrics can't be asked for ten minutes or more: no stage passes.
     Metrics,
@@ -104,7 +104,9 @@ impl Kin {
                 | Fault::CrashBefore
                 | Fault::CrashAfter
                 | Fault::Freeze(_)
-                | Fault::ServerDown(_),
+                | Fault::ServerDown(_)
+                | Fault::WatchCut
+                | Fault::Corrupt(_),
             ) => true,
             (Self::Metrics, Fault::MetricsDown(time)) => time >= Duration::from_secs(600),
             (Self::Clock, Fault::ClockJumps(_) | Fault::ClockRate(_)) => true,

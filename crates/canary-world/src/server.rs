@@ -30,6 +30,8 @@ use crate::world::{Entry, Inner, Skew, World};
 
 /// How long a write takes on its way.
 const LATENCY: Duration = Duration::from_millis(1);
+/// How long a connection stays open without an answer: longer than an operator's call.
+const SILENCE: Duration = Duration::from_secs(30);
 /// How long a watch stays away that waits for an object to be changed again.
 const LONGEST_CUT: Duration = Duration::from_secs(30);
 
@@ -124,7 +126,7 @@ async fn serve(world: World, process: usize, request: Request<Body>) -> Result<R
         if matches!(course, Course::Unreachable) {
             return Err("connection refused".into());
         }
-        return std::future::pending().await;
+        return silence().await;
     }
     let answer = match &course {
         Course::GoesBack(age) => world.lock().answer(&call, OPERATOR_USER, Some(process), &body, *age),
@@ -147,7 +149,7 @@ async fn serve(world: World, process: usize, request: Request<Body>) -> Result<R
         world.tell();
     }
     match course {
-        Course::GoesSilently => std::future::pending().await,
+        Course::GoesSilently => silence().await,
         Course::GoesAndKills => {
             world.tell_of_death();
             std::future::pending().await
@@ -158,6 +160,12 @@ async fn serve(world: World, process: usize, request: Request<Body>) -> Result<R
             Ok(response)
         }
     }
+}
+
+/// No answer; a caller that waits longer than an operator does learns that the connection is gone.
+async fn silence() -> Result<Response<AnyBody>, BoxError> {
+    sleep(SILENCE).await;
+    Err("connection reset".into())
 }
 
 /// The server's time, in whole seconds, as every answer of it has it.
