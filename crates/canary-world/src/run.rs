@@ -29,7 +29,7 @@ use crate::world::{Entry, NAMESPACE, World};
 const SUCCESSION: Duration = Duration::from_secs(5);
 /// How long a moment is waited for.
 const PATIENCE: Duration = Duration::from_secs(12 * 3600);
-/// The same where somebody writes what is not his: a release that was told to stand still does so.
+/// The same where somebody writes what is not his, and in a walk: a release that was told to stand still does so.
 const LITTLE_PATIENCE: Duration = Duration::from_secs(1200);
 /// How the lines begin that tell of another end than the scenario's.
 pub const OTHER_END: &str = "the run";
@@ -198,7 +198,8 @@ impl Run {
             Fault::ServerDown(time) | Fault::MetricsDown(time) => time,
             _ => Duration::ZERO,
         };
-        let patience = if meddled { LITTLE_PATIENCE } else { PATIENCE };
+        let walk = scenario.ends.is_empty();
+        let patience = if meddled || walk { LITTLE_PATIENCE } else { PATIENCE };
         let patience = patience + scenario.faults.iter().map(away).sum::<Duration>();
         Self { world, processes: Vec::new(), options, patience, began: Instant::now() }
     }
