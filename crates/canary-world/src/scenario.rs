@@ -72,6 +72,8 @@ pub enum Kin {
     /// An answer that never comes, a death, a second leader, a watch that is away, another's write that wakes: what the
     /// script does at a moment that is short meets the release at another.
     Late,
+    /// A process stands still with a write under way, which comes when all is over.
+    Frozen,
     /// The metrics can't be asked for ten minutes or more: no stage passes.
     Metrics,
     /// The operator's clock is off: it looks at other moments.
@@ -79,10 +81,11 @@ pub enum Kin {
 }
 
 impl Kin {
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 6] = [
         ("absent", Self::Absent),
         ("stale", Self::Stale),
         ("late", Self::Late),
+        ("frozen", Self::Frozen),
         ("metrics", Self::Metrics),
         ("clock", Self::Clock),
     ];
@@ -108,6 +111,7 @@ impl Kin {
                 | Fault::WatchCut
                 | Fault::Corrupt(_),
             ) => true,
+            (Self::Frozen, Fault::Freeze(_)) => true,
             (Self::Metrics, Fault::MetricsDown(time)) => time >= Duration::from_secs(600),
             (Self::Clock, Fault::ClockJumps(_) | Fault::ClockRate(_)) => true,
             _ => false,

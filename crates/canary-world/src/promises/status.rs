@@ -53,8 +53,9 @@ impl Promises {
             }
         }
         if now.step == Step::Done && self.breached.contains(&now.id) {
-            let outcome = super::status_of(write.after).outcome;
-            if outcome == "Promoted" {
+            let status = super::status_of(write.after);
+            // Where the serving version was written back since, the outcome is that one's.
+            if status.outcome == "Promoted" && status.observed_template == now.candidate.digest {
                 self.break_it(api, "I12", &format!("{} had a breach and ends Promoted", now.id));
             }
         }
