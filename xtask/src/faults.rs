@@ -11,11 +11,11 @@ use crate::{checks, programs};
 /// What the simulated cluster plays.
 const SCENARIOS: &str = "crates/canary-world/scenarios";
 /// How long points are tried where nothing else is asked for, and with every test at the most.
-const SECONDS: u64 = 280;
+const SECONDS: u64 = 240;
 /// The order in which they are tried then.
 const SEED: u64 = 1;
 /// How many of them a test tries: the same ones everywhere, as far as the time suffices.
-const POINTS: usize = 720;
+const POINTS: usize = 540;
 /// How many actions random walks have where all is asked for.
 const ACTIONS: usize = 1_000_000;
 
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// Random walks: people, tools and faults in any order
     #[arg(long)]
     walk: bool,
-    /// For how long, the runs without a fault included; 280 where not `--full`
+    /// For how long, the runs without a fault included; 240 where not `--full`
     #[arg(long)]
     seconds: Option<u64>,
     /// Which points come first, or which walks are walked
