@@ -74,10 +74,8 @@ const fn carrying(word: &'static str, of: Of, pointer: &'static str, wrong: &'st
     Field { word, of, pointer, wrong, odd, carries: true }
 }
 
-const LABEL: &str = r#""other""#;
+const OTHER: &str = r#""other""#;
 const NO_LABEL: &str = r#""""#;
-const NOTE: &str = r#""other""#;
-const ODD_NOTE: &str = "\"\u{202e}\\u0007{\\\"[ \u{fffd}\"";
 const ODD: &str = "\"\u{202e}\\u0007{\\\"[ \u{fffd}\"";
 const UID: &str = r#""00000000-0000-4000-8000-0000000fffff""#;
 /// An owner that is not there.
@@ -87,16 +85,16 @@ const LONG_AGO: &str = r#""2001-01-01T00:00:00Z""#;
 const FAR_OFF: &str = r#""2101-01-01T00:00:00Z""#;
 
 static FIELDS: &[Field] = &[
-    field("target.label.release", Of::Target, "/metadata/labels/canaryrelease.dev~1release", LABEL, NO_LABEL),
-    field("target.uid-mark", Of::Target, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD_NOTE),
-    field("target.rolling", Of::Target, "/metadata/annotations/canaryrelease.dev~1rolling", r#""web-9""#, ODD_NOTE),
-    field("target.changed-by", Of::Target, "/metadata/annotations/canaryrelease.dev~1changed-by", NOTE, ODD_NOTE),
+    field("target.label.release", Of::Target, "/metadata/labels/canaryrelease.dev~1release", OTHER, NO_LABEL),
+    field("target.uid-mark", Of::Target, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD),
+    field("target.rolling", Of::Target, "/metadata/annotations/canaryrelease.dev~1rolling", r#""web-9""#, ODD),
+    field("target.changed-by", Of::Target, "/metadata/annotations/canaryrelease.dev~1changed-by", OTHER, ODD),
     field("target.paused", Of::Target, "/spec/paused", "true", ""),
     field("target.revisions", Of::Target, "/spec/revisionHistoryLimit", "0", "2147483647"),
-    field("canary.label.owned-by", Of::Canary, "/metadata/labels/canaryrelease.dev~1owned-by", LABEL, NO_LABEL),
-    field("canary.uid-mark", Of::Canary, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD_NOTE),
-    field("canary.overlay", Of::Canary, "/metadata/annotations/canaryrelease.dev~1overlay", r#""{}""#, ODD_NOTE),
-    field("canary.made-for", Of::Canary, "/metadata/annotations/canaryrelease.dev~1made-for", r#""web-9""#, ODD_NOTE),
+    field("canary.label.owned-by", Of::Canary, "/metadata/labels/canaryrelease.dev~1owned-by", OTHER, NO_LABEL),
+    field("canary.uid-mark", Of::Canary, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD),
+    field("canary.overlay", Of::Canary, "/metadata/annotations/canaryrelease.dev~1overlay", r#""{}""#, ODD),
+    field("canary.made-for", Of::Canary, "/metadata/annotations/canaryrelease.dev~1made-for", r#""web-9""#, ODD),
     carrying("canary.replicas", Of::Canary, "/spec/replicas", "0", "50"),
     field("canary.paused", Of::Canary, "/spec/paused", "true", ""),
     field("canary.image", Of::Canary, "/spec/template/spec/containers/0/image", r#""web:v9""#, r#""web:v1""#),
@@ -106,45 +104,45 @@ static FIELDS: &[Field] = &[
         Of::CanarySet,
         "/metadata/annotations/canaryrelease.dev~1rejected",
         r#""web-9: none""#,
-        ODD_NOTE,
+        ODD,
     ),
-    field("canary-set.overlay", Of::CanarySet, "/metadata/annotations/canaryrelease.dev~1overlay", r#""{}""#, ODD_NOTE),
+    field("canary-set.overlay", Of::CanarySet, "/metadata/annotations/canaryrelease.dev~1overlay", r#""{}""#, ODD),
     carrying("canary-set.owners", Of::CanarySet, "/metadata/ownerReferences", GHOST, ""),
     carrying("service.selector", Of::Service, "/spec/selector/app", r#""other""#, r#""web-canary""#),
     field(
         "canary-service.label.owned-by",
         Of::CanaryService,
         "/metadata/labels/canaryrelease.dev~1owned-by",
-        LABEL,
+        OTHER,
         NO_LABEL,
     ),
-    field("canary-service.uid-mark", Of::CanaryService, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD_NOTE),
+    field("canary-service.uid-mark", Of::CanaryService, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD),
     carrying("canary-service.selector", Of::CanaryService, "/spec/selector/app", r#""web""#, r#""other""#),
     carrying("canary-service.owners", Of::CanaryService, "/metadata/ownerReferences", GHOST, ""),
-    field("route.label.release", Of::Route, "/metadata/labels/canaryrelease.dev~1release", LABEL, NO_LABEL),
-    field("route.uid-mark", Of::Route, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD_NOTE),
-    field("route.split", Of::Route, "/metadata/annotations/canaryrelease.dev~1split", r#""web/other""#, ODD_NOTE),
-    field("route.before", Of::Route, "/metadata/annotations/canaryrelease.dev~1weights-before", r#""7,7""#, ODD_NOTE),
+    field("route.label.release", Of::Route, "/metadata/labels/canaryrelease.dev~1release", OTHER, NO_LABEL),
+    field("route.uid-mark", Of::Route, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD),
+    field("route.split", Of::Route, "/metadata/annotations/canaryrelease.dev~1split", r#""web/other""#, ODD),
+    field("route.before", Of::Route, "/metadata/annotations/canaryrelease.dev~1weights-before", r#""7,7""#, ODD),
     field(
         "route.breached",
         Of::Route,
         "/metadata/annotations/canaryrelease.dev~1breached",
         r#""web-1: errors broke""#,
-        ODD_NOTE,
+        ODD,
     ),
     field("route.canary-weight", Of::Route, "/spec/rules/1/backendRefs/1/weight", "1000", "1000000"),
     field("route.stable-weight", Of::Route, "/spec/rules/1/backendRefs/0/weight", "0", "1000000"),
     carrying("route.canary-entry", Of::Route, "/spec/rules/1/backendRefs/1", r#"{"name":"assets","port":80}"#, ""),
     carrying("route.stable-entry", Of::Route, "/spec/rules/1/backendRefs/0", r#"{"name":"assets","port":80}"#, ""),
-    field("serving.label.owned-by", Of::Serving, "/metadata/labels/canaryrelease.dev~1owned-by", LABEL, NO_LABEL),
-    field("serving.uid-mark", Of::Serving, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD_NOTE),
+    field("serving.label.owned-by", Of::Serving, "/metadata/labels/canaryrelease.dev~1owned-by", OTHER, NO_LABEL),
+    field("serving.uid-mark", Of::Serving, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD),
     field("serving.owners", Of::Serving, "/metadata/ownerReferences", GHOST, ""),
-    field("record.label.record-of", Of::Record, "/metadata/labels/canaryrelease.dev~1record-of", LABEL, NO_LABEL),
-    field("record.label.template", Of::Record, "/metadata/labels/canaryrelease.dev~1template", LABEL, NO_LABEL),
-    field("record.uid-mark", Of::Record, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD_NOTE),
+    field("record.label.record-of", Of::Record, "/metadata/labels/canaryrelease.dev~1record-of", OTHER, NO_LABEL),
+    field("record.label.template", Of::Record, "/metadata/labels/canaryrelease.dev~1template", OTHER, NO_LABEL),
+    field("record.uid-mark", Of::Record, "/metadata/annotations/canaryrelease.dev~1uid", UID, ODD),
     field("record.owners", Of::Record, "/metadata/ownerReferences", GHOST, ""),
-    field("release.command", Of::Release, "/metadata/annotations/canaryrelease.dev~1command", NOTE, ODD_NOTE),
-    field("release.command-by", Of::Release, "/metadata/annotations/canaryrelease.dev~1command-by", NOTE, ODD_NOTE),
+    field("release.command", Of::Release, "/metadata/annotations/canaryrelease.dev~1command", OTHER, ODD),
+    field("release.command-by", Of::Release, "/metadata/annotations/canaryrelease.dev~1command-by", OTHER, ODD),
     field("release.finalizers", Of::Release, "/metadata/finalizers", r#"["other.example/one"]"#, ""),
     field("status", Of::Status, "/status", "{}", ""),
     field("status.phase", Of::Status, "/status/phase", r#""Idle""#, r#""Promoted""#),

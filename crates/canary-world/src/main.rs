@@ -79,9 +79,6 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
     let resyncs = resyncs.unwrap_or(if breadth == Breadth::Every { 1000 } else { 10 });
     let chosen = |group: &Group| wanted.split(',').any(|word| word == group.word() || word == "all");
     let groups: Vec<Group> = Group::ALL.into_iter().filter(chosen).collect();
-    let say = |text: &str| {
-        let _unheard = writeln!(std::io::stdout().lock(), "{text}");
-    };
     let course = |file: &str| -> Result<Course, String> {
         let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy();
         Course::new(&name, read(file)?, &groups, breadth, resyncs)
@@ -98,9 +95,6 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
     });
     let mut courses = one?;
     courses.extend(other?);
-    let tell = |failure: &Failure| {
-        say(&format!("FAILED {}\n{}  {}\n", failure.name, failure.file, failure.wrong.join("\n  ")));
-    };
     let report = every(&courses, seed, most, until, &tell);
     let mut sum = Tally::default();
     for (group, Tally { all, tried, failed, refused }) in &report {
@@ -116,6 +110,14 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
     Ok(failed == 0 && report.values().all(|tally| tally.tried > 0))
 }
 
+fn say(text: &str) {
+    let _unheard = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+fn tell(failure: &Failure) {
+    say(&format!("FAILED {}\n{}  {}\n", failure.name, failure.file, failure.wrong.join("\n  ")));
+}
+
 fn walked(arguments: &[String]) -> Result<bool, String> {
     let started = Instant::now();
     let (mut seed, mut actions, mut until) = (1, 10_000, None);
@@ -129,12 +131,6 @@ fn walked(arguments: &[String]) -> Result<bool, String> {
             other => return Err(format!("unknown option {other}")),
         }
     }
-    let say = |text: &str| {
-        let _unheard = writeln!(std::io::stdout().lock(), "{text}");
-    };
-    let tell = |failure: &Failure| {
-        say(&format!("FAILED {}\n{}  {}\n", failure.name, failure.file, failure.wrong.join("\n  ")));
-    };
     let report = walks(seed, actions, until, &tell);
     say(&format!(
         "{} actions in {} walks (seed {seed}), {} failed, {:.0} s",

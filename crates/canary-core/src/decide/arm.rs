@@ -545,8 +545,7 @@ fn held_back(tick: &mut Tick<'_>, target: &Value, wanted: &Value) {
         }
         return;
     }
-    let overridden = |route: &Value| object::annotation(route, names::ANNOTATION_OVERRIDE).is_some();
-    if tick.seen.routes.iter().filter_map(|(_, route)| route.known()).any(overridden) {
+    if super::release::overridden_route(tick).is_some() {
         tick.waiting = Some("an override that was left on a route is taken off".to_owned());
         tick.wake(Duration::from_millis(500));
         return;

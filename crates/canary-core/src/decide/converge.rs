@@ -91,8 +91,7 @@ fn of_release(tick: &mut Tick<'_>) {
             remember_rejection(tick);
             // What is to be remembered is read off the target, so that goes first; and a route that can't be read may
             // still be written by an operator of before.
-            let read = tick.seen.routes.iter().all(|(_, route)| !matches!(route, Fetched::Failed(_)));
-            if read && revert::restores(tick) && revert::remembered(tick) {
+            if !unread_route(tick) && revert::restores(tick) && revert::remembered(tick) {
                 restore(tick, false);
             }
         }
@@ -126,12 +125,16 @@ pub(super) fn tidy(tick: &Tick<'_>) -> bool {
 /// weight, or can't be read.
 pub(super) fn clear_away(tick: &mut Tick<'_>) {
     let (canary, baseline) = (tick.canary(), tick.baseline());
-    let unread = tick.seen.routes.iter().any(|(_, route)| matches!(route, Fetched::Failed(_)));
-    let unloaded = !unread && !release::weighted(tick);
+    let unloaded = !unread_route(tick) && !release::weighted(tick);
     undo_routes(tick);
     to_zero(tick, canary.filter(|_| unloaded), "take the canary's pods away");
     thaw(tick);
     to_zero(tick, baseline.filter(|_| unloaded), "take the baseline pods away");
+}
+
+/// Whether a route could not be read.
+fn unread_route(tick: &Tick<'_>) -> bool {
+    tick.seen.routes.iter().any(|(_, route)| matches!(route, Fetched::Failed(_)))
 }
 
 fn to_zero(tick: &mut Tick<'_>, own: Option<&Value>, why: &'static str) {

@@ -151,6 +151,12 @@ fn carries_traffic(tick: &Tick<'_>) -> bool {
     tick.weight() > 0 || matches!(tick.step(), Step::HandBack | Step::Drain | Step::Soak)
 }
 
+/// A route that bears an override.
+pub(super) fn overridden_route<'a>(tick: &Tick<'a>) -> Option<&'a Value> {
+    let mut known = tick.seen.routes.iter().filter_map(|(_, route)| route.known());
+    known.find(|route| object::annotation(route, names::ANNOTATION_OVERRIDE).is_some())
+}
+
 /// Whether the target no longer asks for the candidate, so that the release ends.
 fn target_left(tick: &mut Tick<'_>) -> bool {
     let target = match &tick.seen.target {
@@ -184,19 +190,13 @@ fn target_left(tick: &mut Tick<'_>) -> bool {
         revert::begin(tick, revert::Cause::overridden(by, reason, false));
         return true;
     }
-    let edited = tick
-        .seen
-        .routes
-        .iter()
-        .filter_map(|(_, route)| route.known())
-        .find(|route| object::annotation(route, names::ANNOTATION_OVERRIDE).is_some());
-    if let Some(route) = edited {
+    if let Some(route) = overridden_route(tick) {
         let by = object::annotation(route, names::ANNOTATION_OVERRIDE_BY).unwrap_or("someone unknown");
         let reason = object::annotation(route, names::ANNOTATION_OVERRIDE).unwrap_or_default();
         // Whoever takes the candidate out of a route by hand does not want it back in the next minute; one that the
         // target runs already stays.
-        let rolls = matches!(tick.step(), Step::Roll | Step::HandBack | Step::Drain | Step::Soak);
-        revert::begin(tick, revert::Cause::overridden(by, reason, !rolls));
+        let rejects = !revert::rolls(tick);
+        revert::begin(tick, revert::Cause::overridden(by, reason, rejects));
         return true;
     }
     // Promoted, or as good as: what comes next is the next release's.
@@ -392,17 +392,20 @@ pub(super) fn count_pods(tick: &mut Tick<'_>) {
 }
 
 pub(super) fn needed_for_stage(tick: &Tick<'_>) -> i64 {
-    let permille = tick.stage().map_or(0, |stage| stage.weight.permille());
+    needed(tick, tick.stage().map_or(0, |stage| stage.weight.permille()))
+}
+
+/// Pods that so many thousandths of the traffic need.
+fn needed(tick: &Tick<'_>, permille: u32) -> i64 {
     pods_for(permille, tick.status.current.as_ref().map_or(1, |current| i64::from(current.target_pods)))
 }
 
 /// Whether so many of the canary's pods are ready as this weight needs. No more weight is given else, whatever the status
 /// asks for: it may be the word of another hand.
 pub(super) fn carries(tick: &Tick<'_>, permille: u32) -> bool {
-    let needed = pods_for(permille, tick.status.current.as_ref().map_or(1, |current| i64::from(current.target_pods)));
     let Fetched::Known(all) = &tick.seen.canary_pods else { return false };
     let ready = all.iter().filter(|pod| pods::ready(pod)).count();
-    i64::try_from(ready).unwrap_or(i64::MAX) >= needed
+    i64::try_from(ready).unwrap_or(i64::MAX) >= needed(tick, permille)
 }
 
 fn baseline(tick: &mut Tick<'_>) {

@@ -150,11 +150,14 @@ pub(super) fn take_back_unknown(tick: &mut Tick<'_>) {
     begin(tick, cause);
 }
 
+/// Whether the target runs the candidate, or begins to.
+pub(super) fn rolls(tick: &Tick<'_>) -> bool {
+    matches!(tick.step(), Step::Roll | Step::HandBack | Step::Drain | Step::Soak)
+}
+
 /// Begins to revert, in this tick.
 pub(super) fn begin(tick: &mut Tick<'_>, cause: Cause) {
-    let rolled = matches!(tick.step(), Step::Roll | Step::HandBack | Step::Drain | Step::Soak)
-        && cause.outcome != "Overridden"
-        && same_target(tick);
+    let rolled = rolls(tick) && cause.outcome != "Overridden" && same_target(tick);
     let (at, stage) = (tick.time(), tick.stage_text());
     tick.warn("Reverting", format!("{}; traffic goes back to stable", cause.message));
     jobs::leave(tick, "the release was reverted");
