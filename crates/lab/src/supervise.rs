@@ -182,7 +182,10 @@ impl Supervisor {
             self.observe("metrics-server");
         }
         self.step("node", || {
-            self.kubectl(&["wait", "--for=create", "--timeout=120s", "node/lab", "serviceaccount/default"])?;
+            // One at a time: where two of them are missing at once, kubectl takes the two 404s for an error and does not wait.
+            for object in ["node/lab", "serviceaccount/default"] {
+                self.kubectl(&["wait", "--for=create", "--timeout=120s", object])?;
+            }
             self.kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "node/lab"])
         })?;
         let all: Vec<String> =
