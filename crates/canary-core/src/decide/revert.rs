@@ -79,6 +79,14 @@ pub(super) fn reverting(tick: &Tick<'_>) -> bool {
     matches!(tick.step(), Step::Revert | Step::RevertDrain | Step::RevertTarget)
 }
 
+/// How the message of a breach ends that no stable side was there to compare with.
+const NO_CONTROL: &str = "; no stable side had traffic to compare with";
+
+/// The reason of a gate's breach, by its message: a route remembers no more than that.
+fn breach_reason(message: &str) -> &'static str {
+    if message.ends_with(NO_CONTROL) { "BreachWithoutControl" } else { "GateBreached" }
+}
+
 /// A gate broke: the tick that sees it acts on it.
 pub(super) fn breached(tick: &mut Tick<'_>, gate: &GateStatus) {
     let at = if tick.step() == Step::Soak {
@@ -88,11 +96,10 @@ pub(super) fn breached(tick: &mut Tick<'_>, gate: &GateStatus) {
     };
     let mut message =
         format!("gate {}: {} where {} is allowed, at {at} ({})", gate.gate, gate.value, gate.limit, gate.rests_on);
-    let reason = if tick.weight() == WHOLE { "BreachWithoutControl" } else { "GateBreached" };
-    if reason == "BreachWithoutControl" {
-        message.push_str("; no stable side had traffic to compare with");
+    if tick.weight() == WHOLE {
+        message.push_str(NO_CONTROL);
     }
-    begin(tick, Cause::new(reason, message, format!("gate {}", gate.gate), "RolledBack", true));
+    begin(tick, Cause::new(breach_reason(&message), message, format!("gate {}", gate.gate), "RolledBack", true));
 }
 
 /// What a route is to remember of a revert: it is written in the same patch that takes the weight away, and only a
@@ -115,7 +122,7 @@ pub(super) fn forgotten_breach(tick: &Tick<'_>) -> Option<Cause> {
     let message = marks.into_iter().find_map(|mark| mark.strip_prefix(id.as_str())?.strip_prefix(": "))?;
     let (reason, by) = match message.starts_with("job ") {
         true => ("JobFailed", "job remembered by the route"),
-        false => ("GateBreached", "gate remembered by the route"),
+        false => (breach_reason(message), "gate remembered by the route"),
     };
     Some(Cause::new(reason, message.to_owned(), by, "RolledBack", true))
 }
