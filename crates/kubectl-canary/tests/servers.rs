@@ -2,15 +2,20 @@
 //! them and runs this with their places in CANARYRELEASE_REGISTRY and CANARYRELEASE_S3.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod folder;
+
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use canary_report::evidence::sha256;
 use object_store::ObjectStoreExt as _;
 use serde_json::{Value, json};
+
+use folder::Folder;
 
 const RECORD: &str = include_str!("../../canary-report/tests/records/rolled-back.yaml");
 const SPDX: &str = r#"{"spdxVersion": "SPDX-2.3", "packages": []}"#;
@@ -43,14 +48,17 @@ fn registry(arguments: &[&str]) -> Server {
     Server { child, address }
 }
 
+/// Jane's password at the registry, and the store's secret key: texts that stand nowhere else.
+const PASSWORD: &str = "c4n4ry-password-of-jane";
+const SECRET_KEY: &str = "c4n4ry-secret-key-of-the-store";
 const KEYS: [(&str, &str); 3] =
-    [("AWS_ACCESS_KEY_ID", "lab"), ("AWS_SECRET_ACCESS_KEY", "lab-secret-key"), ("AWS_REGION", "us-east-1")];
+    [("AWS_ACCESS_KEY_ID", "lab"), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY), ("AWS_REGION", "us-east-1")];
 
 /// A store with its buckets in a folder.
 fn store(folder: &Path) -> Server {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let child = Command::new(program("CANARYRELEASE_S3"))
-        .args(["--access", "lab", "--secret", "lab-secret-key", "--port", &free.to_string(), "--quiet", "posix"])
+        .args(["--access", "lab", "--secret", SECRET_KEY, "--port", &free.to_string(), "--quiet", "posix"])
         // The folder's file system may have no extended attributes.
         .args(["--sidecar", folder.join("sidecar").to_str().unwrap(), folder.join("buckets").to_str().unwrap()])
         .stdout(Stdio::null())
@@ -68,38 +76,34 @@ fn store(folder: &Path) -> Server {
 fn client(endpoint: &str) -> impl object_store::ObjectStore {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let builder = object_store::aws::AmazonS3Builder::new().with_bucket_name("evidence").with_region("us-east-1");
-    let builder = builder.with_access_key_id("lab").with_secret_access_key("lab-secret-key");
+    let builder = builder.with_access_key_id("lab").with_secret_access_key(SECRET_KEY);
     builder.with_endpoint(endpoint).with_allow_http(true).build().unwrap()
 }
 
-/// A folder that goes away with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("kubectl-canary-servers-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
+/// Runs it, and looks for what it was told in confidence in all that it says.
 fn canary(folder: &Folder, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kubectl-canary"))
-        .args(arguments)
-        .env("DOCKER_CONFIG", &folder.0)
-        .envs(KEYS)
-        .output()
-        .unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-canary"));
+    let output = command.args(arguments).env("DOCKER_CONFIG", &folder.0).envs(KEYS).output().unwrap();
+    keeps_secrets("what it says", &[output.stdout.as_slice(), output.stderr.as_slice()].concat());
+    output
+}
+
+/// Neither the password, nor what it is sent as, nor the secret key is in it.
+fn keeps_secrets(what: &str, bytes: &[u8]) {
+    let sent = base64::engine::general_purpose::STANDARD.encode(format!("jane:{PASSWORD}"));
+    let text = String::from_utf8_lossy(bytes);
+    for secret in [PASSWORD, sent.trim_end_matches('='), SECRET_KEY] {
+        assert!(!text.contains(secret), "{secret} is in {what}: {text}");
+    }
+}
+
+/// So is no file of a folder.
+fn all_keep_secrets(folder: &Path) {
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!files.is_empty(), "{}", folder.display());
+    for file in files {
+        keeps_secrets(&file.display().to_string(), &std::fs::read(&file).unwrap());
+    }
 }
 
 fn good(output: &Output) -> String {
@@ -184,8 +188,8 @@ fn record(folder: &Folder, image: &str) -> String {
 #[test]
 #[ignore = "needs the servers that cargo xtask test builds"]
 fn evidence_has_what_is_attached_in_a_registry_with_the_referrers_api() {
-    let registry = registry(&["-referrers", "-user", "jane", "-password", "secret"]);
-    let push = Push::new(&registry, Some(("jane", "secret")));
+    let registry = registry(&["-referrers", "-user", "jane", "-password", PASSWORD]);
+    let push = Push::new(&registry, Some(("jane", PASSWORD)));
     let folder = Folder::new("referrers");
     let image = push.image("v2");
     push.artifact("application/spdx+json", SPDX, &image);
@@ -198,7 +202,7 @@ fn evidence_has_what_is_attached_in_a_registry_with_the_referrers_api() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("docker login"), "{refused:?}");
     assert!(!Path::new(&into).exists());
 
-    let login = json!({"auths": {&registry.address: {"username": "jane", "password": "secret"}}});
+    let login = json!({"auths": {&registry.address: {"username": "jane", "password": PASSWORD}}});
     std::fs::write(folder.path("config.json"), login.to_string()).unwrap();
     good(&canary(&folder, &arguments));
     let read = |name: &str| std::fs::read_to_string(Path::new(&into).join(name)).unwrap();
@@ -206,6 +210,13 @@ fn evidence_has_what_is_attached_in_a_registry_with_the_referrers_api() {
     assert_eq!(read("build_provenance_v2.1.2.json"), provenance(&image));
     let beside = read("attached_v2.1.2.txt");
     assert!(beside.contains(image["digest"].as_str().unwrap()) && beside.contains("the referrers API"), "{beside}");
+    all_keep_secrets(Path::new(&into));
+
+    let other = json!({"auths": {&registry.address: {"username": "john", "password": PASSWORD}}});
+    std::fs::write(folder.path("config.json"), other.to_string()).unwrap();
+    let again = folder.path("again");
+    let refused = canary(&folder, &["evidence", "-f", &file, "-d", &again, "--registry", &registry.address]);
+    assert_eq!(refused.status.code(), Some(4), "{refused:?}");
 }
 
 #[test]
@@ -246,6 +257,7 @@ fn folders_are_kept_in_a_bucket_once_and_done_again_where_they_were_broken_off()
     assert_eq!(kept["collected"][0]["digest"], format!("sha256:{}", sha256(&list)));
     let checked = Command::new("sha256sum").args(["-c", "--quiet", "SHA256SUMS"]).current_dir(&place).status().unwrap();
     assert!(checked.success());
+    all_keep_secrets(&place);
 
     let again: Value = serde_json::from_str(&good(&keep())).unwrap();
     assert_eq!((&again["present"], &again["collected"]), (&json!(1), &json!([])));
@@ -281,4 +293,9 @@ fn folders_are_kept_in_a_bucket_once_and_done_again_where_they_were_broken_off()
         .unwrap();
     assert_eq!(refused.status.code(), Some(4), "{refused:?}");
     assert!(!String::from_utf8_lossy(&refused.stdout).contains("wrong"), "{refused:?}");
+    // As somebody whom the store does not know.
+    let mut john = Command::new(env!("CARGO_BIN_EXE_kubectl-canary"));
+    let refused = john.args(to).envs(KEYS).env("AWS_ACCESS_KEY_ID", "john").output().unwrap();
+    assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+    keeps_secrets("a refusal", &[refused.stdout, refused.stderr].concat());
 }
