@@ -306,14 +306,17 @@ async fn take_wrong_types(scene: &mut Scene, shape: Shape) -> Result<(usize, usi
     written
 }
 
-/// The definition with no word about what a field holds.
+/// The definition with no word about what a field holds, but for what objects can be selected by.
 fn loosen(definition: &Value, field: &str) -> Value {
     let mut loose = definition.clone();
     if text(&loose, "/spec/names/kind") == "CanaryRelease" {
         let version = "/spec/versions/0/schema/openAPIV3Schema/properties";
         if let Some(Value::Object(properties)) = loose.pointer_mut(version) {
-            properties
-                .insert(field.to_owned(), json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
+            let mut anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+            if let Some(target) = properties.get(field).and_then(|field| field.pointer("/properties/target")) {
+                anything["properties"] = json!({"target": target});
+            }
+            properties.insert(field.to_owned(), anything);
         }
     }
     loose
