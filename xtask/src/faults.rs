@@ -2,7 +2,8 @@
 //! many are tried; what a point is, and what must hold there, is `canary-world`'s.
 
 use std::fs;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
@@ -15,83 +16,105 @@ const SECONDS: u64 = 240;
 /// The order in which they are tried then.
 const SEED: u64 = 1;
 /// How many of them a test tries: the same ones everywhere, as far as the time suffices.
-const POINTS: usize = 540;
-/// How many actions random walks have where all is asked for.
-const ACTIONS: usize = 1_000_000;
+const POINTS: usize = 1_080;
+/// How many actions random walks have with every test, and for how long at the most.
+const ACTIONS: (usize, u64) = (10_000, 240);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Every point there is, or with `--walk` a million actions, however long it takes: hours
+    /// Every point there is, however long it takes: hours
     #[arg(long)]
     full: bool,
-    /// Random walks: people, tools and faults in any order
-    #[arg(long)]
-    walk: bool,
     /// For how long, the runs without a fault included; 240 where not `--full`
     #[arg(long)]
     seconds: Option<u64>,
-    /// Which points come first, or which walks are walked
+    /// Which points come first
+    #[arg(long, default_value_t = SEED)]
+    seed: u64,
+    /// Leave out so many of the first points: with the same seed, `--full` is so played in parts
+    #[arg(long, default_value_t = 0)]
+    skip: usize,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Walks {
+    /// How many actions, in walks of 40 each
+    #[arg(long, default_value_t = 1_000_000)]
+    actions: usize,
+    /// For how long at the most
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Which walks are walked
     #[arg(long, default_value_t = SEED)]
     seed: u64,
 }
 
 /// Whether all that was tried passed; it is shown as it comes.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
-    let Arguments { full, walk, seconds, seed } = *arguments;
-    let bounds = Bounds { seconds: seconds.or_else(|| (!full).then_some(SECONDS)), seed, optimized: full };
-    let status = if walk { walks(&bounds) } else { every(&bounds, None)? }.status().context("start canary-world")?;
-    Ok(status.success())
+    let Arguments { full, seconds, seed, skip } = *arguments;
+    let seconds = seconds.or_else(|| (!full).then_some(SECONDS));
+    let mut command = world(&built()?, "every", seed, seconds);
+    command.args(["--skip", &skip.to_string(), "all"]).args(scenarios()?);
+    Ok(command.status().context("start canary-world")?.success())
+}
+
+/// Whether all that was walked passed; it is shown as it comes.
+pub(crate) fn walk(arguments: &Walks) -> Result<bool> {
+    let Walks { actions, seconds, seed } = *arguments;
+    let mut command = walks(&built()?, seed, actions, seconds);
+    Ok(command.status().context("start canary-world")?.success())
 }
 
 /// A sample for `cargo xtask test`, always in the same order: the figures are shown, and what failed is handed back.
 pub(crate) fn sample() -> Result<Option<String>> {
-    let bounds = Bounds { seconds: Some(SECONDS), seed: SEED, optimized: false };
-    let output = every(&bounds, Some(POINTS))?.output().context("start canary-world")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    for line in said.lines().filter(|line| line.contains(" points tried")) {
+    let built = built()?;
+    let mut points = world(&built, "every", SEED, Some(SECONDS));
+    points.args(["--points", &POINTS.to_string(), "all"]).args(scenarios()?);
+    for command in [points, walks(&built, SEED, ACTIONS.0, Some(ACTIONS.1))] {
+        if let Some(wrong) = shown(command)? {
+            return Ok(Some(wrong));
+        }
+    }
+    Ok(None)
+}
+
+/// Runs it: its progress is shown as it comes, its figures at its end, and what failed is handed back.
+fn shown(mut world: Command) -> Result<Option<String>> {
+    let output = world.stderr(Stdio::inherit()).output().context("start canary-world")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    for line in said.lines().filter(|line| line.contains(" points tried") || line.contains(" actions in ")) {
         println!("     {line}");
     }
     Ok((!output.status.success()).then(|| checks::tail(&said)))
 }
 
-struct Bounds {
-    seconds: Option<u64>,
-    seed: u64,
-    /// Whether it is worth a build of its own.
-    optimized: bool,
+/// `canary-world`, optimized: the more points in the same time.
+fn built() -> Result<PathBuf> {
+    Ok(programs::release("the simulated cluster", &["canary-world"])?.join("canary-world"))
 }
 
 /// A command of `canary-world`.
-fn world(word: &str, bounds: &Bounds) -> Command {
-    let mut world = programs::cargo();
-    world.args(["run", "--quiet", "--package", "canary-world"]);
-    if bounds.optimized {
-        world.arg("--release");
-    }
-    world.args(["--", word, "--seed", &bounds.seed.to_string()]);
-    if let Some(seconds) = bounds.seconds {
+fn world(program: &Path, word: &str, seed: u64, seconds: Option<u64>) -> Command {
+    let mut world = Command::new(program);
+    world.args([word, "--seed", &seed.to_string()]);
+    if let Some(seconds) = seconds {
         world.args(["--seconds", &seconds.to_string()]);
     }
     world
 }
 
 /// The command that walks at random.
-fn walks(bounds: &Bounds) -> Command {
-    let mut world = world("walk", bounds);
-    world.args(["--actions", &ACTIONS.to_string()]);
+fn walks(program: &Path, seed: u64, actions: usize, seconds: Option<u64>) -> Command {
+    let mut world = world(program, "walk", seed, seconds);
+    world.args(["--actions", &actions.to_string()]);
     world
 }
 
-/// The command that tries faults at the points.
-fn every(bounds: &Bounds, points: Option<usize>) -> Result<Command> {
+/// The files of all scenarios, in order.
+fn scenarios() -> Result<Vec<PathBuf>> {
     let folder = programs::root().join(SCENARIOS);
     let entries = fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     files.sort();
-    let mut world = world("every", bounds);
-    if let Some(points) = points {
-        world.args(["--points", &points.to_string()]);
-    }
-    world.arg("all").args(files);
-    Ok(world)
+    Ok(files)
 }

@@ -172,6 +172,12 @@ enum SoakOf {
     /// Needs no lab. Exit code 0 only if 95 % were caught; survivors that docs/mutants.md gives a reason for do not count.
     /// All of it takes days on 2 cores, `--shard 0/50` about an hour. It works in a copy of the checkout.
     Mutants(mutants::Arguments),
+    /// Walk at random in the simulated cluster: people, tools and faults in any order, a million actions
+    ///
+    /// Needs no lab. Every promise must hold at every write, and each walk must come to rest. One that does not is shown as
+    /// a file that `canary-world play` plays, as short as it could be made. All of it takes about three hours on 2 cores;
+    /// `cargo xtask test` walks 10,000 actions.
+    Walks(faults::Walks),
 }
 
 fn main() -> ExitCode {
@@ -200,6 +206,7 @@ fn run(command: Command) -> Result<bool> {
             previous::faults(faulted, from.as_deref(), from_operator, write, &place)
         }
         Command::Soak { of: Some(SoakOf::Mutants(arguments)), .. } => mutants::run(&arguments),
+        Command::Soak { of: Some(SoakOf::Walks(arguments)), .. } => faults::walk(&arguments),
         Command::Soak { of: None, soaked, write, place } => outside::soak(&soaked, write, &place),
         Command::Faults(arguments) => faults::run(&arguments),
         Command::Dist(arguments) => dist::run(&arguments),

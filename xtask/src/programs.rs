@@ -37,25 +37,21 @@ pub(crate) struct Programs {
 
 /// Builds them, optimized, as they would be released.
 pub(crate) fn build() -> Result<Programs> {
-    timed("build the operator and the demo shop", || {
+    let folder = release("the operator and the demo shop", &["canary-operator", "lab-app", "lab"])?;
+    Ok(Programs { operator: folder.join("canary-operator"), shop: folder.join("shop") })
+}
+
+/// Builds the programs of these packages, optimized; they are in the folder that it returns.
+pub(crate) fn release(what: &str, packages: &[&str]) -> Result<PathBuf> {
+    timed(&format!("build {what}"), || {
         let mut command = cargo();
-        command.args([
-            "build",
-            "--release",
-            "--package",
-            "canary-operator",
-            "--package",
-            "lab-app",
-            "--package",
-            "lab",
-            "--bins",
-        ]);
+        command.args(["build", "--release", "--bins"]);
+        command.args(packages.iter().flat_map(|package| ["--package", package]));
         // Warnings and errors are cargo's to show; its list of crates is a good progress display.
         if !command.status().context("start cargo")?.success() {
             bail!("cargo build failed");
         }
-        let folder = target()?.join("release");
-        Ok(Programs { operator: folder.join("canary-operator"), shop: folder.join("shop") })
+        Ok(target()?.join("release"))
     })
 }
 

@@ -1,7 +1,8 @@
-//! `canary-world play FILE`: plays a scenario and prints what was asked and what came of it.
-//! `canary-world every [--thin] [--seconds N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...`: these groups
-//! of faults at every point of these scenarios, or at as many as the time allows, in the order that the seed gives, the
-//! groups in turn.
+//! `canary-world play FILE`: plays a scenario, prints what was asked and what came of it, and with faults holds it
+//! against the run without.
+//! `canary-world every [--thin] [--seconds N] [--skip N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...`:
+//! these groups of faults at every point of these scenarios, or at as many as the time allows, in the order that the seed
+//! gives, the groups in turn. With `--skip` a long one is played in parts.
 //! `canary-world walk [--seed N] [--actions N] [--seconds N]`: random walks of 40 actions each, 10,000 actions in all or
 //! as many as the time allows; each that fails is printed as a scenario file, as short as it could be made.
 //! `canary-world contract KUBECONFIG NAMESPACE`: whether a real API server answers as this world's does; the definitions of
@@ -10,9 +11,10 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use canary_world::enumerate::{Breadth, Course, Failure, Group, Tally, every};
+use canary_world::enumerate::{Breadth, Choice, Course, Failure, Group, News, Tally, every, held_against};
 use canary_world::run::play;
 use canary_world::scenario::Scenario;
 use canary_world::walk::walks;
@@ -35,7 +37,7 @@ fn run(arguments: &[String]) -> Result<bool, String> {
         Some(("every", rest)) => enumerated(rest),
         Some(("walk", rest)) => walked(rest),
         Some(("contract", [kubeconfig, namespace])) => contract(kubeconfig, namespace),
-        _ => Err("say: contract KUBECONFIG NAMESPACE, play FILE, walk [--seed N] [--actions N] [--seconds N], or every [--thin] [--seconds N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...".to_owned()),
+        _ => Err("say: contract KUBECONFIG NAMESPACE, play FILE, walk [--seed N] [--actions N] [--seconds N], or every [--thin] [--seconds N] [--skip N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...".to_owned()),
     }
 }
 
@@ -46,31 +48,35 @@ fn read(file: &str) -> Result<Scenario, String> {
 
 fn played(scenario: &Scenario) -> Result<bool, String> {
     let outcome = play(scenario, 10);
+    // With faults it is held against the run without.
+    let wrong = if scenario.faults.is_empty() { outcome.wrong.clone() } else { held_against(scenario, &outcome) };
     let mut out = std::io::stdout().lock();
     let said = write!(out, "{}", outcome.log()).and_then(|()| {
         for (object, count) in &outcome.writes {
             writeln!(out, "{count:4} writes of {object}")?;
         }
-        for line in &outcome.wrong {
+        for line in &wrong {
             writeln!(out, "WRONG {line}")?;
         }
         writeln!(out, "{} serves {:?} after {:?}", outcome.end, outcome.serves, outcome.took)
     });
     said.map_err(|error| error.to_string())?;
-    Ok(outcome.wrong.is_empty())
+    Ok(wrong.is_empty())
 }
 
 fn enumerated(arguments: &[String]) -> Result<bool, String> {
     let started = Instant::now();
-    let (mut breadth, mut until, mut most, mut seed, mut resyncs) = (Breadth::Every, None, usize::MAX, 1, None);
+    let (mut breadth, mut resyncs) = (Breadth::Every, None);
+    let mut choice = Choice { seed: 1, skip: 0, most: usize::MAX, until: None };
     let mut words = arguments.iter().map(String::as_str).peekable();
     while let Some(option) = words.next_if(|word| word.starts_with("--")) {
         let mut number = || words.next().and_then(|word| word.parse().ok()).ok_or_else(|| format!("{option} N"));
         match option {
             "--thin" => breadth = Breadth::Thin,
-            "--seconds" => until = started.checked_add(Duration::from_secs(number()?)),
-            "--points" => most = usize::try_from(number()?).unwrap_or(usize::MAX),
-            "--seed" => seed = number()?,
+            "--seconds" => choice.until = started.checked_add(Duration::from_secs(number()?)),
+            "--skip" => choice.skip = usize::try_from(number()?).unwrap_or(usize::MAX),
+            "--points" => choice.most = usize::try_from(number()?).unwrap_or(usize::MAX),
+            "--seed" => choice.seed = number()?,
             "--resyncs" => resyncs = usize::try_from(number()?).ok(),
             other => return Err(format!("unknown option {other}")),
         }
@@ -95,7 +101,8 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
     });
     let mut courses = one?;
     courses.extend(other?);
-    let report = every(&courses, seed, most, until, &tell);
+    let progress = Progress::of("points tried");
+    let report = every(&courses, choice, &|news| progress.tell(news));
     let mut sum = Tally::default();
     for (group, Tally { all, tried, failed, refused }) in &report {
         let refused = if *refused > 0 { format!(", {refused} writes refused") } else { String::new() };
@@ -106,12 +113,41 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
     }
     let (scenarios, seconds) = (courses.len(), started.elapsed().as_secs());
     let Tally { all, tried, failed, .. } = sum;
-    say(&format!("{scenarios} scenarios: {tried} of {all} points tried (seed {seed}), {failed} failed, {seconds} s"));
+    say(&format!(
+        "{scenarios} scenarios: {tried} of {all} points tried (seed {}), {failed} failed, {seconds} s",
+        choice.seed
+    ));
     Ok(failed == 0 && report.values().all(|tally| tally.tried > 0))
 }
 
 fn say(text: &str) {
     let _unheard = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// How far it is, each half minute, where a person or a log reads errors.
+struct Progress {
+    what: &'static str,
+    told: Mutex<Instant>,
+}
+
+impl Progress {
+    fn of(what: &'static str) -> Self {
+        Self { what, told: Mutex::new(Instant::now()) }
+    }
+
+    fn tell(&self, news: News<'_>) {
+        match news {
+            News::Failed(failure) => tell(failure),
+            News::Tried { tried, all, failed } => {
+                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                if told.elapsed() > Duration::from_secs(30) {
+                    *told = Instant::now();
+                    let what = self.what;
+                    let _unheard = writeln!(std::io::stderr(), "{tried} of {all} {what}, {failed} failed");
+                }
+            }
+        }
+    }
 }
 
 fn tell(failure: &Failure) {
@@ -131,7 +167,8 @@ fn walked(arguments: &[String]) -> Result<bool, String> {
             other => return Err(format!("unknown option {other}")),
         }
     }
-    let report = walks(seed, actions, until, &tell);
+    let progress = Progress::of("walks walked");
+    let report = walks(seed, actions, until, &|news| progress.tell(news));
     say(&format!(
         "{} actions in {} walks (seed {seed}), {} failed, {:.0} s",
         report.actions,

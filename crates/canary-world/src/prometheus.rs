@@ -15,7 +15,7 @@ use crate::world::World;
 /// How often pods are scraped.
 pub const SCRAPE: Duration = Duration::from_secs(5);
 /// How long a sample takes until it can be asked for.
-const STORED: Duration = Duration::from_millis(200);
+pub const STORED: Duration = Duration::from_millis(200);
 
 /// The counters that pods have: all requests, and bad ones.
 pub const REQUESTS: &str = "requests_total";

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::api::{Caller, PatchKind};
+use crate::cluster::Cluster;
 use crate::fault::{Fault, Planned, Point, Struck};
 use crate::manifests;
 use crate::process::{Options, Process};
@@ -194,13 +195,18 @@ impl Run {
         let day = Duration::from_secs(24 * 3600);
         let options = if long { Options { deadline: day, tick_deadline: day } } else { Options::default() };
         let meddled = scenario.faults.iter().any(|planned| matches!(planned.fault, Fault::Corrupt(_)));
-        let away = |planned: &Planned| match planned.fault {
+        let away = |fault: Fault| match fault {
             Fault::ServerDown(time) | Fault::MetricsDown(time) => time,
             _ => Duration::ZERO,
         };
+        let struck = scenario.script.iter().filter_map(|line| match line.action {
+            Action::Strike(fault) => Some(fault),
+            _ => None,
+        });
+        let faults = scenario.faults.iter().map(|planned| planned.fault).chain(struck);
         let walk = scenario.ends.is_empty();
         let patience = if meddled || walk { LITTLE_PATIENCE } else { PATIENCE };
-        let patience = patience + scenario.faults.iter().map(away).sum::<Duration>();
+        let patience = patience + faults.map(away).sum::<Duration>();
         Self { world, processes: Vec::new(), options, patience, began: Instant::now() }
     }
 
@@ -386,10 +392,17 @@ impl Run {
     }
 
     fn version(&self, version: &str, of: Trait) {
+        let (now, image) = (self.world.now(), manifests::image(version));
         let mut inner = self.world.lock();
-        let behaviour = inner.cluster.versions.entry(manifests::image(version)).or_default();
+        let Cluster { traffic, versions, .. } = &mut inner.cluster;
+        let behaviour = versions.entry(image.clone()).or_default();
         match of {
-            Trait::Errors(thousandths) => behaviour.errors = f64::from(thousandths) / 1000.0,
+            Trait::Errors(thousandths) => {
+                traffic.account(now);
+                let bad = traffic.answered.get(&image).map_or(0.0, |(_, bad)| *bad);
+                traffic.turned.insert(image, (now, bad));
+                behaviour.errors = f64::from(thousandths) / 1000.0;
+            }
             Trait::Gauge(value) => behaviour.gauge = f64::from(value),
             Trait::Fate(fate) => behaviour.fate = fate,
             Trait::Silent => behaviour.counts = false,
@@ -451,7 +464,13 @@ impl Run {
             }
             self.pass(Duration::from_secs(5)).await;
         }
-        let before = self.world.lock().writes;
+        let before = {
+            let mut inner = self.world.lock();
+            // What was to strike in the release, and came too late for it, is no part of its rest; a watch that was cut
+            // stays so.
+            inner.plan.retain(|planned| planned.fault == Fault::WatchCut);
+            inner.writes
+        };
         let key = ObjectKey::new(NAMESPACE, "web");
         for number in 0..resyncs {
             sleep(Duration::from_secs(60)).await;
@@ -478,7 +497,10 @@ impl Run {
         let end = match release {
             None => "gone",
             Some(_) if paused => "Paused",
-            Some(release) => object::text(release, "/status/outcome"),
+            Some(release) => match object::text(release, "/status/outcome") {
+                "" => "underway",
+                outcome => outcome,
+            },
         };
         let end = end.to_owned();
         let stable = inner.get(SERVICES, "web").map(|service| object::strings(service, "/spec/selector"));

@@ -42,8 +42,9 @@ pub struct Scenario {
     pub outage: bool,
     /// Whether the API server may refuse what the script does: then the script goes on.
     pub refusals: bool,
-    /// Objects, as `plural name` or the beginning of it, that may end otherwise under a fault, or be written more often.
-    pub differs: Vec<String>,
+    /// Objects, as `plural name`, that a fault may have written once more or less, to the same end; the reason is in the
+    /// file.
+    pub once_more_or_less: Vec<String>,
     /// Ends that a fault of a kind may bring instead, with the reason in the file.
     pub allowed: Vec<Allowed>,
     /// What goes wrong.
@@ -78,16 +79,22 @@ pub enum Kin {
     Metrics,
     /// The operator's clock is off: it looks at other moments.
     Clock,
+    /// The API server is away for ten minutes or more.
+    Outage,
+    /// A write is refused, and what the script does next comes before it is tried again.
+    Refused,
 }
 
 impl Kin {
-    const ALL: [(&'static str, Self); 6] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("absent", Self::Absent),
         ("stale", Self::Stale),
         ("late", Self::Late),
         ("frozen", Self::Frozen),
         ("metrics", Self::Metrics),
         ("clock", Self::Clock),
+        ("outage", Self::Outage),
+        ("refused", Self::Refused),
     ];
 
     fn word(self) -> &'static str {
@@ -112,7 +119,10 @@ impl Kin {
                 | Fault::Corrupt(_),
             ) => true,
             (Self::Frozen, Fault::Freeze(_)) => true,
-            (Self::Metrics, Fault::MetricsDown(time)) => time >= Duration::from_secs(600),
+            (Self::Refused, Fault::Answer(_)) => !struck.reads,
+            (Self::Metrics, Fault::MetricsDown(time)) | (Self::Outage, Fault::ServerDown(time)) => {
+                time >= Duration::from_secs(600)
+            }
             (Self::Clock, Fault::ClockJumps(_) | Fault::ClockRate(_)) => true,
             _ => false,
         }
@@ -253,7 +263,7 @@ impl Scenario {
         match head {
             "end" => self.ends = words(rest),
             "serves" => self.serves = words(rest),
-            "differs" => self.differs = words(rest),
+            "once more or less" => self.once_more_or_less = words(rest),
             _ if head.starts_with("allow ") => {
                 let kin = head.trim_start_matches("allow ").trim();
                 let of = Kin::ALL.into_iter().find(|(word, _)| *word == kin).map(|(_, kin)| kin);
@@ -291,8 +301,8 @@ impl fmt::Display for Scenario {
             writeln!(f, "end: {}", self.ends.join(" or "))?;
             writeln!(f, "serves: {}", self.serves.join(" or "))?;
         }
-        if !self.differs.is_empty() {
-            writeln!(f, "differs: {}", self.differs.join(" or "))?;
+        if !self.once_more_or_less.is_empty() {
+            writeln!(f, "once more or less: {}", self.once_more_or_less.join(" or "))?;
         }
         for Allowed { of, ends, serves } in &self.allowed {
             writeln!(f, "allow {}: {}; {}", of.word(), ends.join(" or "), serves.join(" or "))?;

@@ -416,6 +416,7 @@ impl Inner {
             before: before.map(|version| &version.value),
             after: after.map(|version| &version.value),
             failed: &self.processes[process].failed_reads,
+            began: self.processes[process].began.unwrap_or(self.api.now),
         };
         self.promises.written(&write);
     }

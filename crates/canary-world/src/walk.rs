@@ -9,13 +9,17 @@ use fastrand::Rng;
 use serde_json::json;
 
 use crate::cluster::Fate;
-use crate::enumerate::Failure;
+use crate::enumerate::{Failure, News};
 use crate::fault::{Answer, Fault};
 use crate::run::play;
 use crate::scenario::{Action, Line, Moment, Scenario, Trait, When};
 
 /// Actions of one walk.
 pub const LENGTH: usize = 40;
+/// Pods that the target is ever scaled to.
+const MOST_PODS: i64 = 6;
+/// Lines at a walk's end that bring back what is gone.
+const LAST: usize = 5;
 /// Runs that may be spent on making a walk shorter.
 const SHRINKING: usize = 80;
 
@@ -31,9 +35,9 @@ pub struct Report {
 }
 
 /// Walks until there were so many actions or `until` has come, on as many threads as the machine has cores. `tell` hears
-/// of each failure.
+/// how it goes, in walks.
 #[must_use]
-pub fn walks(seed: u64, actions: usize, until: Option<Instant>, tell: &(dyn Fn(&Failure) + Sync)) -> Report {
+pub fn walks(seed: u64, actions: usize, until: Option<Instant>, tell: &(dyn Fn(News<'_>) + Sync)) -> Report {
     let next = AtomicU64::new(0);
     let report = Mutex::new(Report::default());
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -52,9 +56,11 @@ pub fn walks(seed: u64, actions: usize, until: Option<Instant>, tell: &(dyn Fn(&
                     report.actions += LENGTH;
                     if !wrong.is_empty() {
                         let failure = Failure { name: format!("walk {number}"), file: scenario.to_string(), wrong };
-                        tell(&failure);
+                        tell(News::Failed(&failure));
                         report.failures.push(failure);
                     }
+                    let all = usize::try_from(many).unwrap_or(usize::MAX);
+                    tell(News::Tried { tried: report.walks, all, failed: report.failures.len() });
                 }
             });
         }
@@ -70,9 +76,9 @@ fn walked(seed: u64) -> (Scenario, Vec<String>) {
     let (mut spent, mut chunk) = (0, scenario.script.len() / 2);
     while !wrong.is_empty() && chunk > 0 {
         let mut start = 1;
-        while start < scenario.script.len() && spent < SHRINKING {
+        while start + LAST < scenario.script.len() && spent < SHRINKING {
             let mut shorter = scenario.clone();
-            let end = (start + chunk).min(shorter.script.len());
+            let end = (start + chunk).min(shorter.script.len() - LAST);
             // What is left happens when it did.
             let passed: Duration = shorter.script.drain(start..end).map(|line| line.when.after).sum();
             if let Some(line) = shorter.script.get_mut(start) {
@@ -120,11 +126,13 @@ pub fn walk(seed: u64) -> Scenario {
         };
         line(&mut scenario, after, action(&mut random));
     }
-    // What is gone comes back, and the release may come to its end.
+    // What is gone comes back, the target has all its pods again, and the release may come to its end.
     let web = || "web".to_owned();
     line(&mut scenario, 5, Action::Gateway(true));
     line(&mut scenario, 0, Action::Restore("Service".to_owned(), web()));
     line(&mut scenario, 0, Action::Restore("HTTPRoute".to_owned(), web()));
+    line(&mut scenario, 0, Action::Load(MOST_PODS));
+    line(&mut scenario, 0, Action::Scale(MOST_PODS));
     scenario
 }
 
@@ -146,9 +154,9 @@ fn action(random: &mut Rng) -> Action {
         0..18 => push(random),
         18..40 => command(random),
         40..50 => Action::Version(version(random), nature(random)),
-        50..54 => Action::Scale(random.i64(1..7)),
-        54..57 => Action::Autoscaler(2, 6),
-        57..61 => Action::Load(random.i64(1..7)),
+        50..54 => Action::Scale(random.i64(1..=MOST_PODS)),
+        54..57 => Action::Autoscaler(2, MOST_PODS),
+        57..61 => Action::Load(random.i64(1..=MOST_PODS)),
         61..63 => Action::Delete(one(random, &["Service", "HTTPRoute"]), web()),
         63..68 => Action::Restore(one(random, &["Service", "HTTPRoute"]), web()),
         68..70 => Action::Gateway(false),

@@ -70,6 +70,8 @@ pub struct Traffic {
     pub unanswered: BTreeMap<String, f64>,
     /// Answers by image: all, and bad ones.
     pub answered: BTreeMap<String, (f64, f64)>,
+    /// By image: since when it has its share of bad answers, and how many it had given by then.
+    pub turned: BTreeMap<String, (Timestamp, f64)>,
     flow: Vec<Flow>,
     since: Timestamp,
 }
@@ -81,6 +83,7 @@ impl Traffic {
             counters: BTreeMap::new(),
             unanswered: BTreeMap::new(),
             answered: BTreeMap::new(),
+            turned: BTreeMap::new(),
             flow: Vec::new(),
             since: now,
         }

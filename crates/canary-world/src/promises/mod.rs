@@ -47,6 +47,8 @@ pub(crate) struct Write<'a> {
     pub(crate) before: Option<&'a Value>,
     pub(crate) after: Option<&'a Value>,
     pub(crate) failed: &'a Failed,
+    /// When the tick that writes began: what it read was so then.
+    pub(crate) began: Timestamp,
 }
 
 /// What has to be remembered to judge a write.

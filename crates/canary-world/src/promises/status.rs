@@ -2,6 +2,8 @@
 
 use canary_api::{Gate, ReleaseStatus, Step};
 
+use crate::prometheus::{SCRAPE, STORED};
+
 use super::{Promises, Write, canary_weight, current, permille, release, reverting};
 
 /// Seconds that a bake may be shorter than its duration: times in the status are cut to whole seconds.
@@ -36,7 +38,8 @@ impl Promises {
         if now.step == Step::Bake
             && (was.step != Step::Bake || was.stage_index != now.stage_index || was.paused.is_some())
         {
-            self.bake = Some(api.now);
+            // The process may have stood still before it wrote down what it saw: the stage had begun by then.
+            self.bake = Some(write.began);
         }
         if now.window_since != was.window_since {
             self.window = answered(write, &now);
@@ -119,7 +122,12 @@ impl Promises {
             self.break_it(api, "I1", &format!("a stage passes without any answer of the metrics: {tell}"));
         }
         let (all_now, bad_now) = answered(write, was);
-        let (n, k) = (all_now - self.window.0, bad_now - self.window.1);
+        // What turned bad since the last sample that anybody can have is seen with the next.
+        let turned = write.cluster.traffic.turned.get(image(was));
+        let unseen =
+            turned.filter(|(at, _)| api.now.duration_since(*at).unsigned_abs() < SCRAPE.saturating_add(STORED));
+        let bad_now = unseen.map_or(bad_now, |(_, bad)| *bad);
+        let (n, k) = (all_now - self.window.0, (bad_now - self.window.1).max(0.0));
         for gate in &release.spec.gates {
             if let Some(why) = fails(gate, n, k) {
                 self.break_it(api, "I1", &format!("gate {}: {why}: {tell}", gate.name));
@@ -130,8 +138,11 @@ impl Promises {
 
 /// What the candidate answered so far: all and bad.
 fn answered(write: &Write<'_>, release: &ReleaseStatus) -> (f64, f64) {
-    let image = release.candidate.images.first().map_or("", String::as_str);
-    write.cluster.traffic.answered.get(image).copied().unwrap_or_default()
+    write.cluster.traffic.answered.get(image(release)).copied().unwrap_or_default()
+}
+
+fn image(release: &ReleaseStatus) -> &str {
+    release.candidate.images.first().map_or("", String::as_str)
 }
 
 /// Why a gate can't have passed on this.
