@@ -102,6 +102,14 @@ fn chosen(target: &Value, service: &BTreeMap<String, String>) -> Result<(String,
     Ok(((*key).clone(), names::canary(value)))
 }
 
+/// Whether a Service selects the pods of a Deployment's template.
+#[must_use]
+pub fn selects(service: &Value, target: &Value) -> bool {
+    let labels = object::strings(target, "/spec/template/metadata/labels");
+    let selector = object::strings(service, "/spec/selector");
+    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
 /// The labels laid over the serving version's template for baseline pods, from the canary's: the same keys with values
 /// that neither the target, nor the stable Service, nor the canary has.
 ///

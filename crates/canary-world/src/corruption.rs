@@ -354,7 +354,7 @@ pub(crate) fn wrong(scenario: &Scenario, base: &Outcome, outcome: &Outcome) -> V
     let served = outcome.serves.join("+");
     let usual = scenario.ends.contains(&outcome.end) && scenario.serves.contains(&served);
     let carried = carries && served.is_empty();
-    if !usual && outcome.end == "Promoted" && !scenario.ends.contains(&outcome.end) {
+    if !usual && !carried && outcome.end == "Promoted" && !scenario.ends.contains(&outcome.end) {
         wrong.push(format!("it ends Promoted, and not {}", scenario.ends.join(" or ")));
     }
     if !usual && !carried && outcome.told.is_empty() {

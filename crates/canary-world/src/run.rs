@@ -222,7 +222,8 @@ impl Run {
         for line in &scenario.script[first..] {
             self.until(&line.when).await?;
             match self.act(&line.action).await {
-                Err(why) if !scenario.refusals => return Err(why),
+                // What another wrote meanwhile may leave nothing to do it to.
+                Err(why) if !scenario.refusals && self.world.lock().corrupted == 0 => return Err(why),
                 _ => {}
             }
         }
@@ -494,7 +495,12 @@ impl Run {
         let release = inner.get(CANARY_RELEASES, "web");
         let paused =
             inner.status().current.is_some_and(|current| current.paused.is_some() && current.step != Step::Done);
-        let end = match release {
+        // What only another's finalizer keeps from going is gone for us.
+        let left = |release: &Value| {
+            let ours = object::items(release, "/metadata/finalizers").any(|own| own == names::FINALIZER);
+            object::deleting(release) && !ours
+        };
+        let end = match release.filter(|release| !left(release)) {
             None => "gone",
             Some(_) if paused => "Paused",
             Some(release) => match object::text(release, "/status/outcome") {
@@ -504,7 +510,7 @@ impl Run {
         };
         let end = end.to_owned();
         let stable = inner.get(SERVICES, "web").map(|service| object::strings(service, "/spec/selector"));
-        let pods = crate::cluster::selected(&inner.api, NAMESPACE, &stable.unwrap_or_default());
+        let pods = crate::cluster::selected(&inner.api.store, NAMESPACE, &stable.unwrap_or_default());
         let mut serves: Vec<String> = pods
             .iter()
             .filter(|pod| canary_core::pods::ready(pod))

@@ -258,6 +258,7 @@ impl Inner {
                         None => (0, 0),
                     };
                     self.corrupted += moved;
+                    self.promises.meddled |= moved > 0;
                     self.refused += refused;
                     self.dirty |= moved > 0;
                 }

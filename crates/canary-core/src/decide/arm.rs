@@ -148,8 +148,7 @@ fn splittable(tick: &mut Tick<'_>, target: &Value) -> bool {
             return false;
         }
     };
-    let stable_labels = object::strings(target, "/spec/template/metadata/labels");
-    if !object::strings(service, "/spec/selector").iter().all(|(key, value)| stable_labels.get(key) == Some(value)) {
+    if !canary::selects(service, target) {
         tick.obstacle(
             "ServiceSelectsOthers",
             format!(

@@ -56,6 +56,8 @@ fn of_release(tick: &mut Tick<'_>) {
             baseline_up(tick);
         }
         Step::Roll => {
+            // All of the traffic is theirs until the target has taken it over.
+            canary_up(tick);
             weights(tick);
             roll(tick);
         }
@@ -75,6 +77,9 @@ fn of_release(tick: &mut Tick<'_>) {
         }
         Step::Revert => {
             weights_down(tick);
+            if tick.weight() > 0 {
+                name_canary(tick);
+            }
             if tick
                 .status
                 .current
@@ -255,6 +260,11 @@ pub(super) fn weights_back(tick: &Tick<'_>) -> Vec<(String, Value)> {
 fn canary_up(tick: &mut Tick<'_>) {
     let replicas = tick.status.current.as_ref().map_or(0, |current| current.canary_pods);
     canary_deployment(tick, replicas);
+    name_canary(tick);
+}
+
+/// The canary's Service.
+fn name_canary(tick: &mut Tick<'_>) {
     let (seen, overlay) = (tick.seen, tick.overlay.clone());
     keep_service(tick, &CANARY, &seen.canary_service, &overlay);
 }
@@ -378,31 +388,34 @@ fn own(tick: &Tick<'_>, present: &Value, patch: &mut Patch) {
 
 /// A side's Service as it should be.
 fn keep_service(tick: &mut Tick<'_>, whys: &Whys, fetched: &Fetched<Value>, overlay: &BTreeMap<String, String>) {
-    let Some(stable) = tick.seen.service.known() else { return };
-    if overlay.is_empty() {
+    if overlay.is_empty() || matches!(tick.seen.service, Fetched::Failed(_)) {
         return;
     }
-    let wanted = canary::service_of(whys.side, tick.owner(), stable, overlay);
-    match fetched {
-        Fetched::Missing => {
-            tick.effects.push(Effect::Create { kind: Kind::Service, object: wanted, why: whys.name });
+    // One that is gone, or that a hand made select other pods, is nothing to go by.
+    let wanted = tick.selecting_service().map(|stable| canary::service_of(whys.side, tick.owner(), stable, overlay));
+    let present = match (fetched, wanted.clone()) {
+        (Fetched::Missing, Some(object)) => {
+            tick.effects.push(Effect::Create { kind: Kind::Service, object, why: whys.name });
+            return;
         }
-        Fetched::Failed(_) => {}
-        Fetched::Known(present) => {
-            if object::annotation(present, names::ANNOTATION_UID) != Some(tick.uid()) {
-                return;
-            }
-            let mut patch = Patch::guarded(present);
-            own(tick, present, &mut patch);
-            if object::strings(present, "/spec/selector") != object::strings(&wanted, "/spec/selector") {
-                patch.set("/spec/selector", wanted.pointer("/spec/selector").cloned().unwrap_or_default());
-            }
-            if !same_ports(present, &wanted) {
-                patch.set("/spec/ports", wanted.pointer("/spec/ports").cloned().unwrap_or_default());
-            }
-            tick.patch(Kind::Service, present, patch, whys.select);
+        (Fetched::Known(present), _) if object::annotation(present, names::ANNOTATION_UID) == Some(tick.uid()) => {
+            present
         }
+        _ => return,
+    };
+    let mut patch = Patch::guarded(present);
+    own(tick, present, &mut patch);
+    let selected = object::strings(present, "/spec/selector");
+    let mut selector =
+        wanted.as_ref().map_or_else(|| selected.clone(), |wanted| object::strings(wanted, "/spec/selector"));
+    selector.extend(overlay.clone());
+    if selected != selector {
+        patch.set("/spec/selector", json!(selector));
     }
+    if let Some(wanted) = wanted.filter(|wanted| !same_ports(present, wanted)) {
+        patch.set("/spec/ports", wanted.pointer("/spec/ports").cloned().unwrap_or_default());
+    }
+    tick.patch(Kind::Service, present, patch, whys.select);
 }
 
 /// Whether two Services have the same ports, the node's own numbers aside.
@@ -453,6 +466,9 @@ fn remember_rejection(tick: &mut Tick<'_>) {
 fn roll(tick: &mut Tick<'_>) {
     let Some(target) = tick.target() else { return };
     if !tick.asks_for_candidate() || !all_traffic_on_the_canary(tick) {
+        return;
+    }
+    if object::truth(target, "/spec/paused") && !release::carries(tick, route::WHOLE) {
         return;
     }
     let id = tick.status.current.as_ref().map_or_else(String::new, |current| current.id.clone());

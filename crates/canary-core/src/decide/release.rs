@@ -64,7 +64,7 @@ pub(super) fn advance(tick: &mut Tick<'_>) {
         return;
     }
     beside::watch(tick);
-    if canary_failed(tick) || weight_lost(tick) || canary_silent(tick) || jobs::act(tick) {
+    if canary_changed(tick) || canary_failed(tick) || weight_lost(tick) || canary_silent(tick) || jobs::act(tick) {
         return;
     }
     count_pods(tick);
@@ -241,14 +241,17 @@ fn canary_failed(tick: &mut Tick<'_>) -> bool {
     }
     // While the clock stands nothing is overdue; without weight nothing can be lost.
     let paused = tick.status.current.as_ref().and_then(|current| current.paused.as_ref());
-    if paused.is_some_and(|paused| paused.without_weight || tick.step() == Step::Scale) {
+    if paused.is_some_and(|paused| paused.without_weight) {
         return false;
     }
+    let clock_stands = paused.is_some();
     let Fetched::Known(all) = &tick.seen.canary_pods else { return false };
     let needed = needed_for_stage(tick);
     let ready = all.iter().filter(|pod| pods::ready(pod)).count();
-    if tick.step() == Step::Scale {
-        return overdue(tick, all);
+    // The weight of the stage before stands while the canary is scaled for this one.
+    let lost = ready == 0 && tick.weight() > 0;
+    if tick.step() == Step::Scale && !lost {
+        return !clock_stands && overdue(tick, all);
     }
     if i64::try_from(ready).unwrap_or(i64::MAX) >= needed {
         tick.current().short_since = None;
@@ -277,11 +280,41 @@ fn canary_failed(tick: &mut Tick<'_>) -> bool {
     }
     tick.warn("CanaryNotReady", format!("{why}: traffic goes back to stable until the canary is ready again"));
     tick.current().flaps = flaps;
+    scale_again(tick, "the canary lost its ready pods; it is run again with the stage");
+    true
+}
+
+/// Traffic goes back to stable until the canary is scaled once more, and the stage begins anew.
+fn scale_again(tick: &mut Tick<'_>, jobs_end: &str) {
     tick.current().short_since = None;
-    jobs::leave_stage(tick, "the canary lost its ready pods; it is run again with the stage");
+    jobs::leave_stage(tick, jobs_end);
     tick.set_weight(0);
     tick.enter(Step::Scale);
     tick.wake(Duration::from_millis(500));
+}
+
+/// Whether a hand changed what the canary's pods run while they have weight: what they answer says nothing of the
+/// candidate, so traffic waits on stable until they are put right.
+fn canary_changed(tick: &mut Tick<'_>) -> bool {
+    let paused = tick.status.current.as_ref().and_then(|current| current.paused.as_ref());
+    let without_weight = tick.weight() == 0 || paused.is_some_and(|paused| paused.without_weight);
+    let stage = matches!(tick.step(), Step::Scale | Step::Shift | Step::Bake);
+    if !stage || without_weight || tick.target_template().and_then(|wanted| tick.canary_runs(wanted)) != Some(false) {
+        return false;
+    }
+    let name = names::canary(&tick.spec.target.name);
+    let why = format!("someone changed the template of Deployment {name}, which is the canary's");
+    let flaps = tick.status.current.as_ref().map_or(0, |current| current.flaps).saturating_add(1);
+    if flaps > MOST_FLAPS {
+        stop(tick, "CanaryChanged", format!("{why}, {flaps} times in this stage"));
+        return true;
+    }
+    tick.warn(
+        "CanaryChanged",
+        format!("{why}: it is put right, and traffic goes back to stable until the candidate's pods are ready again"),
+    );
+    tick.current().flaps = flaps;
+    scale_again(tick, "the canary was changed by a hand; it is run again with the stage");
     true
 }
 
@@ -300,7 +333,8 @@ fn short(tick: &mut Tick<'_>, all: &[Value], ready: usize, needed: i64) -> bool 
     let now = tick.time();
     let since = tick.current().short_since.get_or_insert(now).clone();
     tick.waiting = Some(format!("{ready} of {needed} canary pods are ready"));
-    if tick.since(Some(&since)) < tick.spec.ready_deadline.std() || tick.step() == Step::Roll {
+    let rolling = tick.step() == Step::Roll && tick.target().is_some_and(let_go);
+    if rolling || tick.since(Some(&since)) < tick.spec.ready_deadline.std() {
         return false;
     }
     failed(tick, all, ready, needed);
@@ -787,11 +821,19 @@ fn finish_stages(tick: &mut Tick<'_>) {
     tick.wake(Duration::ZERO);
 }
 
+/// Whether the target was let go on to the candidate.
+fn let_go(target: &Value) -> bool {
+    !object::truth(target, "/spec/paused") && object::annotation(target, names::ANNOTATION_ROLLING).is_some()
+}
+
 fn roll(tick: &mut Tick<'_>) {
     tick.wake(Duration::from_secs(1));
     let Some(target) = tick.target() else { return };
-    let started =
-        !object::truth(target, "/spec/paused") && object::annotation(target, names::ANNOTATION_ROLLING).is_some();
+    let started = let_go(target);
+    if !started && tick.waiting.is_some() {
+        // Not before all of the canary's pods carry the traffic.
+        return;
+    }
     if !started || !serving::rolled_out(target) {
         let reason = object::condition_reason(target, "/status/conditions", "Progressing");
         if started && reason == "ProgressDeadlineExceeded" {
@@ -815,6 +857,13 @@ fn roll(tick: &mut Tick<'_>) {
     if seen.service.missing() {
         let service = &tick.spec.traffic.service;
         tick.waiting = Some(format!("Service {service} is gone: traffic stays on the canary's pods until it is back"));
+        return;
+    }
+    if tick.selecting_service().is_none() {
+        let (service, target) = (&tick.spec.traffic.service, &tick.spec.target.name);
+        tick.waiting = Some(format!(
+            "Service {service} does not select the pods of Deployment {target}: traffic stays on the canary's pods until it does"
+        ));
         return;
     }
     if let Some(why) = stable_too_small(tick) {

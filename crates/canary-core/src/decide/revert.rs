@@ -246,9 +246,14 @@ pub(super) fn template_before(tick: &Tick<'_>) -> Option<Value> {
     let (target, current) = (tick.target()?, tick.status.current.as_ref()?);
     let sets = serving::of(tick.seen.replica_sets.list(), object::uid(target));
     let set = sets.into_iter().find(|set| object::name(set) == current.stable.replica_set);
+    let served_before = |template: &Value| template::digest(template) == current.stable.digest;
     match set {
         Some(set) => Some(template::for_deployment(serving::template_of(set))),
-        None => tick.serving_template().filter(|template| template::digest(template) == current.stable.digest),
+        None => tick.serving_template().filter(served_before).or_else(|| {
+            let name = arm::record_name(tick.name(), &current.stable);
+            let record = tick.seen.serving_records.list().iter().find(|record| object::name(record) == name)?;
+            record.pointer("/data/template").filter(|template| served_before(template)).cloned()
+        }),
     }
 }
 
@@ -368,6 +373,11 @@ pub(super) fn canary_set<'a>(tick: &Tick<'a>) -> Option<&'a Value> {
     let canary = tick.canary()?;
     let current = tick.status.current.as_ref()?;
     if object::annotation(canary, names::ANNOTATION_MADE_FOR) != Some(&current.id) {
+        return None;
+    }
+    // One that a hand changed is put right first: not what it made of it is rejected.
+    let asked = tick.target_template().filter(|_| tick.asks_for_candidate());
+    if asked.is_some_and(|wanted| tick.canary_runs(wanted) == Some(false)) {
         return None;
     }
     serving::with_template(tick.seen.replica_sets.list(), object::uid(canary), serving::template_of(canary))

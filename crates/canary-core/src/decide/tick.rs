@@ -143,6 +143,12 @@ impl<'a> Tick<'a> {
         self.seen.canary.known().filter(|canary| object::annotation(canary, names::ANNOTATION_UID) == Some(self.uid()))
     }
 
+    /// The stable Service, where it selects the target's pods: a hand may have made it select others.
+    pub(super) fn selecting_service(&self) -> Option<&'a Value> {
+        let (target, service) = (self.target()?, self.seen.service.known()?);
+        canary::selects(service, target).then_some(service)
+    }
+
     /// The baseline pods' Deployment, where it is ours.
     pub(super) fn baseline(&self) -> Option<&'a Value> {
         let ours = |object: &&Value| object::annotation(object, names::ANNOTATION_UID) == Some(self.uid());
@@ -322,19 +328,20 @@ impl<'a> Tick<'a> {
             .unwrap_or_default()
     }
 
-    /// Whether the target still asks for the candidate: compared live with what the canary runs, or,
-    /// before the canary runs it, by its name.
+    /// Whether the target still asks for the candidate: by its name, or compared live with what the canary runs, since
+    /// another version of the API server may fill in more.
     pub(super) fn asks_for_candidate(&self) -> bool {
         let Some(wanted) = self.target_template() else { return false };
         let Some(current) = &self.status.current else { return false };
-        let made =
-            self.canary().filter(|canary| object::annotation(canary, names::ANNOTATION_MADE_FOR) == Some(&current.id));
-        match made {
-            Some(canary) => {
-                template::same(crate::serving::template_of(canary), &crate::canary::template(wanted, &self.overlay))
-            }
-            None => template::digest(wanted) == current.candidate.digest,
-        }
+        template::digest(wanted) == current.candidate.digest || self.canary_runs(wanted) == Some(true)
+    }
+
+    /// Whether the canary is of the candidate that the target asks for; none where it was not made for this release. A
+    /// hand may have changed it.
+    pub(super) fn canary_runs(&self, wanted: &Value) -> Option<bool> {
+        let id = &self.status.current.as_ref()?.id;
+        let made = self.canary().filter(|canary| object::annotation(canary, names::ANNOTATION_MADE_FOR) == Some(id))?;
+        Some(template::same(crate::serving::template_of(made), &canary::template(wanted, &self.overlay)))
     }
 
     /// Whether a read that the caller depends on failed; says so.

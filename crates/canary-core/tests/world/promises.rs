@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use canary_api::{CanaryReleaseStatus, GateStatus, JobState, OnJobFailure, Percent, ReleaseStatus, Step};
+use canary_api::{CanaryReleaseStatus, GateStatus, JobState, OnJobFailure, Percent, ReleaseStatus, Step, names};
 use canary_core::{
     Decision, Effect, Kind, Observed,
     gates::{Measure, Reading},
@@ -350,8 +350,12 @@ impl World {
     fn own_written(&self, whose: &str, weightless: Option<Timestamp>, before: Option<&Value>, after: Option<&Value>) {
         let Some(before) = before else { return };
         let pods = |canary: &Value| object::integer(canary, "/spec/replicas", 0);
-        let less = after
-            .is_none_or(|after| pods(after) < pods(before) || after["spec"]["template"] != before["spec"]["template"])
+        // What a hand made of the canary under way is no capacity of the candidate's.
+        let id = self.id();
+        let own = |canary: &Value| object::annotation(canary, names::ANNOTATION_MADE_FOR) == Some(&id);
+        let put_right = |after: &Value| own(before) && own(after);
+        let other = |after: &Value| after["spec"]["template"] != before["spec"]["template"];
+        let less = after.is_none_or(|after| pods(after) < pods(before) || (other(after) && !put_right(after)))
             && pods(before) > 0;
         if less {
             let drained =

@@ -253,7 +253,9 @@ impl ReleaseTicker {
         // The last word must stand: nothing would come back to write it.
         let words = decision.words && (older(REWORD) || decision.wake_after.is_none());
         let differs = raw.get("status").is_none_or(|status| *status != json!(decision.status));
-        let write = decision.decisive || words || (differs && stale && in_motion(&decision.status));
+        // Without our finalizer a deletion no longer waits for us: what is left of it is others'.
+        let left = decision.gone && decision.effects.is_empty();
+        let write = !left && (decision.decisive || words || (differs && stale && in_motion(&decision.status)));
         if write {
             let mut object = raw.clone();
             if let Some(fields) = object.as_object_mut() {
@@ -293,7 +295,7 @@ impl ReleaseTicker {
             self.tell(key, raw, raw, decision);
             carried.told = true;
         }
-        if decision.gone && decision.effects.is_empty() {
+        if left {
             return Next::Idle;
         }
         next(decision)

@@ -37,6 +37,7 @@ impl Cluster {
 
     fn sync(&mut self, api: &mut Api, deployment: &Value) {
         let namespace = object::text(deployment, "/metadata/namespace");
+        adopt(api, deployment);
         let mut sets = owned(api, REPLICA_SETS, namespace, object::uid(deployment));
         if let Some(set) = new_set(deployment, &sets)
             && mark(api, deployment, &set.value, &sets)
@@ -270,6 +271,24 @@ fn copied(deployment: &Value) -> BTreeMap<String, String> {
     let mut all = object::strings(deployment, "/metadata/annotations");
     all.retain(|key, _| !own.contains(&key.as_str()));
     all
+}
+
+/// Takes over ReplicaSets that the Deployment selects and that nobody controls, as Kubernetes' controller does.
+fn adopt(api: &mut Api, deployment: &Value) {
+    let namespace = object::text(deployment, "/metadata/namespace");
+    let orphans: Vec<Value> = api
+        .store
+        .all(REPLICA_SETS.plural, namespace)
+        .map(|(_, version)| &version.value)
+        .filter(|set| !object::deleting(set))
+        .filter(|set| !object::items(set, "/metadata/ownerReferences").any(|owner| object::truth(owner, "/controller")))
+        .filter(|set| object::selects(&deployment["spec"]["selector"], &object::strings(set, "/metadata/labels")))
+        .cloned()
+        .collect();
+    for mut set in orphans {
+        set["metadata"]["ownerReferences"] = owner(DEPLOYMENTS, deployment);
+        api.controller_puts(REPLICA_SETS, set);
+    }
 }
 
 /// The newest ReplicaSet carries the Deployment's annotations beside its own, and the highest revision, also while the

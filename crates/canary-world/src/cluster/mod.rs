@@ -19,7 +19,7 @@ use crate::api::Api;
 use crate::resources::{
     AUTOSCALERS, BUDGETS, CONTROLLER_REVISIONS, DEPLOYMENTS, PODS, RELEASE_RECORDS, REPLICA_SETS, Resource, SERVICES,
 };
-use crate::store::{Key, Version};
+use crate::store::{Key, Store, Version};
 
 use self::traffic::Traffic;
 
@@ -234,8 +234,8 @@ pub fn image(of: &Value) -> &str {
 
 /// The pods of a namespace that a map of labels selects.
 #[must_use]
-pub fn selected<'a>(api: &'a Api, namespace: &'a str, labels: &BTreeMap<String, String>) -> Vec<&'a Value> {
-    let all = api.store.all(PODS.plural, namespace).map(|(_, version)| &version.value);
+pub fn selected<'a>(store: &'a Store, namespace: &'a str, labels: &BTreeMap<String, String>) -> Vec<&'a Value> {
+    let all = store.all(PODS.plural, namespace).map(|(_, version)| &version.value);
     let fits =
         |pod: &&Value| !labels.is_empty() && labels.iter().all(|(key, value)| object::label(pod, key) == Some(value));
     all.filter(fits).collect()

@@ -85,7 +85,8 @@ impl Cluster {
         for ((namespace, service), rate) in services {
             let found = api.store.get(&Key::new(SERVICES, &namespace, &service));
             let labels = found.map(|found| object::strings(&found.value, "/spec/selector")).unwrap_or_default();
-            let pods = selected(api, &namespace, &labels).into_iter().filter(|pod| canary_core::pods::ready(pod));
+            let pods =
+                selected(&api.store, &namespace, &labels).into_iter().filter(|pod| canary_core::pods::ready(pod));
             let mut known = Vec::new();
             for pod in pods {
                 let since = object::items(pod, "/status/conditions")

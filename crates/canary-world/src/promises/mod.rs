@@ -32,7 +32,7 @@ use crate::api::Api;
 use crate::cluster::{Cluster, selected};
 use crate::request::Call;
 use crate::resources::{CANARY_RELEASES, HTTP_ROUTES, SERVICES};
-use crate::store::Key;
+use crate::store::{Key, Store};
 use crate::world::NAMESPACE;
 
 /// Reads that failed in the tick that writes: plural, and name or, for a list, its selectors.
@@ -51,6 +51,13 @@ pub(crate) struct Write<'a> {
     pub(crate) began: Timestamp,
 }
 
+impl Write<'_> {
+    /// The objects as they were when the tick that writes began: what came later it may not have read.
+    fn then(&self) -> Store {
+        self.api.store.as_of(self.began)
+    }
+}
+
 /// What has to be remembered to judge a write.
 #[derive(Debug, Default)]
 pub struct Promises {
@@ -60,7 +67,7 @@ pub struct Promises {
     pub trail: Vec<(String, Step, i32)>,
     /// Whether some clock of the operator is off: how long things take is then not judged.
     pub clocks_off: bool,
-    /// Whether somebody else writes fields of ours: what follows from them is then not judged.
+    /// Whether somebody else wrote fields that tie our objects together: what a tick had read by then holds for it.
     pub meddled: bool,
     /// When the metrics last answered.
     pub metrics_answered: Option<Timestamp>,
@@ -87,6 +94,12 @@ pub struct Promises {
 }
 
 impl Promises {
+    /// How many ready pods a Service has, or had for what the tick could know.
+    fn known_behind(&self, write: &Write<'_>, service: &str) -> i64 {
+        let ready = ready_behind(&write.api.store, service);
+        if self.meddled { ready.max(ready_behind(&write.then(), service)) } else { ready }
+    }
+
     fn break_it(&mut self, api: &Api, number: &str, what: &str) {
         let line = format!("{number} at {}: {what}", api.now.strftime("%H:%M:%S%.3f"));
         if self.broken.len() < 20 {
@@ -103,7 +116,7 @@ impl Promises {
     /// The cluster or a person changed something.
     pub fn moved(&mut self, api: &Api) {
         self.weights(api);
-        let dead = canary_weight(api) > 0 && ready_behind(api, "web-canary") == 0;
+        let dead = canary_weight(api) > 0 && ready_behind(&api.store, "web-canary") == 0;
         self.dead = if dead { self.dead.or(Some(api.now)) } else { None };
         let stray = canary_weight(api) > 0 && strays(api);
         self.stray = if stray { self.stray.or(Some(api.now)) } else { None };
@@ -199,13 +212,13 @@ fn strays(api: &Api) -> bool {
     else {
         return false;
     };
-    let pods = selected(api, NAMESPACE, &object::strings(&service.value, "/spec/selector"));
+    let pods = selected(&api.store, NAMESPACE, &object::strings(&service.value, "/spec/selector"));
     pods.iter().any(|pod| canary_core::pods::ready(pod) && crate::cluster::image(pod) != image)
 }
 
 /// Ready pods that a Service selects.
-pub(crate) fn ready_behind(api: &Api, service: &str) -> i64 {
-    let Some(service) = api.store.get(&Key::new(SERVICES, NAMESPACE, service)) else { return 0 };
-    let pods = selected(api, NAMESPACE, &object::strings(&service.value, "/spec/selector"));
+pub(crate) fn ready_behind(store: &Store, service: &str) -> i64 {
+    let Some(service) = store.get(&Key::new(SERVICES, NAMESPACE, service)) else { return 0 };
+    let pods = selected(store, NAMESPACE, &object::strings(&service.value, "/spec/selector"));
     i64::try_from(pods.iter().filter(|pod| canary_core::pods::ready(pod)).count()).unwrap_or(0)
 }

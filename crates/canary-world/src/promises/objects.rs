@@ -4,7 +4,7 @@ use canary_api::{Step, names};
 use canary_core::{object, template};
 use serde_json::Value;
 
-use super::{Promises, Write, canary_weight, current, drain, ready_behind, reverting, status_of, weight_of};
+use super::{Promises, Write, canary_weight, current, drain, reverting, status_of, weight_of};
 use crate::resources::{AUTOSCALERS, CANARY_RELEASES, DEPLOYMENTS, REPLICA_SETS};
 use crate::store::Key;
 use crate::world::NAMESPACE;
@@ -51,13 +51,14 @@ impl Promises {
                 // The uid says whose it is; while the CanaryRelease itself goes, what is left is told by the label.
                 let labelled = |object: &Value| object::label(object, names::LABEL_OWNED_BY) == Some("web");
                 let known = |object: &Value| if uid.is_some() { marked(object) } else { labelled(object) };
-                object.is_some_and(known)
-                    && write.before.is_none_or(known)
+                let key = Key::new(call.resource, NAMESPACE, name);
+                let read = || self.meddled && write.then().get(&key).is_some_and(|then| known(&then.value));
+                (object.is_some_and(known) && write.before.is_none_or(known) || read())
                     && (write.before.is_some() || object.is_some_and(labelled))
             }
             _ => false,
         };
-        if !ours && !self.meddled {
+        if !ours {
             self.break_it(api, "I10", &format!("{plural} {name} is not ours to write"));
         }
         let guarded = match call.verb.word() {
@@ -141,7 +142,7 @@ impl Promises {
             if self.breached.contains(&release.id) {
                 self.break_it(api, "I2", &format!("weight rises to {now} after a breach of {}", release.id));
             }
-            let ready = ready_behind(api, "web-canary");
+            let ready = self.known_behind(write, "web-canary");
             let granted = self.granted.entry(release.id.clone()).or_default();
             // What was given before and taken by another's hand may be given again to what is left.
             let needed = if now <= *granted { 1 } else { (now * pods + 999) / 1000 };
@@ -153,7 +154,7 @@ impl Promises {
         if now < was && release.step == Step::HandBack {
             let target = api.store.get(&Key::new(DEPLOYMENTS, NAMESPACE, "web"));
             let wanted = target.map_or(0, |target| object::integer(&target.value, "/spec/replicas", 1)).min(pods);
-            let ready = ready_behind(api, "web");
+            let ready = self.known_behind(write, "web");
             if ready < wanted {
                 self.break_it(api, "I3", &format!("weight is handed back to {ready} of {wanted} pods"));
             }
@@ -178,14 +179,14 @@ impl Promises {
         let known = [&serving.digest, &release.stable.digest];
         let (was, now) = (&before["spec"]["template"], &after["spec"]["template"]);
         let digest = template::digest(now);
-        if was != now && !known.contains(&&digest) && !self.meddled {
+        if was != now && !known.contains(&&digest) {
             self.break_it(api, "I10", "a template that did not serve was written");
         }
         if !lets_go(write) || known.contains(&&digest) {
             return;
         }
         let asleep = object::integer(after, "/spec/replicas", 1) == 0;
-        if asleep || self.meddled {
+        if asleep {
             return;
         }
         if release.step != Step::Roll {
@@ -205,7 +206,7 @@ impl Promises {
         if canary_weight(api) != 1000 {
             self.break_it(api, "I4", "the target rolls under traffic");
         }
-        let ready = ready_behind(api, "web-canary");
+        let ready = self.known_behind(write, "web-canary");
         if ready < i64::from(release.target_pods) {
             self.break_it(api, "I3", &format!("the target rolls while {ready} canary pods carry all of the traffic"));
         }
@@ -215,9 +216,15 @@ impl Promises {
     fn own(&mut self, write: &Write<'_>, name: &str) {
         let (api, Some(before)) = (write.api, write.before) else { return };
         let pods = |own: &Value| object::integer(own, "/spec/replicas", 0);
+        // What a hand made of the canary under way is no capacity of the candidate's.
+        let stored = api.store.get(&Key::new(CANARY_RELEASES, NAMESPACE, "web"));
+        let id = current(stored.map(|release| &release.value)).id;
+        let own = |canary: &Value| object::annotation(canary, names::ANNOTATION_MADE_FOR) == Some(&id);
+        let put_right = |after: &Value| own(before) && own(after);
         let less = pods(before) > 0
             && write.after.is_none_or(|after| {
-                pods(after) < pods(before) || after["spec"]["template"] != before["spec"]["template"]
+                let other = after["spec"]["template"] != before["spec"]["template"];
+                pods(after) < pods(before) || (other && !put_right(after))
             });
         if !less || name != "web-canary" {
             return;

@@ -19,9 +19,6 @@ impl Promises {
         }
         let stage = |release: &ReleaseStatus| i64::from(release.stage_index) + 1;
         let tell = format!("{:?}/{} -> {:?}/{} of {}", was.step, stage(&was), now.step, stage(&now), now.id);
-        if self.meddled {
-            return;
-        }
         if was.id == now.id && was.step != Step::Done {
             self.goes_on(write, &was, &now, &tell);
         }
