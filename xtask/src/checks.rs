@@ -92,6 +92,10 @@ fn all(play: &Play) -> Result<bool> {
 /// What may be among the dependencies: `deny.toml`.
 fn dependencies() -> Result<Option<String>> {
     let deny = programs::tool("cargo-deny", "0.20.2")?;
+    // It reads the manifests of all crates, those of other platforms too, which no build here has fetched.
+    if let Some(wrong) = command(programs::cargo().args(["fetch", "--locked"]))? {
+        return Ok(Some(wrong));
+    }
     command(Command::new(&deny).current_dir(programs::root()).args([
         "--offline",
         "--log-level",
