@@ -349,8 +349,8 @@ pub struct Paused {
     /// Who or what stopped it.
     pub by: String,
     /// A word: Command, Inconclusive, StableTooSmall, JobFailed, JobNotRun; with the weight at 0 Unschedulable,
-    /// QuotaExceeded, NotReady, RouteNotAccepted, StableInBreach, Confounded, CanarySilent, and of jobs before the start
-    /// JobFailed, JobNotRun.
+    /// QuotaExceeded, NotReady, RouteNotAccepted, StableInBreach, Confounded, CanarySilent, CanaryChanged, and of jobs
+    /// before the start JobFailed, JobNotRun.
     pub reason: String,
     /// Since when.
     pub since: Time,
