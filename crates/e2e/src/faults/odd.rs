@@ -330,10 +330,10 @@ pub async fn mend(scene: &mut Scene) -> Result<()> {
     let mut spec = scene.objects().release["spec"].clone();
     spec["unknown"] = Value::Null;
     let large = json!({"example.com/large": null});
-    // The status first: server-side apply cannot read an object whose types are wrong.
+    // The spec first: a write of the status is refused while the spec is of wrong types, and not the other way round.
     let mut writes = vec![
-        ("canaryrelease/status", json!({"status": null})),
         ("canaryrelease", json!({"metadata": {"annotations": large}, "spec": spec})),
+        ("canaryrelease/status", json!({"status": null})),
     ];
     for kind in MARKED {
         // Break-glass for the label, without which the marks are anyone's.
