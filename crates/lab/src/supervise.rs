@@ -182,7 +182,7 @@ impl Supervisor {
             self.observe("metrics-server");
         }
         self.step("node", || {
-            // One at a time: where two of them are missing at once, kubectl takes the two 404s for an error and does not wait.
+            // One at a time: where two are missing at once, kubectl takes the two 404s for an error and does not wait.
             for object in ["node/lab", "serviceaccount/default"] {
                 self.kubectl(&["wait", "--for=create", "--timeout=120s", object])?;
             }

@@ -296,10 +296,9 @@ fn scale_again(tick: &mut Tick<'_>, jobs_end: &str) {
 /// Whether a hand changed what the canary's pods run while they have weight: what they answer says nothing of the
 /// candidate, so traffic waits on stable until they are put right.
 fn canary_changed(tick: &mut Tick<'_>) -> bool {
-    let paused = tick.status.current.as_ref().and_then(|current| current.paused.as_ref());
-    let without_weight = tick.weight() == 0 || paused.is_some_and(|paused| paused.without_weight);
     let stage = matches!(tick.step(), Step::Scale | Step::Shift | Step::Bake);
-    if !stage || without_weight || tick.target_template().and_then(|wanted| tick.canary_runs(wanted)) != Some(false) {
+    if !stage || tick.weight() == 0 || tick.target_template().and_then(|wanted| tick.canary_runs(wanted)) != Some(false)
+    {
         return false;
     }
     let name = names::canary(&tick.spec.target.name);
@@ -362,11 +361,7 @@ fn overdue(tick: &mut Tick<'_>, all: &[Value]) -> bool {
 
 /// Whether the canary was made for this release and is asked for so many pods.
 fn asked_for(tick: &Tick<'_>, pods: i64) -> bool {
-    let id = tick.status.current.as_ref().map_or("", |current| current.id.as_str());
-    tick.canary().is_some_and(|canary| {
-        object::annotation(canary, names::ANNOTATION_MADE_FOR) == Some(id)
-            && object::integer(canary, "/spec/replicas", 0) >= pods
-    })
+    tick.canary_made().is_some_and(|canary| object::integer(canary, "/spec/replicas", 0) >= pods)
 }
 
 /// Ends or stops the release for pods that do not become ready, by whose fault that is.

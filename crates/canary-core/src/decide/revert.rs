@@ -359,9 +359,7 @@ pub(super) fn remembered(tick: &Tick<'_>) -> bool {
     let rejects =
         tick.status.current.as_ref().and_then(|current| current.revert.as_ref()).is_some_and(|revert| revert.rejects);
     // Where the canary never ran it and the target no longer asks for it, nothing is left to remember it by.
-    let id = tick.status.current.as_ref().map_or("", |current| current.id.as_str());
-    let made = tick.canary().is_some_and(|canary| object::annotation(canary, names::ANNOTATION_MADE_FOR) == Some(id));
-    let lost = !made && !tick.asks_for_candidate();
+    let lost = tick.canary_made().is_none() && !tick.asks_for_candidate();
     !rejects
         || lost
         || tick.deleting()
@@ -370,11 +368,7 @@ pub(super) fn remembered(tick: &Tick<'_>) -> bool {
 
 /// The canary's ReplicaSet with the candidate's template.
 pub(super) fn canary_set<'a>(tick: &Tick<'a>) -> Option<&'a Value> {
-    let canary = tick.canary()?;
-    let current = tick.status.current.as_ref()?;
-    if object::annotation(canary, names::ANNOTATION_MADE_FOR) != Some(&current.id) {
-        return None;
-    }
+    let canary = tick.canary_made()?;
     // One that a hand changed is put right first: not what it made of it is rejected.
     let asked = tick.target_template().filter(|_| tick.asks_for_candidate());
     if asked.is_some_and(|wanted| tick.canary_runs(wanted) == Some(false)) {

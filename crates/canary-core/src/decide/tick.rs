@@ -336,11 +336,16 @@ impl<'a> Tick<'a> {
         template::digest(wanted) == current.candidate.digest || self.canary_runs(wanted) == Some(true)
     }
 
+    /// The canary, where it was made for this release.
+    pub(super) fn canary_made(&self) -> Option<&'a Value> {
+        let id = &self.status.current.as_ref()?.id;
+        self.canary().filter(|canary| object::annotation(canary, names::ANNOTATION_MADE_FOR) == Some(id))
+    }
+
     /// Whether the canary is of the candidate that the target asks for; none where it was not made for this release. A
     /// hand may have changed it.
     pub(super) fn canary_runs(&self, wanted: &Value) -> Option<bool> {
-        let id = &self.status.current.as_ref()?.id;
-        let made = self.canary().filter(|canary| object::annotation(canary, names::ANNOTATION_MADE_FOR) == Some(id))?;
+        let made = self.canary_made()?;
         Some(template::same(crate::serving::template_of(made), &canary::template(wanted, &self.overlay)))
     }
 

@@ -102,10 +102,14 @@ fn a_record_of_the_serving_version_that_is_not_ours_stays() {
     assert_eq!(world.get("ControllerRevision", &name), Some(&before), "{}", world.describe());
 }
 
+/// Makes a Deployment run something else.
+fn other(canary: &mut Value) {
+    canary["spec"]["template"]["spec"]["containers"][0]["image"] = json!("web:v9");
+}
+
 /// The target still asks for the candidate, whatever a hand made of the canary.
 #[test]
 fn a_canary_whose_template_a_hand_changed_is_put_right_without_traffic_and_nothing_is_superseded() {
-    let other = |canary: &mut Value| canary["spec"]["template"]["spec"]["containers"][0]["image"] = json!("web:v9");
     for place in [(Step::Scale, 0), (Step::Scale, 1), (Step::Bake, 0), (Step::Bake, 2), (Step::Roll, 2)] {
         let mut world = World::with_release(json!({}), "v2", place);
         world.edit("Deployment", "web-canary", JANE, "kubectl-edit", other).unwrap();
@@ -120,7 +124,6 @@ fn a_canary_whose_template_a_hand_changed_is_put_right_without_traffic_and_nothi
 
 #[test]
 fn a_candidate_is_rejected_by_its_own_template_though_a_hand_changed_the_canarys() {
-    let other = |canary: &mut Value| canary["spec"]["template"]["spec"]["containers"][0]["image"] = json!("web:v9");
     let mut world = World::with_release(json!({"onRevert": "Hold"}), "v2", (Step::Bake, 0));
     world.faulty("v2", 0.5);
     world.until("it is reverted", |world| world.place().0 == Step::Revert);
