@@ -44,3 +44,7 @@ pub mod store;
 mod text;
 pub mod walk;
 pub mod world;
+
+/// Half of what a run does is to make and drop small objects.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

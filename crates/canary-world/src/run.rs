@@ -23,6 +23,7 @@ use crate::resources::{
     VALIDATING_BINDINGS, VALIDATING_POLICIES,
 };
 use crate::scenario::{Action, Moment, Scenario, Trait, When};
+use crate::server::LONGEST_CUT;
 use crate::store::Store;
 use crate::world::{Entry, NAMESPACE, World};
 
@@ -227,8 +228,9 @@ impl Run {
                 _ => {}
             }
         }
-        // Whoever is to react has heard of it by then.
-        sleep(Duration::from_secs(5)).await;
+        // Whoever is to react has heard of it by then, also where a watch was broken.
+        let broken = scenario.faults.iter().any(|planned| planned.fault == Fault::WatchCut);
+        sleep(Duration::from_secs(5) + if broken { LONGEST_CUT } else { Duration::ZERO }).await;
         self.until(&When { moment: Moment::Over, after: Duration::ZERO }).await
     }
 

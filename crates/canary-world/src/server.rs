@@ -33,7 +33,7 @@ const LATENCY: Duration = Duration::from_millis(1);
 /// How long a connection stays open without an answer: longer than an operator's call.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long a watch stays away that waits for an object to be changed again.
-const LONGEST_CUT: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST_CUT: Duration = Duration::from_secs(30);
 
 type AnyBody = UnsyncBoxBody<Bytes, BoxError>;
 
