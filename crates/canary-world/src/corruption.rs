@@ -327,7 +327,7 @@ pub(crate) fn points(base: &Outcome, asked: &[Entry]) -> Vec<Planned> {
     let mut points = Vec::new();
     for (_, entries) in places {
         let entry = entries[entries.len() / 2];
-        let then = base.store.as_of(entry.at);
+        let then = base.store.as_of(base.store.revision_at(entry.at));
         for corruption in Corruption::all() {
             let there = corruption.field.of.find(&then);
             if there.is_some_and(|(_, object)| corruption.applied(object).is_some()) {

@@ -48,9 +48,9 @@ impl Ticker for Told {
     async fn tick(&self, key: ObjectKey) -> Next {
         {
             let mut inner = self.world.lock();
-            let now = inner.api.now;
+            let (now, revision) = (inner.api.now, inner.api.store.revision());
             let own = &mut inner.processes[self.number];
-            own.began = Some(now);
+            (own.began, own.began_at) = (Some(now), revision);
             own.ticks += 1;
             own.in_tick = true;
             own.idle = false;

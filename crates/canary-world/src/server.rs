@@ -418,6 +418,7 @@ impl Inner {
             after: after.map(|version| &version.value),
             failed: &self.processes[process].failed_reads,
             began: self.processes[process].began.unwrap_or(self.api.now),
+            began_at: self.processes[process].began_at,
         };
         self.promises.written(&write);
     }

@@ -149,11 +149,17 @@ impl Store {
         self.changes.get(usize::try_from(revision).unwrap_or(usize::MAX)..).unwrap_or_default()
     }
 
-    /// Everything as it was at a time, without the changes that led to it.
+    /// The last change's number at a time.
     #[must_use]
-    pub fn as_of(&self, at: Timestamp) -> Self {
+    pub fn revision_at(&self, at: Timestamp) -> u64 {
+        self.changes.partition_point(|change| change.at <= at) as u64
+    }
+
+    /// Everything as it was after the change of this number, without the changes that led to it.
+    #[must_use]
+    pub fn as_of(&self, revision: u64) -> Self {
         let mut objects = self.objects.clone();
-        for change in self.changes.iter().rev().take_while(|change| change.at > at) {
+        for change in self.since(revision).iter().rev() {
             match &change.before {
                 Some(before) => objects.insert(change.key.clone(), before.clone()),
                 None => objects.remove(&change.key),

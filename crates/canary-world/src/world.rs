@@ -89,6 +89,8 @@ pub struct Process {
     pub ticks: usize,
     /// When the last one began.
     pub began: Option<Timestamp>,
+    /// The store's revision then.
+    pub began_at: u64,
     /// Whether a tick runs.
     pub in_tick: bool,
     /// Reads that failed in the tick that runs: resource and name, or an empty name for a list.

@@ -429,10 +429,12 @@ fn needed(tick: &Tick<'_>, permille: u32) -> i64 {
     pods_for(permille, tick.status.current.as_ref().map_or(1, |current| i64::from(current.target_pods)))
 }
 
-/// Whether so many of the canary's pods are ready as this weight needs. No more weight is given else, whatever the status
-/// asks for: it may be the word of another hand.
+/// Whether so many of the canary's pods are ready, behind its Service, as this weight needs. No more weight is given else,
+/// whatever the status asks for: it may be the word of another hand.
 pub(super) fn carries(tick: &Tick<'_>, permille: u32) -> bool {
-    let Fetched::Known(all) = &tick.seen.canary_pods else { return false };
+    let (Fetched::Known(all), Fetched::Known(_)) = (&tick.seen.canary_pods, &tick.seen.canary_service) else {
+        return false;
+    };
     let ready = all.iter().filter(|pod| pods::ready(pod)).count();
     i64::try_from(ready).unwrap_or(i64::MAX) >= needed(tick, permille)
 }
@@ -827,6 +829,12 @@ fn roll(tick: &mut Tick<'_>) {
     let started = let_go(target);
     if !started && tick.waiting.is_some() {
         // Not before all of the canary's pods carry the traffic.
+        return;
+    }
+    if object::truth(target, "/spec/paused") && !carries(tick, route::WHOLE) {
+        let name = object::name(target);
+        tick.waiting =
+            Some(format!("Deployment {name} waits until all of the canary's pods are ready behind its Service"));
         return;
     }
     if !started || !serving::rolled_out(target) {

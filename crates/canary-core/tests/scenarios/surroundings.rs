@@ -2,6 +2,7 @@
 //! route, autoscalers, missing policies, a second CanaryRelease.
 
 use canary_api::{Step, names};
+use canary_core::decide;
 use serde_json::{Value, json};
 
 use crate::{
@@ -471,4 +472,20 @@ fn a_target_that_rolls_is_armed_once_one_version_runs() {
     world.arm();
     assert_eq!(world.status().hold.unwrap().serving.unwrap().images, ["web:v2"]);
     world.assert_rest();
+}
+
+#[test]
+fn the_target_is_not_let_go_while_no_service_has_the_canarys_pods() {
+    let mut world = World::with_release(json!({}), "v2", (Step::Bake, 2));
+    let service = world.get("Service", "web").unwrap().clone();
+    world.delete("Service", "web");
+    world.delete("Service", "web-canary");
+    world.until("every stage has passed", |world| world.place().0 == Step::Roll);
+    world.run(30);
+    assert!(world.place().0 == Step::Roll && world.paused(), "{}", world.describe());
+    let message = decide(&world.seen("web"), world.now).status.message;
+    assert!(message.contains("waits until all of the canary's pods are ready behind its Service"), "{message}");
+    world.create("Service", service);
+    assert_eq!(world.finish(), "Promoted", "{}", world.describe());
+    world.assert_plain_route();
 }

@@ -49,12 +49,14 @@ pub(crate) struct Write<'a> {
     pub(crate) failed: &'a Failed,
     /// When the tick that writes began: what it read was so then.
     pub(crate) began: Timestamp,
+    /// The store's revision then.
+    pub(crate) began_at: u64,
 }
 
 impl Write<'_> {
     /// The objects as they were when the tick that writes began: what came later it may not have read.
     fn then(&self) -> Store {
-        self.api.store.as_of(self.began)
+        self.api.store.as_of(self.began_at)
     }
 }
 
@@ -116,7 +118,9 @@ impl Promises {
     /// The cluster or a person changed something.
     pub fn moved(&mut self, api: &Api) {
         self.weights(api);
-        let dead = canary_weight(api) > 0 && ready_behind(&api.store, "web-canary") == 0;
+        // Where stable's Service is gone as well there is no place for its weight.
+        let elsewhere = api.store.get(&Key::new(SERVICES, NAMESPACE, "web")).is_some();
+        let dead = canary_weight(api) > 0 && ready_behind(&api.store, "web-canary") == 0 && elsewhere;
         self.dead = if dead { self.dead.or(Some(api.now)) } else { None };
         let stray = canary_weight(api) > 0 && strays(api);
         self.stray = if stray { self.stray.or(Some(api.now)) } else { None };
