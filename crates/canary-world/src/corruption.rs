@@ -8,6 +8,7 @@ use std::str::FromStr;
 use canary_core::object;
 use serde_json::{Value, json};
 
+use crate::acts::middles;
 use crate::api::{Api, Caller};
 use crate::defaults;
 use crate::fault::{Fault, Planned, Point};
@@ -17,7 +18,7 @@ use crate::resources::{
 use crate::run::{OTHER_END, Outcome};
 use crate::scenario::Scenario;
 use crate::store::{Key, Store};
-use crate::world::{Entry, NAMESPACE};
+use crate::world::NAMESPACE;
 
 /// Who writes.
 const MALLORY: &str = "mallory";
@@ -316,17 +317,9 @@ fn set(object: &mut Value, pointer: &str, value: Option<Value>) {
 }
 
 /// Each such write in the middle of each place of the run, where the field is there at that time.
-pub(crate) fn points(base: &Outcome, asked: &[Entry]) -> Vec<Planned> {
-    let mut places: Vec<(_, Vec<&Entry>)> = Vec::new();
-    for entry in asked.iter().filter(|entry| entry.request > 0) {
-        match places.last_mut().filter(|(place, _)| *place == entry.place) {
-            Some((_, entries)) => entries.push(entry),
-            None => places.push((entry.place, vec![entry])),
-        }
-    }
+pub(crate) fn points(base: &Outcome) -> Vec<Planned> {
     let mut points = Vec::new();
-    for (_, entries) in places {
-        let entry = entries[entries.len() / 2];
+    for entry in middles(base) {
         let then = base.store.as_of(base.store.revision_at(entry.at));
         for corruption in Corruption::all() {
             let there = corruption.field.of.find(&then);
@@ -370,9 +363,12 @@ pub(crate) fn wrong(scenario: &Scenario, base: &Outcome, outcome: &Outcome) -> V
 }
 
 /// What a CanaryRelease says where it is not well: the reason of its condition Ready, or Stalled, or how a release ended
-/// that was not promoted.
-pub(crate) fn told(release: Option<&Value>) -> String {
-    let Some(release) = release else { return String::new() };
+/// that was not promoted. For one that is gone its Events speak.
+pub(crate) fn told<'a>(release: Option<&Value>, events: impl Iterator<Item = &'a Value>) -> String {
+    let Some(release) = release else {
+        let back = events.filter(|event| object::text(event, "/reason") == "RolledBack").last();
+        return back.map_or_else(String::new, |event| format!("RolledBack: {}", object::text(event, "/note")));
+    };
     let of = |kind: &str, truth: &str| {
         let found = object::items(release, "/status/conditions").find(|condition| {
             object::text(condition, "/type") == kind && object::text(condition, "/status") == truth

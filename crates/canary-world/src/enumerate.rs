@@ -6,12 +6,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::corruption;
 use crate::fault::{Answer, Fault, Planned, Point, Struck};
 use crate::run::{OTHER_END, Outcome, play};
 use crate::scenario::Scenario;
 use crate::store::{Change, Store};
 use crate::world::{Entry, NAMESPACE};
+use crate::{acts, corruption};
 
 /// Groups of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +32,8 @@ pub enum Group {
     Watch,
     /// Each field that ties objects together, written by another.
     Corruption,
+    /// Each command, a newer template, the one before, a deletion: at each place.
+    Acts,
     /// Any two faults together, one at each point, in the core scenarios.
     Pairs,
 }
@@ -41,7 +43,7 @@ const CORE: [&str; 4] = ["good", "breach-at-stage-2", "abort", "breach-while-rol
 
 impl Group {
     /// All groups.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Crashes,
         Self::Answers,
         Self::Stale,
@@ -50,6 +52,7 @@ impl Group {
         Self::Clocks,
         Self::Watch,
         Self::Corruption,
+        Self::Acts,
         Self::Pairs,
     ];
 
@@ -65,6 +68,7 @@ impl Group {
             Self::Clocks => "clocks",
             Self::Watch => "watch",
             Self::Corruption => "corruption",
+            Self::Acts => "acts",
             Self::Pairs => "pairs",
         }
     }
@@ -168,7 +172,8 @@ pub fn points(base: &Outcome, group: Group, breadth: Breadth) -> Vec<Planned> {
             at(&mut places(base).into_iter(), &faults)
         }
         Group::Watch => at(&mut pairs_of_changes(base).into_iter(), &[Fault::WatchCut]),
-        Group::Corruption => corruption::points(base, asked(base)),
+        Group::Corruption => corruption::points(base),
+        Group::Acts => acts::points(base),
         // Of these there are too many to be listed.
         Group::Pairs => Vec::new(),
     }
@@ -208,7 +213,7 @@ fn answers_of_a_read(number: usize, breadth: Breadth) -> Vec<Answer> {
 }
 
 /// What was asked until the script was done; re-syncs are no part of it.
-fn asked(base: &Outcome) -> &[Entry] {
+pub(crate) fn asked(base: &Outcome) -> &[Entry] {
     base.journal.get(..base.reached).unwrap_or(&base.journal)
 }
 
@@ -377,10 +382,10 @@ fn try_one(course: &Course, faults: &[Planned]) -> (Option<Failure>, usize) {
 
 /// What is wrong with a disturbed run: where another user's write was stored it need not end as the other.
 fn judged(scenario: &Scenario, base: &Outcome, outcome: &Outcome) -> Vec<String> {
-    if outcome.corrupted > 0 {
-        corruption::wrong(scenario, base, outcome)
-    } else {
-        differences(scenario, base, outcome)
+    match acts::of(scenario) {
+        Some(act) => acts::wrong(scenario, act, base, outcome),
+        None if outcome.corrupted > 0 => corruption::wrong(scenario, base, outcome),
+        None => differences(scenario, base, outcome),
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::acts::Act;
 use crate::corruption::Corruption;
 use crate::text;
 
@@ -83,6 +84,8 @@ pub enum Fault {
     WatchCut,
     /// Another user writes a field that ties objects together.
     Corrupt(Corruption),
+    /// A person does something that the scenario does not foresee.
+    Act(Act),
 }
 
 /// A fault and where it strikes.
@@ -130,6 +133,7 @@ impl fmt::Display for Fault {
             Self::ClockRate(hundredths) => write!(f, "clock at {hundredths}%"),
             Self::WatchCut => f.write_str("watch cut"),
             Self::Corrupt(corruption) => write!(f, "corrupt {corruption}"),
+            Self::Act(act) => write!(f, "jane: {act}"),
         }
     }
 }
@@ -176,6 +180,9 @@ impl FromStr for Fault {
         }
         if let Some(corruption) = after("corrupt ") {
             return corruption.parse().map(Self::Corrupt);
+        }
+        if let Some(act) = after("jane: ") {
+            return act.parse().map(Self::Act);
         }
         if let Some(age) = after("stale by ") {
             return age.parse().map(Self::Stale).map_err(|_| unknown());

@@ -5,7 +5,7 @@
 //! - [`api`], [`server`]: the API server, from a request's path to its answer; [`contract`] holds it against a real one.
 //! - [`cluster`]: controllers, pods, gateway, traffic; [`prometheus`]: what is scraped of it.
 //! - [`scenario`]: what happens, as text; [`fault`]: what goes wrong, and where; [`run`]: both together.
-//! - [`enumerate`]: every fault at every point; [`corruption`]: what other users write; [`walk`]: anything in any order.
+//! - [`enumerate`]: every fault at every point; [`acts`]: what people do; [`corruption`]: what other users write; [`walk`]: anything in any order.
 //! - [`promises`]: what must hold at every write. It looks at objects and traffic only, never at what the operator
 //!   thinks.
 //!
@@ -19,6 +19,7 @@
     clippy::cast_possible_truncation
 )]
 
+pub mod acts;
 pub mod admission;
 pub mod api;
 pub mod cluster;

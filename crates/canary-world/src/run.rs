@@ -18,9 +18,10 @@ use crate::cluster::Cluster;
 use crate::fault::{Fault, Planned, Point, Struck};
 use crate::manifests;
 use crate::process::{Options, Process};
+use crate::refusal::Refusal;
 use crate::resources::{
-    AUTOSCALERS, CANARY_RELEASES, DEPLOYMENTS, HTTP_ROUTES, MUTATING_BINDINGS, MUTATING_POLICIES, Resource, SERVICES,
-    VALIDATING_BINDINGS, VALIDATING_POLICIES,
+    AUTOSCALERS, CANARY_RELEASES, DEPLOYMENTS, EVENTS, HTTP_ROUTES, MUTATING_BINDINGS, MUTATING_POLICIES, Resource,
+    SERVICES, VALIDATING_BINDINGS, VALIDATING_POLICIES,
 };
 use crate::scenario::{Action, Moment, Scenario, Trait, When};
 use crate::server::LONGEST_CUT;
@@ -131,6 +132,11 @@ fn panics() -> Vec<String> {
     PANICS.with(RefCell::take)
 }
 
+/// A refusal in its words.
+fn said(done: Result<(), Refusal>) -> Result<(), String> {
+    done.map_err(|refusal| refusal.message)
+}
+
 struct Run {
     world: World,
     processes: Vec<Process>,
@@ -195,7 +201,7 @@ impl Run {
         let long = scenario.faults.iter().any(|planned| matches!(planned.fault, Fault::Freeze(_)));
         let day = Duration::from_secs(24 * 3600);
         let options = if long { Options { deadline: day, tick_deadline: day } } else { Options::default() };
-        let meddled = scenario.faults.iter().any(|planned| matches!(planned.fault, Fault::Corrupt(_)));
+        let meddled = scenario.faults.iter().any(|planned| matches!(planned.fault, Fault::Corrupt(_) | Fault::Act(_)));
         let away = |fault: Fault| match fault {
             Fault::ServerDown(time) | Fault::MetricsDown(time) => time,
             _ => Duration::ZERO,
@@ -311,36 +317,17 @@ impl Run {
     async fn act(&mut self, action: &Action) -> Result<(), String> {
         match action {
             Action::Version(version, of) => self.version(version, *of),
-            Action::Push(version) => {
-                let patch = json!({"spec": {"template": {"spec": {"containers": [
-                    {"name": "app", "image": manifests::image(version), "ports": [{"containerPort": 8080}]},
-                ]}}}});
-                self.merge(JANE, "kubectl-client-side-apply", DEPLOYMENTS, "web", &patch)?;
-            }
-            Action::Command(command) => {
-                let id = self.world.lock().status().current.map_or_else(|| "web-1".to_owned(), |current| current.id);
-                if command.starts_with("retry") {
-                    self.world.lock().promises.retried();
-                }
-                let (verb, stage) = command.split_once(' ').unwrap_or((command, ""));
-                let text = format!("{verb} {id} {stage}").trim_end().to_owned();
-                let patch = json!({"metadata": {"annotations": {names::ANNOTATION_COMMAND: text}}});
-                self.merge(JANE, "kubectl-annotate", CANARY_RELEASES, "web", &patch)?;
-            }
+            Action::Push(version) => said(self.world.lock().push(version))?,
+            Action::Command(command) => said(self.world.lock().command(command))?,
             Action::Scale(pods) => {
-                self.merge(JANE, "kubectl", DEPLOYMENTS, "web", &json!({"spec": {"replicas": pods}}))?;
+                let patch = json!({"spec": {"replicas": pods}});
+                said(self.world.lock().merge(JANE, "kubectl", DEPLOYMENTS, "web", &patch))?;
             }
             Action::Autoscaler(least, most) => self.create(AUTOSCALERS, manifests::autoscaler(*least, *most))?,
             Action::Load(pods) => {
                 self.world.lock().cluster.load.insert("web".to_owned(), *pods);
             }
-            Action::Delete(kind, name) => {
-                let resource = Resource::of_kind(kind).ok_or_else(|| format!("unknown kind {kind}"))?;
-                let caller = Caller::new(JANE, "kubectl");
-                let options = json!({"propagationPolicy": "Background"});
-                let done = self.world.lock().api.delete(&caller, resource, NAMESPACE, name, &options);
-                done.map(drop).map_err(|refusal| refusal.message)?;
-            }
+            Action::Delete(kind, name) => said(self.world.lock().delete(kind, name))?,
             Action::Restore(kind, _) => match kind.as_str() {
                 "Deployment" => self.create(DEPLOYMENTS, manifests::target("v1"))?,
                 "Service" => self.create(SERVICES, manifests::service())?,
@@ -375,13 +362,8 @@ impl Run {
                     "HTTPRoute" => (HTTP_ROUTES, manifests::route()),
                     version => (DEPLOYMENTS, manifests::target(version)),
                 };
-                self.merge(
-                    "system:serviceaccount:flux-system:kustomize-controller",
-                    "flux",
-                    resource,
-                    "web",
-                    &manifest,
-                )?;
+                let user = "system:serviceaccount:flux-system:kustomize-controller";
+                said(self.world.lock().merge(user, "flux", resource, "web", &manifest))?;
             }
         }
         {
@@ -410,19 +392,6 @@ impl Run {
             Trait::Fate(fate) => behaviour.fate = fate,
             Trait::Silent => behaviour.counts = false,
         }
-    }
-
-    fn merge(
-        &self,
-        user: &str,
-        manager: &str,
-        resource: &'static Resource,
-        name: &str,
-        patch: &Value,
-    ) -> Result<(), String> {
-        let caller = Caller::new(user, manager);
-        let done = self.world.lock().api.patch(&caller, resource, (NAMESPACE, name), false, PatchKind::Merge, patch);
-        done.map(drop).map_err(|refusal| refusal.message)
     }
 
     fn create(&self, resource: &'static Resource, object: Value) -> Result<(), String> {
@@ -527,7 +496,10 @@ impl Run {
         }
         wrong.extend(panics().into_iter().map(|panic| format!("a panic: {panic}")));
         inner.strike_cuts();
-        let told = crate::corruption::told(inner.get(CANARY_RELEASES, "web"));
+        let told = {
+            let events = inner.api.store.all(EVENTS.plural, NAMESPACE).map(|(_, event)| &event.value);
+            crate::corruption::told(inner.get(CANARY_RELEASES, "web"), events)
+        };
         let served = serves.join("+");
         if !scenario.ends.is_empty() && !scenario.ends.contains(&end) {
             wrong.push(format!("{OTHER_END} ends {end:?}, not {}", scenario.ends.join(" or ")));

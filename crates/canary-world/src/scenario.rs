@@ -116,7 +116,8 @@ impl Kin {
                 | Fault::Freeze(_)
                 | Fault::ServerDown(_)
                 | Fault::WatchCut
-                | Fault::Corrupt(_),
+                | Fault::Corrupt(_)
+                | Fault::Act(_),
             ) => true,
             (Self::Frozen, Fault::Freeze(_)) => true,
             (Self::Refused, Fault::Answer(_)) => !struck.reads,

@@ -262,6 +262,13 @@ impl Inner {
                     self.refused += refused;
                     self.dirty |= moved > 0;
                 }
+                Fault::Act(act) => {
+                    let moved = act.strike(self);
+                    self.corrupted += usize::from(moved);
+                    self.promises.meddled |= moved;
+                    self.dirty |= moved;
+                    self.promises.moved(&self.api);
+                }
                 // It strikes at a change, not here.
                 Fault::WatchCut => {}
             }

@@ -857,16 +857,8 @@ fn roll(tick: &mut Tick<'_>) {
     if tick.unread("the target's pods", &seen.target_pods) || tick.unread("the stable Service", &seen.service) {
         return;
     }
-    if seen.service.missing() {
-        let service = &tick.spec.traffic.service;
-        tick.waiting = Some(format!("Service {service} is gone: traffic stays on the canary's pods until it is back"));
-        return;
-    }
-    if tick.selecting_service().is_none() {
-        let (service, target) = (&tick.spec.traffic.service, &tick.spec.target.name);
-        tick.waiting = Some(format!(
-            "Service {service} does not select the pods of Deployment {target}: traffic stays on the canary's pods until it does"
-        ));
+    if let Some(why) = astray(tick) {
+        tick.waiting = Some(format!("{why}: traffic stays on the canary's pods until that is mended"));
         return;
     }
     if let Some(why) = stable_too_small(tick) {
@@ -880,6 +872,16 @@ fn roll(tick: &mut Tick<'_>) {
     tick.set_weight(0);
     tick.enter(Step::HandBack);
     tick.wake(Duration::ZERO);
+}
+
+/// Why the stable Service leads to no pod of the target.
+fn astray(tick: &Tick<'_>) -> Option<String> {
+    let (service, target) = (&tick.spec.traffic.service, &tick.spec.target.name);
+    match (tick.seen.service.missing(), tick.selecting_service()) {
+        (true, _) => Some(format!("Service {service} is gone")),
+        (false, None) => Some(format!("Service {service} does not select the pods of Deployment {target}")),
+        (false, Some(_)) => None,
+    }
 }
 
 fn hand_back(tick: &mut Tick<'_>) {
@@ -970,6 +972,16 @@ fn take_over(tick: &mut Tick<'_>, replica_set: &str) {
 
 fn soak(tick: &mut Tick<'_>) {
     tick.wake(tick.spec.interval.std());
+    let seen = tick.seen;
+    if tick.unread("the stable Service", &seen.service) {
+        return;
+    }
+    if let Some(why) = astray(tick) {
+        // What nobody can ask shows nothing: the soak has its time once it can be asked again.
+        tick.enter(Step::Soak);
+        tick.waiting = Some(format!("{why}: the soak begins anew once that is mended"));
+        return;
+    }
     let due = tick.spec.soak.std();
     if tick.in_step() < due {
         tick.wake(due.saturating_sub(tick.in_step()));

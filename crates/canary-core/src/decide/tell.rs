@@ -85,7 +85,8 @@ fn message_at_length(tick: &Tick<'_>) -> String {
         };
         return format!("paused by {} since {}: {place}", paused.by, clock(&paused.since));
     }
-    let waiting = tick.waiting.as_ref().map_or_else(String::new, |why| format!("; {why}"));
+    let waiting = tick.waiting.clone().or_else(|| without_stable(tick));
+    let waiting = waiting.map_or_else(String::new, |why| format!("; {why}"));
     let stage = tick.stage_text();
     match tick.step() {
         Step::Baseline => format!(
@@ -106,7 +107,7 @@ fn message_at_length(tick: &Tick<'_>) -> String {
             current.id, tick.spec.traffic.service
         ),
         Step::Soak => {
-            format!("{}: promoted, the gates watch on until {}", current.id, ends(tick, tick.spec.soak.std()))
+            format!("{}: promoted, the gates watch on until {}{waiting}", current.id, ends(tick, tick.spec.soak.std()))
         }
         Step::Revert | Step::RevertDrain | Step::RevertTarget => {
             format!(
@@ -117,6 +118,14 @@ fn message_at_length(tick: &Tick<'_>) -> String {
         }
         Step::Done => done(tick),
     }
+}
+
+/// That stable's Service is gone while it is to have traffic: nothing waits for that, and whoever looks wants to know.
+fn without_stable(tick: &Tick<'_>) -> Option<String> {
+    let shared = matches!(tick.step(), Step::Baseline | Step::Scale | Step::Shift | Step::Bake);
+    let service = &tick.spec.traffic.service;
+    (shared && tick.seen.service.missing())
+        .then(|| format!("Service {service} is gone: stable's share of the traffic finds no pod until it is back"))
 }
 
 fn baking(tick: &Tick<'_>, waiting: &str) -> String {

@@ -489,3 +489,38 @@ fn the_target_is_not_let_go_while_no_service_has_the_canarys_pods() {
     assert_eq!(world.finish(), "Promoted", "{}", world.describe());
     world.assert_plain_route();
 }
+
+#[test]
+fn a_soak_that_nobody_can_ask_begins_anew_and_says_why() {
+    let others = |service: &mut Value| service["spec"]["selector"] = json!({"app": "else"});
+    for gone in [true, false] {
+        let mut world = World::with_release(json!({"soak": "60s"}), "v2", (Step::Soak, 2));
+        let service = world.get("Service", "web").unwrap().clone();
+        if gone {
+            world.delete("Service", "web");
+        } else {
+            world.edit("Service", "web", JANE, "kubectl", others).unwrap();
+        }
+        world.run(300);
+        assert_eq!((world.place().0, world.outcome().as_str()), (Step::Soak, ""), "{}", world.describe());
+        let message = decide(&world.seen("web"), world.now).status.message;
+        let why = if gone { "Service web is gone" } else { "Service web does not select the pods of Deployment web" };
+        assert!(message.contains(&format!("{why}: the soak begins anew once that is mended")), "{message}");
+        if !gone {
+            world.delete("Service", "web");
+        }
+        world.create("Service", service);
+        let mended = world.now;
+        assert_eq!(world.finish(), "Promoted", "{}", world.describe());
+        assert!(world.now >= mended + std::time::Duration::from_secs(60), "{}", world.describe());
+    }
+}
+
+#[test]
+fn whoever_looks_at_a_stage_learns_that_the_stable_service_is_gone() {
+    let mut world = World::with_release(json!({}), "v2", (Step::Bake, 0));
+    world.delete("Service", "web");
+    world.run(5);
+    let message = decide(&world.seen("web"), world.now).status.message;
+    assert!(message.contains("Service web is gone: stable's share of the traffic finds no pod"), "{message}");
+}

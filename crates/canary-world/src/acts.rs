@@ -1,0 +1,220 @@
+//! What people do to a release: commands, new templates, deletions. A scenario has some of it in its script; here each is
+//! done at each place of every scenario as well, and what may come of it then is said. It never writes what is the
+//! operator's.
+
+use std::fmt;
+use std::str::FromStr;
+
+use canary_api::{Step, names};
+use serde_json::{Value, json};
+
+use crate::api::{Caller, PatchKind};
+use crate::enumerate::asked;
+use crate::fault::{Fault, Planned, Point};
+use crate::manifests;
+use crate::refusal::Refusal;
+use crate::resources::{CANARY_RELEASES, DEPLOYMENTS, Resource};
+use crate::run::{JANE, OTHER_END, Outcome};
+use crate::scenario::{Action, Scenario};
+use crate::world::{Entry, Inner, NAMESPACE};
+
+/// Something that Jane does at a moment that the scenario does not foresee.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// The command `abort`.
+    Abort,
+    /// The command `pause`.
+    Pause,
+    /// The command `resume`.
+    Resume,
+    /// The command `approve` for the first stage.
+    Approve,
+    /// The command `promote`.
+    Promote,
+    /// The command `retry`.
+    Retry,
+    /// A newer template.
+    PushNewer,
+    /// The template that was there at first.
+    PutBack,
+    /// The CanaryRelease goes.
+    DeleteRelease,
+    /// The target goes.
+    DeleteTarget,
+    /// The route goes.
+    DeleteRoute,
+    /// The stable Service goes.
+    DeleteService,
+}
+
+impl Act {
+    /// Each of them, as a script has it.
+    const ALL: [(&'static str, Self); 12] = [
+        ("command abort", Self::Abort),
+        ("command pause", Self::Pause),
+        ("command resume", Self::Resume),
+        ("command approve 1", Self::Approve),
+        ("command promote", Self::Promote),
+        ("command retry", Self::Retry),
+        ("push v3", Self::PushNewer),
+        ("push v1", Self::PutBack),
+        ("delete CanaryRelease web", Self::DeleteRelease),
+        ("delete Deployment web", Self::DeleteTarget),
+        ("delete HTTPRoute web", Self::DeleteRoute),
+        ("delete Service web", Self::DeleteService),
+    ];
+
+    fn word(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, act)| *act == self).map_or("", |(word, _)| word)
+    }
+
+    /// Does it; whether the API server took it.
+    pub(crate) fn strike(self, inner: &mut Inner) -> bool {
+        let done = match self.word().parse() {
+            Ok(Action::Command(command)) => inner.command(&command),
+            Ok(Action::Push(version)) => inner.push(&version),
+            Ok(Action::Delete(kind, name)) => inner.delete(&kind, &name),
+            _ => return false,
+        };
+        done.is_ok()
+    }
+
+    /// Whether requests may find no pod after it, by nobody's fault but Jane's.
+    const fn takes_traffic(self) -> bool {
+        matches!(self, Self::DeleteTarget | Self::DeleteRoute | Self::DeleteService)
+    }
+
+    /// Whether a release may be promoted after it that would not have been.
+    const fn may_promote(self) -> bool {
+        matches!(self, Self::Promote | Self::Retry | Self::PushNewer | Self::PutBack)
+    }
+
+    /// Versions that may serve after it, beside the first one and the scenario's.
+    fn may_serve(self, served: &str) -> bool {
+        match self {
+            Self::Promote | Self::Retry => served == "v2",
+            Self::PushNewer => served == "v3",
+            Self::DeleteTarget | Self::DeleteService => served.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl FromStr for Act {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|(word, _)| *word == text).map(|(_, act)| act);
+        found.ok_or_else(|| format!("nobody does {text:?} at any moment"))
+    }
+}
+
+/// Each act in the middle of each place of the run.
+pub(crate) fn points(base: &Outcome) -> Vec<Planned> {
+    let middles = middles(base).into_iter().map(|entry| Point::Request(entry.request));
+    middles.flat_map(|at| Act::ALL.map(|(_, act)| Planned { at, fault: Fault::Act(act) })).collect()
+}
+
+/// The request in the middle of each place of the run, while the script goes on.
+pub(crate) fn middles(base: &Outcome) -> Vec<&Entry> {
+    let mut places: Vec<(_, Vec<&Entry>)> = Vec::new();
+    for entry in asked(base).iter().filter(|entry| entry.request > 0) {
+        match places.last_mut().filter(|(place, _)| *place == entry.place) {
+            Some((_, entries)) => entries.push(entry),
+            None => places.push((entry.place, vec![entry])),
+        }
+    }
+    places.into_iter().map(|(_, entries)| entries[entries.len() / 2]).collect()
+}
+
+/// The act among the faults of a scenario.
+pub(crate) fn of(scenario: &Scenario) -> Option<Act> {
+    scenario.faults.iter().find_map(|planned| match planned.fault {
+        Fault::Act(act) => Some(act),
+        _ => None,
+    })
+}
+
+/// What is wrong with a run in which somebody did that: a promise broken, a panic, writes without end, no end, an end that
+/// nothing says, a version that serves and that nobody asked for.
+pub(crate) fn wrong(scenario: &Scenario, act: Act, base: &Outcome, outcome: &Outcome) -> Vec<String> {
+    const PATIENCE: usize = 60;
+    // After it the script's moments need not come.
+    let excused =
+        |line: &&String| line.starts_with(OTHER_END) || (act.takes_traffic() && line.contains("requests found no pod"));
+    let mut wrong: Vec<String> = outcome.wrong.iter().filter(|line| !excused(line)).cloned().collect();
+    if outcome.acts > base.acts * 2 + PATIENCE {
+        wrong.push(format!("{} writes where the undisturbed run has {}", outcome.acts, base.acts));
+    }
+    let served = outcome.serves.join("+");
+    let usual = scenario.ends.contains(&outcome.end);
+    if !usual && outcome.end == "Promoted" && !act.may_promote() {
+        wrong.push(format!("it ends Promoted, and not {}", scenario.ends.join(" or ")));
+    }
+    let gone = outcome.end == "gone" && act == Act::DeleteRelease;
+    if !usual && !gone && outcome.end != "Promoted" && outcome.told.is_empty() {
+        wrong.push(format!("it ends {:?} with {served:?} serving, and nothing says so", outcome.end));
+    }
+    // Of a Deployment that nobody gates any more what is pushed goes live, and what it runs already stays.
+    let pushes = scenario.script.iter().filter(|line| matches!(line.action, Action::Push(_))).count();
+    let ungated = act == Act::DeleteRelease && (pushes > 1 || rolled(scenario, outcome));
+    if !scenario.serves.contains(&served) && served != "v1" && !ungated && !act.may_serve(&served) {
+        wrong.push(format!("it leaves {served:?} serving"));
+    }
+    wrong
+}
+
+/// Whether the target ran the candidate by then.
+fn rolled(scenario: &Scenario, outcome: &Outcome) -> bool {
+    let at = |entry: &&Entry| scenario.faults.iter().any(|planned| planned.at == Point::Request(entry.request));
+    let place = outcome.journal.iter().find(at).and_then(|entry| entry.place);
+    place.is_some_and(|(step, _)| matches!(step, Step::Roll | Step::HandBack | Step::Drain | Step::Soak))
+}
+
+impl Inner {
+    /// Jane applies a version.
+    pub(crate) fn push(&mut self, version: &str) -> Result<(), Refusal> {
+        let patch = json!({"spec": {"template": {"spec": {"containers": [
+            {"name": "app", "image": manifests::image(version), "ports": [{"containerPort": 8080}]},
+        ]}}}});
+        self.merge(JANE, "kubectl-client-side-apply", DEPLOYMENTS, "web", &patch)
+    }
+
+    /// Jane gives a command to the release that is there.
+    pub(crate) fn command(&mut self, command: &str) -> Result<(), Refusal> {
+        let id = self.status().current.map_or_else(|| "web-1".to_owned(), |current| current.id);
+        if command.starts_with("retry") {
+            self.promises.retried();
+        }
+        let (verb, stage) = command.split_once(' ').unwrap_or((command, ""));
+        let text = format!("{verb} {id} {stage}").trim_end().to_owned();
+        let patch = json!({"metadata": {"annotations": {names::ANNOTATION_COMMAND: text}}});
+        self.merge(JANE, "kubectl-annotate", CANARY_RELEASES, "web", &patch)
+    }
+
+    /// Jane deletes an object.
+    pub(crate) fn delete(&mut self, kind: &str, name: &str) -> Result<(), Refusal> {
+        let resource = Resource::of_kind(kind).ok_or_else(Refusal::no_such_path)?;
+        let options = json!({"propagationPolicy": "Background"});
+        self.api.delete(&Caller::new(JANE, "kubectl"), resource, NAMESPACE, name, &options).map(drop)
+    }
+
+    /// Somebody lays some fields over an object.
+    pub(crate) fn merge(
+        &mut self,
+        user: &str,
+        manager: &str,
+        resource: &'static Resource,
+        name: &str,
+        patch: &Value,
+    ) -> Result<(), Refusal> {
+        let caller = Caller::new(user, manager);
+        self.api.patch(&caller, resource, (NAMESPACE, name), false, PatchKind::Merge, patch).map(drop)
+    }
+}
