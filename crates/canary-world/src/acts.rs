@@ -89,6 +89,11 @@ impl Act {
         matches!(self, Self::Promote | Self::Retry | Self::PushNewer | Self::PutBack)
     }
 
+    /// Whether it asks for nothing that a release which is under way without a pause could give.
+    const fn is_idle(self) -> bool {
+        matches!(self, Self::Resume | Self::Approve | Self::Retry)
+    }
+
     /// Versions that may serve after it, beside the first one and the scenario's.
     fn may_serve(self, served: &str) -> bool {
         match self {
@@ -154,27 +159,49 @@ pub(crate) fn wrong(scenario: &Scenario, act: Act, base: &Outcome, outcome: &Out
     }
     let served = outcome.serves.join("+");
     let usual = scenario.ends.contains(&outcome.end);
-    if !usual && outcome.end == "Promoted" && !act.may_promote() {
+    let step = step(scenario, outcome);
+    let rolled = matches!(step, Some(Step::Roll | Step::HandBack | Step::Drain | Step::Soak));
+    // Of a new version that nobody can ask nothing bad is seen any more, and where there is a soak it has to wait.
+    let unseen = act.takes_traffic() && rolled && !scenario.spec.contains_key("soak");
+    if !usual && outcome.end == "Promoted" && !act.may_promote() && !unseen {
         wrong.push(format!("it ends Promoted, and not {}", scenario.ends.join(" or ")));
     }
     let gone = outcome.end == "gone" && act == Act::DeleteRelease;
     if !usual && !gone && outcome.end != "Promoted" && outcome.told.is_empty() {
         wrong.push(format!("it ends {:?} with {served:?} serving, and nothing says so", outcome.end));
     }
-    // Of a Deployment that nobody gates any more what is pushed goes live, and what it runs already stays.
+    // Of a Deployment that nobody gates any more what is pushed goes live, and what it runs already stays; a newer template
+    // ends the soak, and what was in it is stable then.
     let pushes = scenario.script.iter().filter(|line| matches!(line.action, Action::Push(_))).count();
-    let ungated = act == Act::DeleteRelease && (pushes > 1 || rolled(scenario, outcome));
-    if !scenario.serves.contains(&served) && served != "v1" && !ungated && !act.may_serve(&served) {
+    let stays = match act {
+        Act::DeleteRelease => pushes > 1 || rolled,
+        Act::PushNewer | Act::PutBack => step == Some(Step::Soak),
+        // In its soak it waits.
+        _ => unseen || (act.takes_traffic() && rolled && outcome.end == "underway"),
+    } && served == "v2";
+    if !scenario.serves.contains(&served) && served != "v1" && !stays && !act.may_serve(&served) {
         wrong.push(format!("it leaves {served:?} serving"));
+    }
+    // Where people do nothing else, what was asked for in a stage or before is what is done.
+    let alone = pushes <= 1
+        && !scenario
+            .script
+            .iter()
+            .any(|line| matches!(line.action, Action::Command(_) | Action::Restore(..) | Action::Sync(_)));
+    let early = matches!(step, Some(Step::Baseline | Step::Scale | Step::Shift | Step::Bake));
+    if alone && act.is_idle() && !(usual && scenario.serves.contains(&served)) {
+        wrong.push(format!("it ends {:?} with {served:?} serving, after what was to change nothing", outcome.end));
+    }
+    if alone && early && !act.is_idle() && act != Act::Promote && served == "v2" {
+        wrong.push(format!("it ends {:?} with v2 serving all the same", outcome.end));
     }
     wrong
 }
 
-/// Whether the target ran the candidate by then.
-fn rolled(scenario: &Scenario, outcome: &Outcome) -> bool {
+/// The step of the release as it was done.
+fn step(scenario: &Scenario, outcome: &Outcome) -> Option<Step> {
     let at = |entry: &&Entry| scenario.faults.iter().any(|planned| planned.at == Point::Request(entry.request));
-    let place = outcome.journal.iter().find(at).and_then(|entry| entry.place);
-    place.is_some_and(|(step, _)| matches!(step, Step::Roll | Step::HandBack | Step::Drain | Step::Soak))
+    outcome.journal.iter().find(at).and_then(|entry| entry.place).map(|(step, _)| step)
 }
 
 impl Inner {

@@ -83,6 +83,14 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
     }
     let wanted = words.next().ok_or("which groups?")?;
     let resyncs = resyncs.unwrap_or(if breadth == Breadth::Every { 1000 } else { 10 });
+    let known = |word: &&str| *word == "all" || Group::ALL.iter().any(|group| group.word() == *word);
+    if let Some(unknown) = wanted.split(',').find(|word| !known(word)) {
+        let words: Vec<&str> = Group::ALL.iter().map(|group| group.word()).collect();
+        return Err(format!(
+            "no group of faults is called {unknown:?}; say one or more of {}, or all",
+            words.join(", ")
+        ));
+    }
     let chosen = |group: &Group| wanted.split(',').any(|word| word == group.word() || word == "all");
     let groups: Vec<Group> = Group::ALL.into_iter().filter(chosen).collect();
     let course = |file: &str| -> Result<Course, String> {

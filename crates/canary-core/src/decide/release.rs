@@ -976,7 +976,9 @@ fn soak(tick: &mut Tick<'_>) {
     if tick.unread("the stable Service", &seen.service) {
         return;
     }
-    if let Some(why) = astray(tick) {
+    let gone = seen.routes.iter().find(|(_, route)| route.missing());
+    let gone = || gone.map(|(name, _)| format!("HTTPRoute {name} is gone"));
+    if let Some(why) = astray(tick).or_else(gone) {
         // What nobody can ask shows nothing: the soak has its time once it can be asked again.
         tick.enter(Step::Soak);
         tick.waiting = Some(format!("{why}: the soak begins anew once that is mended"));

@@ -493,26 +493,29 @@ fn the_target_is_not_let_go_while_no_service_has_the_canarys_pods() {
 #[test]
 fn a_soak_that_nobody_can_ask_begins_anew_and_says_why() {
     let others = |service: &mut Value| service["spec"]["selector"] = json!({"app": "else"});
-    for gone in [true, false] {
+    for (kind, why) in [
+        ("Service", "Service web is gone"),
+        ("Service", "Service web does not select the pods of Deployment web"),
+        ("HTTPRoute", "HTTPRoute web is gone"),
+    ] {
         let mut world = World::with_release(json!({"soak": "60s"}), "v2", (Step::Soak, 2));
-        let service = world.get("Service", "web").unwrap().clone();
-        if gone {
-            world.delete("Service", "web");
+        let object = world.get(kind, "web").unwrap().clone();
+        if why.ends_with("gone") {
+            world.delete(kind, "web");
         } else {
-            world.edit("Service", "web", JANE, "kubectl", others).unwrap();
+            world.edit(kind, "web", JANE, "kubectl", others).unwrap();
         }
         world.run(300);
-        assert_eq!((world.place().0, world.outcome().as_str()), (Step::Soak, ""), "{}", world.describe());
+        assert_eq!((world.place().0, world.outcome().as_str()), (Step::Soak, ""), "{why}: {}", world.describe());
         let message = decide(&world.seen("web"), world.now).status.message;
-        let why = if gone { "Service web is gone" } else { "Service web does not select the pods of Deployment web" };
         assert!(message.contains(&format!("{why}: the soak begins anew once that is mended")), "{message}");
-        if !gone {
-            world.delete("Service", "web");
+        if world.get(kind, "web").is_some() {
+            world.delete(kind, "web");
         }
-        world.create("Service", service);
+        world.create(kind, object);
         let mended = world.now;
-        assert_eq!(world.finish(), "Promoted", "{}", world.describe());
-        assert!(world.now >= mended + std::time::Duration::from_secs(60), "{}", world.describe());
+        assert_eq!(world.finish(), "Promoted", "{why}: {}", world.describe());
+        assert!(world.now >= mended + std::time::Duration::from_secs(60), "{why}: {}", world.describe());
     }
 }
 
