@@ -80,7 +80,7 @@ impl Act {
     }
 
     /// Whether requests may find no pod after it, by nobody's fault but Jane's.
-    const fn takes_traffic(self) -> bool {
+    pub(crate) const fn takes_traffic(self) -> bool {
         matches!(self, Self::DeleteTarget | Self::DeleteRoute | Self::DeleteService)
     }
 
@@ -99,7 +99,7 @@ impl Act {
         match self {
             Self::Promote | Self::Retry => served == "v2",
             Self::PushNewer => served == "v3",
-            Self::DeleteTarget | Self::DeleteService => served.is_empty(),
+            Self::DeleteTarget => served.is_empty(),
             _ => false,
         }
     }
@@ -146,10 +146,11 @@ pub(crate) fn of(scenario: &Scenario) -> Option<Act> {
     })
 }
 
-/// What is wrong with a run in which somebody did that: a promise broken, a panic, writes without end, no end, an end that
-/// nothing says, a version that serves and that nobody asked for.
+/// What is wrong with a run in which somebody did that: a promise broken, a panic, writes without end, an end that nothing
+/// says, a version that serves and that nobody asked for.
 pub(crate) fn wrong(scenario: &Scenario, act: Act, base: &Outcome, outcome: &Outcome) -> Vec<String> {
     const PATIENCE: usize = 60;
+    const WORDS: usize = 200;
     // After it the script's moments need not come.
     let excused =
         |line: &&String| line.starts_with(OTHER_END) || (act.takes_traffic() && line.contains("requests found no pod"));
@@ -157,51 +158,104 @@ pub(crate) fn wrong(scenario: &Scenario, act: Act, base: &Outcome, outcome: &Out
     if outcome.acts > base.acts * 2 + PATIENCE {
         wrong.push(format!("{} writes where the undisturbed run has {}", outcome.acts, base.acts));
     }
-    let served = outcome.serves.join("+");
-    let usual = scenario.ends.contains(&outcome.end);
-    let step = step(scenario, outcome);
-    let rolled = matches!(step, Some(Step::Roll | Step::HandBack | Step::Drain | Step::Soak));
-    // Of a new version that nobody can ask nothing bad is seen any more, and where there is a soak it has to wait.
-    let unseen = act.takes_traffic() && rolled && !scenario.spec.contains_key("soak");
-    if !usual && outcome.end == "Promoted" && !act.may_promote() && !unseen {
-        wrong.push(format!("it ends Promoted, and not {}", scenario.ends.join(" or ")));
+    let told = |of: &Outcome| of.writes.get("canaryreleases web/status").copied().unwrap_or_default();
+    if told(outcome) > told(base) * 2 + WORDS {
+        wrong.push(format!("the status is written {} times, and {} undisturbed", told(outcome), told(base)));
     }
-    let gone = outcome.end == "gone" && act == Act::DeleteRelease;
-    if !usual && !gone && outcome.end != "Promoted" && outcome.told.is_empty() {
-        wrong.push(format!("it ends {:?} with {served:?} serving, and nothing says so", outcome.end));
-    }
-    // Of a Deployment that nobody gates any more what is pushed goes live, and what it runs already stays; a newer template
-    // ends the soak, and what was in it is stable then.
-    let pushes = scenario.script.iter().filter(|line| matches!(line.action, Action::Push(_))).count();
-    let stays = match act {
-        Act::DeleteRelease => pushes > 1 || rolled,
-        Act::PushNewer | Act::PutBack => step == Some(Step::Soak),
-        // In its soak it waits.
-        _ => unseen || (act.takes_traffic() && rolled && outcome.end == "underway"),
-    } && served == "v2";
-    if !scenario.serves.contains(&served) && served != "v1" && !stays && !act.may_serve(&served) {
-        wrong.push(format!("it leaves {served:?} serving"));
-    }
-    // Where people do nothing else, what was asked for in a stage or before is what is done.
-    let alone = pushes <= 1
-        && !scenario
-            .script
-            .iter()
-            .any(|line| matches!(line.action, Action::Command(_) | Action::Restore(..) | Action::Sync(_)));
-    let early = matches!(step, Some(Step::Baseline | Step::Scale | Step::Shift | Step::Bake));
-    if alone && act.is_idle() && !(usual && scenario.serves.contains(&served)) {
-        wrong.push(format!("it ends {:?} with {served:?} serving, after what was to change nothing", outcome.end));
-    }
-    if alone && early && !act.is_idle() && act != Act::Promote && served == "v2" {
-        wrong.push(format!("it ends {:?} with v2 serving all the same", outcome.end));
-    }
+    let done = Done::new(scenario, act, outcome);
+    wrong.extend(done.wrong_end());
+    wrong.extend(done.wrong_version());
+    wrong.extend(done.not_heeded());
     wrong
 }
 
-/// The step of the release as it was done.
-fn step(scenario: &Scenario, outcome: &Outcome) -> Option<Step> {
-    let at = |entry: &&Entry| scenario.faults.iter().any(|planned| planned.at == Point::Request(entry.request));
-    outcome.journal.iter().find(at).and_then(|entry| entry.place).map(|(step, _)| step)
+/// What was done, when, and what came of it.
+struct Done<'a> {
+    scenario: &'a Scenario,
+    act: Act,
+    outcome: &'a Outcome,
+    /// The versions that serve; those of the target's pods where no Service is there to ask.
+    served: String,
+    /// The release's step as it was done.
+    step: Option<Step>,
+    /// Whether the target was on its way to the candidate, or had it.
+    rolled: bool,
+    /// Templates that the script applies.
+    pushes: usize,
+}
+
+impl<'a> Done<'a> {
+    fn new(scenario: &'a Scenario, act: Act, outcome: &'a Outcome) -> Self {
+        let at = |entry: &&Entry| scenario.faults.iter().any(|planned| planned.at == Point::Request(entry.request));
+        let step = outcome.journal.iter().find(at).and_then(|entry| entry.place).map(|(step, _)| step);
+        let rolled = matches!(step, Some(Step::Roll | Step::HandBack | Step::Drain | Step::Soak));
+        let pushes = scenario.script.iter().filter(|line| matches!(line.action, Action::Push(_))).count();
+        let serves = if act == Act::DeleteService { &outcome.runs } else { &outcome.serves };
+        Self { scenario, act, outcome, served: serves.join("+"), step, rolled, pushes }
+    }
+
+    fn usual_end(&self) -> bool {
+        self.scenario.ends.contains(&self.outcome.end)
+    }
+
+    /// Whether the new version turned bad where nobody could ask it any more. Where there is a soak, this waits.
+    fn unseen(&self) -> bool {
+        matches!(self.act, Act::DeleteRoute | Act::DeleteService)
+            && self.rolled
+            && !self.scenario.spec.contains_key("soak")
+    }
+
+    fn wrong_end(&self) -> Option<String> {
+        let (end, served) = (self.outcome.end.as_str(), &self.served);
+        if self.usual_end() || (end == "gone" && self.act == Act::DeleteRelease) {
+            return None;
+        }
+        if end == "Promoted" {
+            let wrong = !self.act.may_promote() && !self.unseen();
+            return wrong.then(|| format!("it ends Promoted, and not {}", self.scenario.ends.join(" or ")));
+        }
+        // A release under way has a message at all times: it must be about what is gone, or a person's turn.
+        let told = &self.outcome.told;
+        let said = match (end, self.step) {
+            ("underway", Some(_)) => told.contains("is gone") || told.contains("waits for approval"),
+            _ => !told.is_empty(),
+        };
+        (!said).then(|| format!("it ends {end:?} with {served:?} serving, and nothing says so"))
+    }
+
+    fn wrong_version(&self) -> Option<String> {
+        let served = &self.served;
+        let stays = match self.act {
+            // Of a Deployment that nobody gates any more what is pushed goes live, and what it runs already stays.
+            Act::DeleteRelease => self.pushes > 1 || self.rolled,
+            // A newer template ends the soak, and what was in it is stable then.
+            Act::PushNewer | Act::PutBack => self.step == Some(Step::Soak),
+            _ => self.unseen() || (self.act.takes_traffic() && self.outcome.end == "underway"),
+        } && served == "v2";
+        let right = self.scenario.serves.contains(served) || served == "v1" || stays || self.act.may_serve(served);
+        (!right).then(|| format!("it leaves {served:?} serving"))
+    }
+
+    /// Where people do nothing else, what was asked for in a stage or before is what is done.
+    fn not_heeded(&self) -> Option<String> {
+        let else_done = |action: &Action| matches!(action, Action::Command(_) | Action::Restore(..) | Action::Sync(_));
+        if self.pushes > 1 || self.scenario.script.iter().any(|line| else_done(&line.action)) {
+            return None;
+        }
+        let (end, served) = (&self.outcome.end, &self.served);
+        if self.act.is_idle() {
+            let same = self.usual_end() && self.scenario.serves.contains(served);
+            return (!same)
+                .then(|| format!("it ends {end:?} with {served:?} serving, after what was to change nothing"));
+        }
+        let promised = match self.act {
+            Act::Abort => self.step.is_some_and(|step| step != Step::Done),
+            // It asks for no other version.
+            Act::Promote | Act::DeleteService => false,
+            _ => matches!(self.step, Some(Step::Baseline | Step::Scale | Step::Shift | Step::Bake)),
+        };
+        (promised && served == "v2").then(|| format!("it ends {end:?} with v2 serving all the same"))
+    }
 }
 
 impl Inner {

@@ -383,9 +383,9 @@ fn try_one(course: &Course, faults: &[Planned]) -> (Option<Failure>, usize) {
 /// What is wrong with a disturbed run: where another user's write was stored it need not end as the other.
 fn judged(scenario: &Scenario, base: &Outcome, outcome: &Outcome) -> Vec<String> {
     match acts::of(scenario) {
-        Some(act) => acts::wrong(scenario, act, base, outcome),
+        Some(act) if outcome.corrupted > 0 => acts::wrong(scenario, act, base, outcome),
         None if outcome.corrupted > 0 => corruption::wrong(scenario, base, outcome),
-        None => differences(scenario, base, outcome),
+        _ => differences(scenario, base, outcome),
     }
 }
 

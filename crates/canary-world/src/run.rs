@@ -46,6 +46,8 @@ pub struct Outcome {
     pub end: String,
     /// Versions of the pods that the stable Service selects.
     pub serves: Vec<String>,
+    /// Versions of the target's own ready pods.
+    pub runs: Vec<String>,
     /// What did not go as it must.
     pub wrong: Vec<String>,
     /// All requests.
@@ -130,6 +132,17 @@ fn listen_to_panics() {
 /// The panics of this thread since the last call.
 fn panics() -> Vec<String> {
     PANICS.with(RefCell::take)
+}
+
+/// The versions of ready pods with these labels.
+fn versions(store: &Store, labels: &BTreeMap<String, String>) -> Vec<String> {
+    let ready =
+        crate::cluster::selected(store, NAMESPACE, labels).into_iter().filter(|pod| canary_core::pods::ready(pod));
+    let mut versions: Vec<String> =
+        ready.map(|pod| crate::cluster::image(pod).trim_start_matches("web:").to_owned()).collect();
+    versions.sort();
+    versions.dedup();
+    versions
 }
 
 /// A refusal in its words.
@@ -481,14 +494,8 @@ impl Run {
         };
         let end = end.to_owned();
         let stable = inner.get(SERVICES, "web").map(|service| object::strings(service, "/spec/selector"));
-        let pods = crate::cluster::selected(&inner.api.store, NAMESPACE, &stable.unwrap_or_default());
-        let mut serves: Vec<String> = pods
-            .iter()
-            .filter(|pod| canary_core::pods::ready(pod))
-            .map(|pod| crate::cluster::image(pod).trim_start_matches("web:").to_owned())
-            .collect();
-        serves.sort();
-        serves.dedup();
+        let serves = versions(&inner.api.store, &stable.unwrap_or_default());
+        let runs = versions(&inner.api.store, &BTreeMap::from([("app".to_owned(), "web".to_owned())]));
         wrong.extend(inner.promises.broken.iter().cloned());
         let unanswered: f64 = inner.cluster.traffic.unanswered.values().sum();
         if unanswered > 0.0 && !scenario.outage {
@@ -515,6 +522,7 @@ impl Run {
         Outcome {
             end,
             serves,
+            runs,
             wrong,
             state: crate::state::of(&inner.api),
             writes,

@@ -265,7 +265,7 @@ impl Inner {
                 Fault::Act(act) => {
                     let moved = act.strike(self);
                     self.corrupted += usize::from(moved);
-                    self.promises.meddled |= moved;
+                    self.promises.meddled |= moved && act.takes_traffic();
                     self.dirty |= moved;
                     self.promises.moved(&self.api);
                 }

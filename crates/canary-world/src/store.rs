@@ -104,6 +104,12 @@ impl Store {
         self.objects.get(key)
     }
 
+    /// The object that was there before the last change.
+    #[must_use]
+    pub fn last(&self, key: &Key) -> Option<Arc<Version>> {
+        self.changes.iter().rev().find(|change| change.key == *key)?.before.clone()
+    }
+
     /// The objects of a resource, in a namespace or (empty) in all.
     pub fn all<'a>(
         &'a self,

@@ -27,6 +27,10 @@ const ABSENT: Duration = Duration::from_secs(30);
 const SWITCH: Duration = Duration::from_millis(2500);
 /// Requests that must have been due before a silent canary is one.
 const SILENT: f64 = 20.0;
+/// Why a weight is not written.
+const NOT_CARRIED: &str = "the canary's pods are not all ready behind its Service: its weight is not raised";
+/// How long at the most the clock of a soak goes on that nobody can ask.
+const UNASKED: Duration = Duration::from_secs(60);
 /// Gates times stages above which what they can know is left to the plugin, so that a tick stays short.
 const MOST_TO_KNOW: usize = 60;
 /// Warnings that the status keeps.
@@ -527,15 +531,23 @@ fn captured(reading: &Reading) -> Option<Counted> {
 fn scale(tick: &mut Tick<'_>) {
     tick.wake(Duration::from_secs(2));
     let needed = needed_for_stage(tick);
-    if tick.unread("the canary's pods", &tick.seen.canary_pods) || tick.unread("the canary", &tick.seen.canary) {
+    let seen = tick.seen;
+    if tick.unread("the canary's pods", &seen.canary_pods)
+        || tick.unread("the canary", &seen.canary)
+        || tick.unread("the canary's Service", &seen.canary_service)
+    {
         return;
     }
     let ready = tick.seen.canary_pods.list().iter().filter(|pod| pods::ready(pod)).count();
     let settled = tick.canary().is_some_and(|canary| rolled_out(canary, needed));
-    if !settled || i64::try_from(ready).unwrap_or(i64::MAX) < needed || tick.seen.canary_service.known().is_none() {
+    if !settled || i64::try_from(ready).unwrap_or(i64::MAX) < needed {
         let deadline = tick.spec.ready_deadline;
         tick.waiting =
             Some(format!("{ready} of {needed} canary pods are ready; the deadline is {deadline} after the step began"));
+        return;
+    }
+    if seen.canary_service.missing() {
+        tick.waiting = Some("the canary's pods are ready, and its Service is not there yet".to_owned());
         return;
     }
     let known = tick.seen.canary_pods.list().iter().filter(|pod| pods::settled(pod, tick.now)).count();
@@ -691,15 +703,17 @@ fn accepted(route: &Value) -> Result<(), NotSwitched> {
 fn shift(tick: &mut Tick<'_>) {
     tick.wake(Duration::from_millis(500));
     if let Err(why) = switched(tick) {
+        let lacking = !carries(tick, tick.weight());
         let first = tick.status.current.as_ref().is_some_and(|current| current.window_since == current.step_since);
         let absent = tick.in_step() > ACCEPT_DEADLINE.saturating_add(ABSENT);
         match why {
             _ if tick.in_step() <= ACCEPT_DEADLINE => {}
             // A route that was not written, since no operator was there, is not refused: once more.
             NotSwitched::Unwritten(_) | NotSwitched::Unread(_) if first || absent => tick.enter(Step::Shift),
+            _ if lacking => return stop(tick, "NotReady", NOT_CARRIED.to_owned()),
             _ => return stop(tick, "RouteNotAccepted", why.into_text()),
         }
-        tick.waiting = Some(why.into_text());
+        tick.waiting = Some(if lacking { NOT_CARRIED.to_owned() } else { why.into_text() });
         return;
     }
     if tick.in_step() < SWITCH {
@@ -832,6 +846,12 @@ fn roll(tick: &mut Tick<'_>) {
         return;
     }
     if object::truth(target, "/spec/paused") && !carries(tick, route::WHOLE) {
+        let seen = tick.seen;
+        if tick.unread("the canary's pods", &seen.canary_pods)
+            || tick.unread("the canary's Service", &seen.canary_service)
+        {
+            return;
+        }
         let name = object::name(target);
         tick.waiting =
             Some(format!("Deployment {name} waits until all of the canary's pods are ready behind its Service"));
@@ -972,24 +992,31 @@ fn take_over(tick: &mut Tick<'_>, replica_set: &str) {
 
 fn soak(tick: &mut Tick<'_>) {
     tick.wake(tick.spec.interval.std());
-    let seen = tick.seen;
-    if tick.unread("the stable Service", &seen.service) {
+    let (seen, due) = (tick.seen, tick.spec.soak.std());
+    if tick.unread("the target", &seen.target) || tick.unread("the stable Service", &seen.service) {
         return;
     }
-    let gone = seen.routes.iter().find(|(_, route)| route.missing());
-    let gone = || gone.map(|(name, _)| format!("HTTPRoute {name} is gone"));
-    if let Some(why) = astray(tick).or_else(gone) {
-        // What nobody can ask shows nothing: the soak has its time once it can be asked again.
-        tick.enter(Step::Soak);
-        tick.waiting = Some(format!("{why}: the soak begins anew once that is mended"));
+    if let Some(why) = astray(tick).or_else(|| routes_gone(tick)) {
+        // What nobody can ask shows nothing. Its clock is not set at every tick: each time the status is written.
+        if tick.in_step() >= due.checked_div(4).unwrap_or(due).min(UNASKED) {
+            tick.enter(Step::Soak);
+        }
+        tick.waiting = Some(format!("{why}: that is no time of the soak"));
         return;
     }
-    let due = tick.spec.soak.std();
     if tick.in_step() < due {
         tick.wake(due.saturating_sub(tick.in_step()));
         return;
     }
     promoted(tick);
+}
+
+/// That no route is there which could give the new version a request.
+fn routes_gone(tick: &Tick<'_>) -> Option<String> {
+    let routes = &tick.seen.routes;
+    let gone = !routes.is_empty() && routes.iter().all(|(_, route)| route.missing());
+    let names: Vec<&str> = routes.iter().map(|(name, _)| name.as_str()).collect();
+    gone.then(|| format!("HTTPRoute {} is gone", names.join(" and ")))
 }
 
 fn promoted(tick: &mut Tick<'_>) {

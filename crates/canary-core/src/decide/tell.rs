@@ -83,10 +83,10 @@ fn message_at_length(tick: &Tick<'_>) -> String {
         } else {
             format!("{} of the traffic stays on the candidate", current.weight)
         };
-        return format!("paused by {} since {}: {place}", paused.by, clock(&paused.since));
+        let waiting = waiting(tick);
+        return format!("paused by {} since {}: {place}{waiting}", paused.by, clock(&paused.since));
     }
-    let waiting = tick.waiting.clone().or_else(|| without_stable(tick));
-    let waiting = waiting.map_or_else(String::new, |why| format!("; {why}"));
+    let waiting = waiting(tick);
     let stage = tick.stage_text();
     match tick.step() {
         Step::Baseline => format!(
@@ -106,8 +106,9 @@ fn message_at_length(tick: &Tick<'_>) -> String {
             "{}: traffic goes back to Service {}, which is the new version{waiting}",
             current.id, tick.spec.traffic.service
         ),
+        Step::Soak if tick.waiting.is_some() => format!("{}: promoted, the gates watch on{waiting}", current.id),
         Step::Soak => {
-            format!("{}: promoted, the gates watch on until {}{waiting}", current.id, ends(tick, tick.spec.soak.std()))
+            format!("{}: promoted, the gates watch on until {}", current.id, ends(tick, tick.spec.soak.std()))
         }
         Step::Revert | Step::RevertDrain | Step::RevertTarget => {
             format!(
@@ -120,12 +121,18 @@ fn message_at_length(tick: &Tick<'_>) -> String {
     }
 }
 
-/// That stable's Service is gone while it is to have traffic: nothing waits for that, and whoever looks wants to know.
+/// What is waited for, and that stable's Service is gone, which whoever looks wants to know at any step.
+fn waiting(tick: &Tick<'_>) -> String {
+    let said = tick.waiting.as_ref().map_or_else(String::new, |why| format!("; {why}"));
+    match without_stable(tick) {
+        Some(gone) if !said.contains(&gone) => format!("{said}; {gone}, put it back"),
+        _ => said,
+    }
+}
+
 fn without_stable(tick: &Tick<'_>) -> Option<String> {
-    let shared = matches!(tick.step(), Step::Baseline | Step::Scale | Step::Shift | Step::Bake);
-    let service = &tick.spec.traffic.service;
-    (shared && tick.seen.service.missing())
-        .then(|| format!("Service {service} is gone: stable's share of the traffic finds no pod until it is back"))
+    let gone = tick.in_release() && tick.seen.service.missing();
+    gone.then(|| format!("Service {} is gone", tick.spec.traffic.service))
 }
 
 fn baking(tick: &Tick<'_>, waiting: &str) -> String {
@@ -251,6 +258,9 @@ fn what_to_do(tick: &Tick<'_>) -> String {
     if tick.in_release() {
         let approval =
             tick.step() == Step::Bake && tick.stage().is_some_and(|stage| stage.approval) && !current.approved;
+        if let Some(gone) = without_stable(tick) {
+            return format!("put it back: {gone}");
+        }
         return match (revert::reverting(tick), approval) {
             (true, _) => "nothing, stable takes the traffic back".to_owned(),
             (false, true) => command("approve"),

@@ -2,7 +2,7 @@
 //! route, autoscalers, missing policies, a second CanaryRelease.
 
 use canary_api::{Step, names};
-use canary_core::decide;
+use canary_core::{Fetched, decide};
 use serde_json::{Value, json};
 
 use crate::{
@@ -491,7 +491,7 @@ fn the_target_is_not_let_go_while_no_service_has_the_canarys_pods() {
 }
 
 #[test]
-fn a_soak_that_nobody_can_ask_begins_anew_and_says_why() {
+fn a_soak_that_nobody_can_ask_has_its_time_later_and_says_why() {
     let others = |service: &mut Value| service["spec"]["selector"] = json!({"app": "else"});
     for (kind, why) in [
         ("Service", "Service web is gone"),
@@ -508,14 +508,14 @@ fn a_soak_that_nobody_can_ask_begins_anew_and_says_why() {
         world.run(300);
         assert_eq!((world.place().0, world.outcome().as_str()), (Step::Soak, ""), "{why}: {}", world.describe());
         let message = decide(&world.seen("web"), world.now).status.message;
-        assert!(message.contains(&format!("{why}: the soak begins anew once that is mended")), "{message}");
+        assert!(message.contains(&format!("the gates watch on; {why}: that is no time of the soak")), "{message}");
         if world.get(kind, "web").is_some() {
             world.delete(kind, "web");
         }
         world.create(kind, object);
         let mended = world.now;
         assert_eq!(world.finish(), "Promoted", "{why}: {}", world.describe());
-        assert!(world.now >= mended + std::time::Duration::from_secs(60), "{why}: {}", world.describe());
+        assert!(world.now >= mended + std::time::Duration::from_secs(45), "{why}: {}", world.describe());
     }
 }
 
@@ -525,5 +525,34 @@ fn whoever_looks_at_a_stage_learns_that_the_stable_service_is_gone() {
     world.delete("Service", "web");
     world.run(5);
     let message = decide(&world.seen("web"), world.now).status.message;
-    assert!(message.contains("Service web is gone: stable's share of the traffic finds no pod"), "{message}");
+    assert!(message.ends_with("; Service web is gone, put it back"), "{message}");
+}
+
+#[test]
+fn a_soak_goes_on_though_a_read_fails() {
+    let mut world = World::with_release(json!({"soak": "60s"}), "v2", (Step::Soak, 2));
+    world.run(30);
+    for unread in [true, false] {
+        let mut seen = world.seen("web");
+        if unread {
+            seen.target = Fetched::Failed("timeout".to_owned());
+        } else {
+            seen.service = Fetched::Failed("timeout".to_owned());
+        }
+        let before = seen.release.status.clone().unwrap().current.unwrap();
+        let after = decide(&seen, world.now).status;
+        assert_eq!(after.current.unwrap().step_since, before.step_since, "{}", after.message);
+        assert!(after.message.contains("could not be read: timeout"), "{}", after.message);
+    }
+}
+
+#[test]
+fn a_stage_whose_service_can_not_be_made_says_what_is_missing() {
+    let mut world = World::with_release(json!({}), "v2", (Step::Baseline, 0));
+    world.delete("Service", "web");
+    world.until("its pods are asked for", |world| world.place().0 == Step::Scale);
+    world.run(120);
+    assert_eq!((world.place(), world.weight()), ((Step::Scale, 0), 0), "{}", world.describe());
+    let message = decide(&world.seen("web"), world.now).status.message;
+    assert!(message.contains("its Service is not there yet; Service web is gone, put it back"), "{message}");
 }

@@ -21,6 +21,7 @@ mod objects;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use canary_api::{CanaryRelease, CanaryReleaseStatus, Percent, ReleaseStatus, Step};
@@ -32,7 +33,7 @@ use crate::api::Api;
 use crate::cluster::{Cluster, selected};
 use crate::request::Call;
 use crate::resources::{CANARY_RELEASES, HTTP_ROUTES, SERVICES};
-use crate::store::{Key, Store};
+use crate::store::{Key, Store, Version};
 use crate::world::NAMESPACE;
 
 /// Reads that failed in the tick that writes: plural, and name or, for a list, its selectors.
@@ -100,6 +101,12 @@ impl Promises {
     fn known_behind(&self, write: &Write<'_>, service: &str) -> i64 {
         let ready = ready_behind(&write.api.store, service);
         if self.meddled { ready.max(ready_behind(&write.then(), service)) } else { ready }
+    }
+
+    /// The CanaryRelease; one that a hand took away within the tick that writes as it was at last.
+    fn stored(&self, write: &Write<'_>) -> Option<Arc<Version>> {
+        let (store, key) = (&write.api.store, Key::new(CANARY_RELEASES, NAMESPACE, "web"));
+        store.get(&key).cloned().or_else(|| store.last(&key).filter(|_| self.meddled))
     }
 
     fn break_it(&mut self, api: &Api, number: &str, what: &str) {

@@ -131,8 +131,8 @@ impl Promises {
         {
             self.breached.insert(id.to_owned());
         }
-        let stored = api.store.get(&Key::new(CANARY_RELEASES, NAMESPACE, "web"));
-        let release = current(stored.map(|release| &release.value));
+        let stored = self.stored(write);
+        let release = current(stored.as_ref().map(|release| &release.value));
         let (was, now) = (weight_of(before, "web-canary"), weight_of(after, "web-canary"));
         let pods = i64::from(release.target_pods).max(1);
         if now > was {
@@ -172,8 +172,8 @@ impl Promises {
         if foreign(before, target_ours) != foreign(after, target_ours) {
             self.break_it(api, "I11", "another's field of the target was written");
         }
-        let stored = api.store.get(&Key::new(CANARY_RELEASES, NAMESPACE, "web"));
-        let stored = stored.map(|release| &release.value);
+        let stored = self.stored(write);
+        let stored = stored.as_ref().map(|release| &release.value);
         let release = current(stored);
         let serving = status_of(stored).hold.and_then(|hold| hold.serving).unwrap_or_default();
         let known = [&serving.digest, &release.stable.digest];
@@ -217,8 +217,8 @@ impl Promises {
         let (api, Some(before)) = (write.api, write.before) else { return };
         let pods = |own: &Value| object::integer(own, "/spec/replicas", 0);
         // What a hand made of the canary under way is no capacity of the candidate's.
-        let stored = api.store.get(&Key::new(CANARY_RELEASES, NAMESPACE, "web"));
-        let id = current(stored.map(|release| &release.value)).id;
+        let stored = self.stored(write);
+        let id = current(stored.as_ref().map(|release| &release.value)).id;
         let own = |canary: &Value| object::annotation(canary, names::ANNOTATION_MADE_FOR) == Some(&id);
         let put_right = |after: &Value| own(before) && own(after);
         let less = pods(before) > 0
