@@ -87,7 +87,8 @@ impl Traffic {
         let stable = (now.stable - self.total.stable).max(0.0);
         self.total = now;
         if !switched {
-            self.early = now;
+            // Nor does what went elsewhere while a route had lost the weight.
+            (self.early, self.less, self.more) = (now, PairedCounts::default(), PairedCounts::default());
             return;
         }
         self.listen(canary > 0.0, now);
@@ -160,6 +161,22 @@ mod tests {
 
     fn baking(weight: &str) -> Traffic {
         Traffic::new(&ReleaseStatus { step: Step::Bake, weight: weight.to_owned(), ..ReleaseStatus::default() })
+    }
+
+    #[test]
+    fn requests_that_came_without_the_weight_speak_against_no_routing_once_it_is_back() {
+        let mut traffic = baking("20%");
+        let mut all = Requests::default();
+        let mut add = |canary: f64, stable: f64, switched: bool| {
+            (all.canary, all.stable) = (all.canary + canary, all.stable + stable);
+            traffic.absorb(Some(all), switched);
+            traffic.misrouted()
+        };
+        assert_eq!(add(20.0, 80.0, true), None);
+        assert!(add(0.0, 2_000_000.0, true).is_some(), "nothing goes to the canary");
+        let _split_anew = add(0.0, 100.0, false);
+        assert_eq!(add(40.0, 160.0, true), None);
+        assert!(add(0.0, 100_000.0, true).is_some(), "nor does it then");
     }
 
     /// 100 requests/s at 50 %, two pods of the canary of which only the first gets requests; each pod is sampled once
