@@ -1,13 +1,23 @@
-//! `soak mutants`: small changes to what decides, each of which a test must notice. `cargo-mutants` makes them
-//! (`.cargo/mutants.toml` says where) in a copy of the checkout; this says which are tried, with which tests, and counts.
+//! `soak mutants`: small changes to what decides, each of which a test must notice. `cargo-mutants` lists them
+//! (`.cargo/mutants.toml` says where); here all are built into one copy of the checkout and chosen at run time, since to
+//! build each by itself takes days. This says which are tried, with which tests, and counts.
 
-use std::collections::BTreeMap;
+mod trial;
+mod weave;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use self::trial::{Bench, Verdict};
+use self::weave::Mutant;
 use crate::programs;
 
 /// Of a hundred mutants so many must be caught, those with a reason apart.
@@ -17,9 +27,6 @@ const REASONS: &str = "docs/mutants.md";
 /// The crates that are changed, each with the tests that must notice: no others are built.
 const CRATES: [(&str, &[&str]); 2] =
     [("canary-core", &["--lib", "--test=scenarios", "--test=record_size"]), ("canary-stats", &["--lib", "--tests"])];
-/// The first test that fails tells enough; without this a mutant that is caught takes as long as one that is not.
-const FIRST: [&str; 3] = ["-Z", "unstable-options", "--fail-fast"];
-
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only the K-th of N equal parts, spread over all files: 0/50 is a sample of one in fifty
@@ -28,9 +35,12 @@ pub(crate) struct Arguments {
     /// Only mutants of these files, such as `crates/canary-core/src/decide/command.rs`
     #[arg(long, value_name = "GLOB")]
     only: Option<String>,
-    /// Mutants at a time, each with a copy of the checkout and a target directory
-    #[arg(long, default_value_t = 1)]
-    jobs: usize,
+    /// Only of this crate
+    #[arg(long, value_name = "CRATE")]
+    package: Option<String>,
+    /// For how long mutants are tried, the building not counted
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Where logs and lists are left [default: a directory of the temporary ones]
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -43,21 +53,18 @@ struct Tally {
     timeout: Vec<String>,
     missed: Vec<String>,
     unviable: Vec<String>,
+    /// Those that can't be chosen at run time.
+    left: Vec<String>,
 }
 
 impl Tally {
-    fn add(&mut self, folder: &Path) {
-        for (name, list) in [
-            ("caught", &mut self.caught),
-            ("timeout", &mut self.timeout),
-            ("missed", &mut self.missed),
-            ("unviable", &mut self.unviable),
-        ] {
-            let file = folder.join("mutants.out").join(name).with_extension("txt");
-            // Where no mutant of the crate was asked for there are no lists.
-            let text = fs::read_to_string(&file).unwrap_or_default();
-            list.extend(text.lines().map(str::to_owned));
-        }
+    fn add(&mut self, name: &str, verdict: Verdict) {
+        let list = match verdict {
+            Verdict::Caught => &mut self.caught,
+            Verdict::Late => &mut self.timeout,
+            Verdict::Missed | Verdict::Unreached => &mut self.missed,
+        };
+        list.push(name.to_owned());
     }
 
     /// The survivors without a reason.
@@ -81,33 +88,86 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         .output
         .clone()
         .unwrap_or_else(|| std::env::temp_dir().join(format!("canaryrelease-mutants-{}", std::process::id())));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start a runtime")?;
     let mut tally = Tally::default();
     for (package, tests) in CRATES {
+        if arguments.package.as_deref().is_some_and(|wanted| wanted != package) {
+            continue;
+        }
+        let listed = listed(&tool, package, arguments)?;
+        if listed.is_empty() {
+            continue;
+        }
         let folder = output.join(package);
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        println!("{package}: mutants, into {}", folder.display());
-        let mut mutants = Command::new(&tool);
-        mutants.current_dir(programs::root()).args(["mutants", "--no-shuffle", "--colors=never", "--package", package]);
-        mutants.args(["--jobs", &arguments.jobs.to_string(), "--output"]).arg(&folder);
-        if let Some(shard) = &arguments.shard {
-            mutants.args(["--sharding=round-robin", "--shard", shard]);
-        }
-        if let Some(only) = &arguments.only {
-            mutants.args(["--file", only]);
-        }
-        mutants.args(tests.iter().map(|test| format!("--cargo-arg={test}"))).args(["--", "--"]).args(FIRST);
-        // Each copy has a target directory of its own: cargo would take a mutant's artefacts for ours by their times.
-        mutants.env_remove("CARGO_TARGET_DIR");
-        // The stable test harness has that too, and asks for this word.
-        mutants.env("RUSTC_BOOTSTRAP", "1");
-        let status = mutants.status().context("start cargo-mutants")?;
-        // 2 and 3 say that mutants were missed or ended by time, which is counted here.
-        if !matches!(status.code(), Some(0 | 2 | 3)) {
-            bail!("cargo-mutants failed for {package}: {status}; its logs are in {}", folder.display());
-        }
-        tally.add(&folder);
+        println!("{package}: {} mutants, into {}", listed.len(), folder.display());
+        runtime.block_on(tried(package, tests, &listed, arguments, &folder, &mut tally))?;
     }
     Ok(tell(&tally, &reasons))
+}
+
+/// The mutants of a crate that are asked for.
+fn listed(tool: &Path, package: &str, arguments: &Arguments) -> Result<Vec<Mutant>> {
+    let mut list = Command::new(tool);
+    list.current_dir(programs::root()).args(["mutants", "--list", "--json", "--colors=never", "--package", package]);
+    if let Some(shard) = &arguments.shard {
+        list.args(["--sharding=round-robin", "--shard", shard]);
+    }
+    if let Some(only) = &arguments.only {
+        list.args(["--file", only]);
+    }
+    let output = list.output().context("start cargo-mutants")?;
+    if !output.status.success() {
+        bail!("cargo-mutants lists nothing for {package}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let entries: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).context("the list of mutants")?;
+    entries.iter().map(Mutant::listed).collect()
+}
+
+/// Builds a crate with these mutants and tries each, as many at a time as there are cores.
+async fn tried(
+    package: &str,
+    tests: &[&str],
+    listed: &[Mutant],
+    arguments: &Arguments,
+    folder: &Path,
+    tally: &mut Tally,
+) -> Result<()> {
+    let bench = Bench::new(package, tests, listed, folder).await?;
+    let name = |number: &usize| listed.get(*number).map(|mutant| mutant.name.clone());
+    tally.unviable.extend(bench.unviable.iter().filter_map(name));
+    tally.left.extend(bench.left.iter().filter_map(name));
+    let out: BTreeSet<usize> = bench.unviable.union(&bench.left).copied().collect();
+    let numbers: Vec<usize> = (0..listed.len()).filter(|number| !out.contains(number)).collect();
+    let until = arguments.seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+    let log = Mutex::new(fs::File::create(folder.join("tried.txt")).context("create tried.txt")?);
+    let (next, tally, told) = (AtomicUsize::new(0), Mutex::new(tally), Mutex::new(Instant::now()));
+    let work = || async {
+        while until.is_none_or(|until| Instant::now() < until)
+            && let Some(number) = numbers.get(next.fetch_add(1, Ordering::Relaxed))
+            && let Some(mutant) = listed.get(*number)
+        {
+            let verdict = bench.trial(*number).await?;
+            if let Ok(mut log) = log.lock() {
+                let _unheard = writeln!(log, "{verdict:?} {}", mutant.name);
+            }
+            let Ok(mut tally) = tally.lock() else { break };
+            tally.add(&mutant.name, verdict);
+            if matches!(verdict, Verdict::Missed | Verdict::Unreached) {
+                println!("{verdict:?} {}", mutant.name);
+            }
+            if let Ok(mut told) = told.lock()
+                && told.elapsed() > Duration::from_secs(30)
+            {
+                *told = Instant::now();
+                let (caught, late, missed) = (tally.caught.len(), tally.timeout.len(), tally.missed.len());
+                println!("{caught} caught, {late} ended by time, {missed} missed of {}", numbers.len());
+            }
+        }
+        Ok::<(), anyhow::Error>(())
+    };
+    let (one, other) = tokio::join!(work(), work());
+    one.and(other)
 }
 
 fn tell(tally: &Tally, reasons: &BTreeMap<String, String>) -> bool {
@@ -123,10 +183,11 @@ fn tell(tally: &Tally, reasons: &BTreeMap<String, String>) -> bool {
     let share = |of: usize| whole.saturating_mul(1000).checked_div(whole.saturating_add(of)).unwrap_or_default();
     let percent = |of: usize| format!("{}.{} %", share(of) / 10, share(of) % 10);
     println!(
-        "mutants: {caught} caught, {timeout} ended by time, {missed} missed ({} with a reason), {} do not compile: \
-         {} caught, {} of those without a reason",
+        "mutants: {caught} caught, {timeout} ended by time, {missed} missed ({} with a reason), {} do not compile, {} in \
+         constants: {} caught, {} of those without a reason",
         missed.saturating_sub(unexplained.len()),
         tally.unviable.len(),
+        tally.left.len(),
         percent(missed),
         percent(unexplained.len()),
     );
