@@ -16,6 +16,7 @@ use crate::refusal::Refusal;
 use crate::resources::{CANARY_RELEASES, DEPLOYMENTS, Resource};
 use crate::run::{JANE, OTHER_END, Outcome};
 use crate::scenario::{Action, Scenario};
+use crate::text;
 use crate::world::{Entry, Inner, NAMESPACE};
 
 /// Something that Jane does at a moment that the scenario does not foresee.
@@ -65,7 +66,7 @@ impl Act {
     ];
 
     fn word(self) -> &'static str {
-        Self::ALL.into_iter().find(|(_, act)| *act == self).map_or("", |(word, _)| word)
+        text::word(&Self::ALL, &self)
     }
 
     /// Does it; whether the API server took it.
@@ -115,8 +116,7 @@ impl FromStr for Act {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|(word, _)| *word == text).map(|(_, act)| act);
-        found.ok_or_else(|| format!("nobody does {text:?} at any moment"))
+        text::named(&Self::ALL, text).ok_or_else(|| format!("nobody does {text:?} at any moment"))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::resources::{
 use crate::run::{OTHER_END, Outcome};
 use crate::scenario::Scenario;
 use crate::store::{Key, Store};
+use crate::text;
 use crate::world::NAMESPACE;
 
 /// Who writes.
@@ -207,8 +208,7 @@ impl fmt::Debug for Corruption {
 
 impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = How::ALL.into_iter().find(|(_, how)| *how == self.how).map_or("", |(word, _)| word);
-        write!(f, "{} {how}", self.field.word)
+        write!(f, "{} {}", self.field.word, text::word(&How::ALL, &self.how))
     }
 }
 
@@ -219,7 +219,7 @@ impl FromStr for Corruption {
         let unknown = || format!("unknown corruption {text:?}");
         let (word, how) = text.split_once(' ').ok_or_else(unknown)?;
         let field = FIELDS.iter().find(|field| field.word == word).ok_or_else(unknown)?;
-        let how = How::ALL.into_iter().find(|(known, _)| *known == how).ok_or_else(unknown)?.1;
+        let how = text::named(&How::ALL, how).ok_or_else(unknown)?;
         Ok(Self { field, how })
     }
 }

@@ -98,7 +98,7 @@ impl Kin {
     ];
 
     fn word(self) -> &'static str {
-        Self::ALL.into_iter().find(|(_, kin)| *kin == self).map_or("", |(word, _)| word)
+        text::word(&Self::ALL, &self)
     }
 
     /// Whether a fault that came to pass is of this kind.
@@ -267,7 +267,7 @@ impl Scenario {
             "once more or less" => self.once_more_or_less = words(rest),
             _ if head.starts_with("allow ") => {
                 let kin = head.trim_start_matches("allow ").trim();
-                let of = Kin::ALL.into_iter().find(|(word, _)| *word == kin).map(|(_, kin)| kin);
+                let of = text::named(&Kin::ALL, kin);
                 let of = of.ok_or_else(|| format!("unknown kind of fault {kin:?}"))?;
                 let (ends, serves) = rest.split_once(';').ok_or_else(|| format!("no semicolon in {rest:?}"))?;
                 self.allowed.push(Allowed { of, ends: words(ends), serves: words(serves) });
@@ -445,7 +445,7 @@ impl FromStr for Trait {
         if text == "silent" {
             return Ok(Self::Silent);
         }
-        FATES.into_iter().find(|(word, _)| *word == text).map(|(_, fate)| Self::Fate(fate)).ok_or_else(unknown)
+        text::named(&FATES, text).map(Self::Fate).ok_or_else(unknown)
     }
 }
 
@@ -455,10 +455,7 @@ impl fmt::Display for Trait {
             Self::Errors(thousandths) => write!(f, "errors {}%", f64::from(*thousandths) / 10.0),
             Self::Gauge(value) => write!(f, "gauge {value}"),
             Self::Silent => f.write_str("silent"),
-            Self::Fate(fate) => {
-                let word = FATES.into_iter().find(|(_, known)| known == fate).map_or("ready", |(word, _)| word);
-                f.write_str(word)
-            }
+            Self::Fate(fate) => f.write_str(text::word(&FATES, fate)),
         }
     }
 }

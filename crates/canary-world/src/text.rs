@@ -2,6 +2,18 @@
 
 use std::time::Duration;
 
+/// The word of a value.
+#[must_use]
+pub fn word<T: PartialEq>(words: &[(&'static str, T)], of: &T) -> &'static str {
+    words.iter().find(|(_, known)| known == of).map_or("", |(word, _)| word)
+}
+
+/// The value of a word.
+#[must_use]
+pub fn named<T: Copy>(words: &[(&'static str, T)], word: &str) -> Option<T> {
+    words.iter().find(|(known, _)| *known == word).map(|(_, value)| *value)
+}
+
 /// `90s`, `10m`, `6h`, `300ms`.
 #[must_use]
 pub fn duration(time: Duration) -> String {

@@ -27,13 +27,14 @@ const REASONS: &str = "docs/mutants.md";
 /// The crates that are changed, each with the tests that must notice: no others are built.
 const CRATES: [(&str, &[&str]); 2] =
     [("canary-core", &["--lib", "--test=scenarios", "--test=record_size"]), ("canary-stats", &["--lib", "--tests"])];
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only the K-th of N equal parts, spread over all files: 0/50 is a sample of one in fifty
     #[arg(long, value_name = "K/N")]
     shard: Option<String>,
-    /// Only mutants of these files, such as `crates/canary-core/src/decide/command.rs`
-    #[arg(long, value_name = "GLOB")]
+    /// Only mutants of files whose path has this in it, such as `decide/` or `src/route.rs`
+    #[arg(long, value_name = "PART")]
     only: Option<String>,
     /// Only of this crate
     #[arg(long, value_name = "CRATE")]
@@ -96,6 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         }
         let listed = listed(&tool, package, arguments)?;
         if listed.is_empty() {
+            println!("{package}: none of its mutants is asked for");
             continue;
         }
         let folder = output.join(package);
@@ -113,18 +115,21 @@ fn listed(tool: &Path, package: &str, arguments: &Arguments) -> Result<Vec<Mutan
     if let Some(shard) = &arguments.shard {
         list.args(["--sharding=round-robin", "--shard", shard]);
     }
-    if let Some(only) = &arguments.only {
-        list.args(["--file", only]);
-    }
     let output = list.output().context("start cargo-mutants")?;
     if !output.status.success() {
         bail!("cargo-mutants lists nothing for {package}: {}", String::from_utf8_lossy(&output.stderr));
     }
     let entries: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).context("the list of mutants")?;
-    entries.iter().map(Mutant::listed).collect()
+    let all: Vec<Mutant> = entries.iter().map(Mutant::listed).collect::<Result<_>>()?;
+    Ok(all.into_iter().filter(|mutant| wanted(&mutant.file, arguments.only.as_deref())).collect())
 }
 
-/// Builds a crate with these mutants and tries each, as many at a time as there are cores.
+/// Whether the mutants of a file are asked for.
+fn wanted(file: &str, only: Option<&str>) -> bool {
+    only.is_none_or(|part| file.contains(part))
+}
+
+/// Builds a crate with these mutants and tries each, two at a time.
 async fn tried(
     package: &str,
     tests: &[&str],
@@ -183,8 +188,8 @@ fn tell(tally: &Tally, reasons: &BTreeMap<String, String>) -> bool {
     let share = |of: usize| whole.saturating_mul(1000).checked_div(whole.saturating_add(of)).unwrap_or_default();
     let percent = |of: usize| format!("{}.{} %", share(of) / 10, share(of) % 10);
     println!(
-        "mutants: {caught} caught, {timeout} ended by time, {missed} missed ({} with a reason), {} do not compile, {} in \
-         constants: {} caught, {} of those without a reason",
+        "mutants: {caught} caught, {timeout} ended by time, {missed} missed ({} with a reason), {} do not compile, {} \
+         can't be chosen at run time: {} caught, {} of those without a reason",
         missed.saturating_sub(unexplained.len()),
         tally.unviable.len(),
         tally.left.len(),
@@ -226,6 +231,13 @@ mod tests {
         assert!(!tally.suffices(&none) && tally.unexplained(&none).len() == 6);
         let one = reasons("- `crates/a/src/c.rs: replace h with ()`: nobody can tell\n");
         assert!(tally.suffices(&one) && tally.unexplained(&one).len() == 5);
+    }
+
+    #[test]
+    fn a_part_of_a_path_says_which_files_are_meant() {
+        let file = "crates/canary-core/src/decide/command.rs";
+        assert!(wanted(file, None) && wanted(file, Some("decide/")) && wanted(file, Some("src/decide/command.rs")));
+        assert!(!wanted(file, Some("src/command.rs")));
     }
 
     #[test]

@@ -22,7 +22,7 @@ const FIRST: Duration = Duration::from_secs(2);
 /// Memory of a trial: a mutant may go round for ever and collect.
 const MOST_BYTES: u64 = 6 << 30;
 
-/// The module that the woven code asks.
+/// The module that the woven code asks, but for the names of the two variables.
 const MODULE: &str = r#"//! Which mutant runs. For trials only.
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -30,9 +30,9 @@ use std::io::Write as _;
 use std::sync::{LazyLock, Mutex};
 
 static CHOSEN: LazyLock<usize> =
-    LazyLock::new(|| std::env::var("CANARYRELEASE_MUTANT").ok().and_then(|text| text.parse().ok()).unwrap_or(usize::MAX));
+    LazyLock::new(|| std::env::var("{CHOSEN}").ok().and_then(|text| text.parse().ok()).unwrap_or(usize::MAX));
 static SEEN: LazyLock<Option<Mutex<(BTreeSet<usize>, File)>>> = LazyLock::new(|| {
-    let file = File::create(std::env::var_os("CANARYRELEASE_MUTANTS_SEEN")?).ok()?;
+    let file = File::create(std::env::var_os("{SEEN}")?).ok()?;
     Some(Mutex::new((BTreeSet::new(), file)))
 });
 
@@ -93,12 +93,8 @@ impl Bench {
             unviable: BTreeSet::new(),
             left: BTreeSet::new(),
         };
-        let library = bench.folder.join("src/lib.rs");
-        let mut all = mutants.to_vec();
-        bench.weave(&tree, &mut all)?;
-        let text = fs::read_to_string(&library)?;
-        fs::write(&library, format!("{text}\n#[doc(hidden)]\npub mod {ASKED};\n"))?;
-        fs::write(bench.folder.join("src").join(ASKED).with_extension("rs"), MODULE)?;
+        bench.declare()?;
+        bench.weave(&tree, mutants)?;
         println!("{package}: its tests are built with {} mutants", bench.woven(mutants));
         let arguments = ["test", "--no-run", "--package", package].into_iter().chain(tests.iter().copied());
         let built = messages(cargo(&tree)?.args(arguments))?;
@@ -115,15 +111,24 @@ impl Bench {
         mutants.len().saturating_sub(self.left.len()).saturating_sub(self.unviable.len())
     }
 
+    /// Adds the module to the crate that its files ask: at the end of `lib.rs`, where it moves no mutant.
+    fn declare(&self) -> Result<()> {
+        let source = self.folder.join("src");
+        let library = source.join("lib.rs");
+        let text = fs::read_to_string(&library).with_context(|| library.display().to_string())?;
+        fs::write(&library, format!("{text}\n#[doc(hidden)]\npub mod {ASKED};\n"))?;
+        let module = MODULE.replace("{CHOSEN}", CHOSEN).replace("{SEEN}", SEEN);
+        fs::write(source.join(ASKED).with_extension("rs"), module)?;
+        Ok(())
+    }
+
     /// Writes the files with their mutants, without those that the compiler refuses.
-    fn weave(&mut self, tree: &Path, mutants: &mut [Mutant]) -> Result<()> {
+    fn weave(&mut self, tree: &Path, mutants: &[Mutant]) -> Result<()> {
         const ROUNDS: usize = 40;
         let package = self.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let library = self.folder.join("src/lib.rs");
         let files: BTreeSet<String> = mutants.iter().map(|mutant| mutant.file.clone()).collect();
         let sources: BTreeMap<&String, String> =
             files.iter().map(|file| Ok((file, fs::read_to_string(tree.join(file))?))).collect::<Result<_>>()?;
-        fs::write(self.folder.join("src").join(ASKED).with_extension("rs"), MODULE)?;
         for round in 1..=ROUNDS {
             let mut woven: BTreeMap<&String, Woven> = BTreeMap::new();
             for (file, source) in &sources {
@@ -136,15 +141,11 @@ impl Bench {
                 fs::write(tree.join(file), &one.text)?;
                 woven.insert(file, one);
             }
-            let text = fs::read_to_string(&library)?;
-            fs::write(&library, format!("{text}\n#[doc(hidden)]\npub mod {ASKED};\n"))?;
             let said = messages(cargo(tree)?.args(["check", "--lib", "--package", &package]))?;
             let before = self.unviable.len();
             for error in errors(&said) {
                 self.unviable.extend(meant(error, &woven));
             }
-            // As the caller finds it.
-            fs::write(&library, text)?;
             let Some(error) = errors(&said).next() else { return Ok(()) };
             if self.unviable.len() == before {
                 let rendered = error.pointer("/rendered").and_then(Value::as_str).unwrap_or("?");

@@ -465,10 +465,7 @@ fn remember_rejection(tick: &mut Tick<'_>) {
 /// The operator itself rolls the target: un-paused, and marked so that nobody else changes it meanwhile.
 fn roll(tick: &mut Tick<'_>) {
     let Some(target) = tick.target() else { return };
-    if !tick.asks_for_candidate() || !all_traffic_on_the_canary(tick) {
-        return;
-    }
-    if object::truth(target, "/spec/paused") && !release::carries(tick, route::WHOLE) {
+    if !tick.asks_for_candidate() || !all_traffic_on_the_canary(tick) || release::kept_from_rolling(tick, target) {
         return;
     }
     let id = tick.status.current.as_ref().map_or_else(String::new, |current| current.id.clone());

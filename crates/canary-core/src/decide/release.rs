@@ -837,6 +837,11 @@ fn let_go(target: &Value) -> bool {
     !object::truth(target, "/spec/paused") && object::annotation(target, names::ANNOTATION_ROLLING).is_some()
 }
 
+/// Whether the target, held so far, is not let go: the canary's pods could not carry all of the traffic meanwhile.
+pub(super) fn kept_from_rolling(tick: &Tick<'_>, target: &Value) -> bool {
+    object::truth(target, "/spec/paused") && !carries(tick, route::WHOLE)
+}
+
 fn roll(tick: &mut Tick<'_>) {
     tick.wake(Duration::from_secs(1));
     let Some(target) = tick.target() else { return };
@@ -845,7 +850,7 @@ fn roll(tick: &mut Tick<'_>) {
         // Not before all of the canary's pods carry the traffic.
         return;
     }
-    if object::truth(target, "/spec/paused") && !carries(tick, route::WHOLE) {
+    if kept_from_rolling(tick, target) {
         let seen = tick.seen;
         if tick.unread("the canary's pods", &seen.canary_pods)
             || tick.unread("the canary's Service", &seen.canary_service)
