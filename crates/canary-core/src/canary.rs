@@ -325,7 +325,7 @@ mod tests {
 
     fn target() -> Value {
         json!({
-            "metadata": {"name": "web", "namespace": "shop", "labels": {"app": "web", "argocd.argoproj.io/instance": "x"}},
+            "metadata": {"name": "web", "namespace": "shop", "labels": {"app": "web", "argocd.argoproj.io/instance": "x", "app.kubernetes.io/instance": "shop"}},
             "spec": {"minReadySeconds": 3, "selector": {"matchLabels": {"app": "web"}}, "template": {
                 "metadata": {"labels": {"app": "web", "team": "a"}, "annotations": {"kubectl.kubernetes.io/restartedAt": "t", "prometheus.io/scrape": "true"}},
                 "spec": {"containers": [{"name": "app", "image": "web:2"}]}}},
@@ -348,6 +348,7 @@ mod tests {
         assert_eq!(canary["spec"]["selector"]["matchLabels"], json!({"app": "web-canary"}));
         assert_eq!(canary["spec"]["minReadySeconds"], 3);
         assert!(canary["metadata"].get("ownerReferences").is_none());
+        assert_eq!(canary["metadata"]["labels"], json!({"app": "web-canary", "canaryrelease.dev/owned-by": "web"}));
         let service = service(owner, &stable_service(), &overlay);
         assert_eq!(service["spec"]["selector"], json!({"app": "web-canary"}));
         assert_eq!(service["spec"]["ports"], json!([{"name": "http", "port": 80, "targetPort": 8080}]));

@@ -542,6 +542,17 @@ mod tests {
         assert_eq!(verdict(&gate, Measure::Number { value: 31.0, streak: 1 }), Verdict::Inconclusive);
         assert_eq!(verdict(&gate, Measure::Number { value: 31.0, streak: 2 }), Verdict::Breach);
         assert_eq!(verdict(&gate, Measure::Number { value: f64::NAN, streak: 0 }), Verdict::NoData);
+        let shown = |value, streak| {
+            judge(&gate, Some(&reading(&gate, Measure::Number { value, streak }, counted(0.0, 1.0))), 0.05).shown
+        };
+        assert_eq!((shown(12.0, 0).value.as_str(), shown(12.0, 0).rests_on.as_str()), ("12s", "the newest sample"));
+        assert_eq!(shown(31.0, 1).rests_on, "1 ticks in a row outside");
+        let current = ReleaseStatus {
+            counts: vec![Counted { gate: "g".to_owned(), streak: 1, ..Counted::default() }],
+            ..ReleaseStatus::default()
+        };
+        let gone_on = Streaks::of(&current).push(&gate, 31.0);
+        assert!(matches!(gone_on, Measure::Number { streak: 2, .. }), "what a status has is gone on from: {gone_on:?}");
         let mut streaks = Streaks::default();
         for (value, streak) in [(30.1, 1), (31.0, 2), (f64::NAN, 2), (30.0, 0), (30.1, 1)] {
             assert!(
@@ -549,6 +560,15 @@ mod tests {
                 "{value}"
             );
         }
+    }
+
+    #[test]
+    fn what_was_captured_is_compared_with_whatever_stable_shows_now() {
+        let gate = gate(json!({"relative": {"counter": "c", "margin": "10%", "to": "Baseline"}}));
+        let of = |stable: Measure| judge(&gate, Some(&reading(&gate, counted(10.0, 1000.0), stable)), 0.05).shown;
+        let beside = of(counted(500.0, 1000.0));
+        assert_eq!(beside.value, of(Measure::NoData("silent".into())).value);
+        assert!(beside.value.contains('1') && !beside.value.contains("500"), "{}", beside.value);
     }
 
     #[test]

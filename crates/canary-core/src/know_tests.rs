@@ -85,6 +85,24 @@ fn a_latency_gate_tests_the_share_above_its_quantile() {
 }
 
 #[test]
+fn limits_are_shown_as_a_reader_wants_them() {
+    let known = |gate: Value| stages(&spec(&five(), json!([gate])), 100.0)[0].gates[0].clone();
+    let events = |scope: &str| json!({"name": "g", "eventRate": {"counter": "c", "limit": "0.5/min", "scope": scope}});
+    assert!(known(events("Total")).limit.ends_with(" in total"), "{}", known(events("Total")).limit);
+    assert!(known(events("Canary")).limit.ends_with(" at the canary's share"));
+    let other = json!({"name": "g", "errorRate": {"bad": "b", "total": "jobs_total", "limit": "1%"}});
+    assert!(known(other).note.unwrap().contains("jobs_total"));
+    assert_eq!(known(errors("1%")).note, None);
+}
+
+#[test]
+fn a_stage_with_as_many_requests_as_a_verdict_wants_is_not_blind() {
+    let known = stages(&spec(&[("1%", "5m")], json!([errors("1%")])), 50.0 / 3.0);
+    assert_eq!(known[0].requests, 50.0);
+    assert!(known[0].blind(&known[0].gates[0]).is_empty());
+}
+
+#[test]
 fn a_stage_with_too_little_traffic_is_called_blind() {
     let latency = json!({"name": "latency", "latency": {"histogram": "h", "quantile": "95%", "limit": "200ms"}});
     let warned = warnings(&stages(&spec(&five(), json!([errors("1%"), latency])), 1.0));
@@ -168,6 +186,12 @@ fn a_gate_against_the_baseline_is_weaker_than_one_that_takes_it_as_exact() {
     let alpha = budget(&spec).unwrap();
     let exact = 1.1 * know::detectable_rate(1.1 * 100.0, alpha.half(), 0.8).unwrap().unwrap();
     assert!(ratio > exact, "{ratio} {exact}");
+    // A quarter of the traffic for five minutes has a quarter of the events; the multiple is of what was captured.
+    let Knows::Ratio { detects80: Some(ratio), .. } = known[2].gates[0].knows else { panic!("no ratio") };
+    let minutes = spec.baseline.duration.secs_f64() / 60.0;
+    let before = Historical::new(20.0 * minutes, minutes, 0.1, alpha, Dispersion::NONE).unwrap();
+    let multiple = know::detectable_rate(before.rate() * 1.25, before.alpha(), 0.8).unwrap().unwrap();
+    assert!((ratio - multiple * before.rate() / 20.0).abs() < 1e-9, "{ratio}");
     traffic.events_per_minute.insert("csp".to_owned(), 0.0);
     let none = stages_of(&spec, &traffic);
     assert!(matches!(none[4].gates[0].knows, Knows::Ratio { detects80: None, .. }));

@@ -253,7 +253,9 @@ mod tests {
         assert!(!selects(&json!({"matchLabels": {"app": "api"}}), &labels));
         for (operator, values, expected) in [
             ("In", json!(["web"]), true),
+            ("In", json!(["api"]), false),
             ("NotIn", json!(["web"]), false),
+            ("NotIn", json!(["api"]), true),
             ("Exists", json!([]), true),
             ("DoesNotExist", json!([]), false),
         ] {

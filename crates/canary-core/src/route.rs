@@ -419,6 +419,19 @@ mod tests {
     }
 
     #[test]
+    fn the_least_share_is_the_lowest_of_all_rules() {
+        let edited = apply(&plain(), &set(&plain(), &PAIR, 50).unwrap());
+        assert_eq!((least(&plain(), &PAIR), least(&edited, &PAIR)), (0, 50));
+        let mut uneven = edited;
+        let refs = &mut uneven["spec"]["rules"][2]["backendRefs"];
+        (refs[0]["weight"], refs[1]["weight"]) = (json!(700), json!(300));
+        assert_eq!(least(&uneven, &PAIR), 50);
+        uneven["spec"]["rules"][0]["backendRefs"][0]["weight"] = json!(550);
+        uneven["spec"]["rules"][0]["backendRefs"][1]["weight"] = json!(450);
+        assert_eq!(least(&uneven, &PAIR), 300);
+    }
+
+    #[test]
     fn a_split_is_set_in_each_rule_that_names_stable_and_undone_to_the_byte() {
         let route = plain();
         assert_eq!(split(&route, &PAIR), Split::Plain);

@@ -42,6 +42,10 @@ pub(crate) struct Arguments {
     /// For how long mutants are tried, the building not counted
     #[arg(long)]
     seconds: Option<u64>,
+    /// Of the tests that come by a mutant only the quickest, which take no longer than so many seconds together; what only
+    /// slower ones would notice counts as missed [default: all]
+    #[arg(long, value_name = "SECONDS")]
+    patience: Option<u64>,
     /// Where logs and lists are left [default: a directory of the temporary ones]
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -152,7 +156,7 @@ async fn tried(
             && let Some(number) = numbers.get(next.fetch_add(1, Ordering::Relaxed))
             && let Some(mutant) = listed.get(*number)
         {
-            let verdict = bench.trial(*number).await?;
+            let verdict = bench.trial(*number, arguments.patience.map(Duration::from_secs)).await?;
             if let Ok(mut log) = log.lock() {
                 let _unheard = writeln!(log, "{verdict:?} {}", mutant.name);
             }

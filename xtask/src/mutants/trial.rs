@@ -189,16 +189,12 @@ impl Bench {
         Ok(())
     }
 
-    /// Tries one mutant.
-    pub(super) async fn trial(&self, number: usize) -> Result<Verdict> {
+    /// Tries one mutant, with tests that take no longer than this together.
+    pub(super) async fn trial(&self, number: usize, patience: Option<Duration>) -> Result<Verdict> {
         let Some(reaching) = self.reach.get(&number) else { return Ok(Verdict::Unreached) };
-        let tests: Vec<&Test> = reaching.iter().filter_map(|test| self.tests.get(*test)).collect();
-        let mut spent = Duration::ZERO;
-        let quick = tests.iter().take_while(|test| {
-            spent += test.took;
-            spent <= FIRST
-        });
-        let (quick, slow) = tests.split_at(quick.count());
+        let all: Vec<&Test> = reaching.iter().filter_map(|test| self.tests.get(*test)).collect();
+        let tests = all.get(..patience.map_or(all.len(), |patience| within(&all, patience))).unwrap_or(&all);
+        let (quick, slow) = tests.split_at(within(tests, FIRST));
         for part in [quick, slow] {
             for binary in 0..self.binaries.len() {
                 let own: Vec<&&Test> = part.iter().filter(|test| test.binary == binary).collect();
@@ -230,6 +226,16 @@ impl Bench {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         command
     }
+}
+
+/// How many of the first tests take no longer than this together; the first is always one of them.
+fn within(tests: &[&Test], limit: Duration) -> usize {
+    let mut spent = Duration::ZERO;
+    let quick = tests.iter().take_while(|test| {
+        spent += test.took;
+        spent <= limit
+    });
+    quick.count().max(1).min(tests.len())
 }
 
 /// Whether it ended well; `None` where it did not end in time, and was ended.
@@ -303,4 +309,20 @@ fn copy(tree: &Path) -> Result<()> {
         fs::copy(&from, &to).with_context(|| format!("copy {file}"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quickest_are_run_as_long_as_they_fit() {
+        let took = |millis| Test { binary: 0, name: String::new(), took: Duration::from_millis(millis) };
+        let (one, two, three) = (took(100), took(200), took(400));
+        let tests = [&one, &two, &three];
+        for (limit, fits) in [(50, 1), (100, 1), (300, 2), (699, 2), (700, 3), (9000, 3)] {
+            assert_eq!(within(&tests, Duration::from_millis(limit)), fits, "{limit}");
+        }
+        assert_eq!(within(&[], FIRST), 0);
+    }
 }

@@ -212,6 +212,42 @@ fn events_of_the_whole_service_are_judged_where_there_is_only_one_side() {
 }
 
 #[test]
+fn a_window_is_planned_for_as_long_as_its_step_takes() {
+    let mut spec = spec(errors(), "10s", "90s");
+    spec.baseline.duration = canary_api::Duration::from_secs(300);
+    spec.soak = canary_api::Duration::from_secs(600);
+    let planned = |step, stage_index| planned_ticks(&spec, &ReleaseStatus { step, stage_index, ..baking() });
+    assert_eq!((planned(Step::Baseline, 0), planned(Step::Bake, 0), planned(Step::Soak, 1)), (30, 9, 60));
+}
+
+#[test]
+fn an_account_is_in_breach_once_it_broke_and_not_before() {
+    let mut window = Fed::new(spec(errors(), "1s", "15m"), &baking());
+    window.tick((5.0, 0.0), (95.0, 0.0));
+    assert!(!window.accounts.breached("g"));
+    assert!(window.ticks_to_breach((5.0, 2.5), (95.0, 0.0)).is_some());
+    assert!(window.accounts.breached("g") && !window.accounts.breached("another"));
+}
+
+#[test]
+fn counts_of_which_some_are_late_go_on_from_the_sums_of_a_status() {
+    let before = Counted {
+        gate: "g".to_owned(),
+        side: "canary".to_owned(),
+        n: 100.0,
+        k: 2.0,
+        seconds: 30.0,
+        ..Counted::default()
+    };
+    let current = ReleaseStatus { counts: vec![before], ..baking() };
+    let mut accounts = Accounts::new(&spec(errors(), "1s", "15m"), &current, start(), Some(at(30)));
+    let partial = Measure::Partial { n: 10.0, k: 1.0, seconds: 5.0, why: "late".to_owned() };
+    let totals = Totals::new("g", partial, measure_of(1.0, 0.0));
+    let read = accounts.absorb(&spec(errors(), "1s", "15m"), Step::Bake, &[totals], None, at(35));
+    assert_eq!(read[0].canary, Measure::Partial { n: 110.0, k: 3.0, seconds: 35.0, why: "late".to_owned() });
+}
+
+#[test]
 fn the_budget_is_split_over_gates_that_claim_a_probability_and_stages() {
     let gates = json!([
         {"name": "a", "errorRate": {"bad": "b", "total": "r", "limit": "1%"}},

@@ -230,6 +230,49 @@ fn bones_are_written_at_once_and_figures_once_a_minute() {
     assert!(due(Some(&second), &third, Duration::ZERO));
 }
 
+#[test]
+fn a_jobs_result_and_its_log_are_written_at_once_and_what_still_runs_is_not() {
+    let of = |result: &str, log_note: &str| {
+        let mut record = with_logs(1, result);
+        record.jobs[0].log_note = log_note.to_owned();
+        record
+    };
+    let at_once = |before: &ReleaseRecordStatus, after: &ReleaseRecordStatus| due(Some(before), after, Duration::ZERO);
+    let (running, failed) = (of("Running", ""), of("Failed", ""));
+    assert!(
+        at_once(&running, &failed) && at_once(&failed, &of("Succeeded", "")) && at_once(&failed, &of("Failed", "kept"))
+    );
+    let mut moved = running.clone();
+    moved.jobs[0].message = "a minute".to_owned();
+    assert!(!at_once(&running, &moved) && due(Some(&running), &moved, Duration::from_secs(60)));
+    let mut another = failed.clone();
+    another.jobs[0].job = "another".to_owned();
+    assert!(at_once(&failed, &another));
+}
+
+#[test]
+fn rollbacks_of_earlier_attempts_are_those_of_the_same_template_once_and_in_order() {
+    let rollback = |id: &str, second: i64| RollbackRecord {
+        id: id.to_owned(),
+        at: Some(Time(at(second))),
+        ..RollbackRecord::default()
+    };
+    let record = |id: &str, image: &str, rollbacks: Vec<RollbackRecord>| ReleaseRecordStatus {
+        id: id.to_owned(),
+        candidate: version(image),
+        rollbacks,
+        ..ReleaseRecordStatus::default()
+    };
+    let records = [
+        record("web-3", "a", vec![rollback("web-3", 30), rollback("web-1", 10)]),
+        record("web-1", "a", vec![rollback("web-1", 10)]),
+        record("web-2", "b", vec![rollback("web-2", 20)]),
+        record("web-4", "a", vec![rollback("web-4", 40)]),
+    ];
+    let found: Vec<String> = earlier(&records, "web-4", "sha256:a").into_iter().map(|one| one.id).collect();
+    assert_eq!(found, ["web-1", "web-3"]);
+}
+
 fn estimate(value: f64, low: f64, high: f64) -> Option<canary_stats::Estimate> {
     Some(canary_stats::Estimate { value: Some(value), low: Some(low), high: Some(high) })
 }
