@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     /// Only mutants of files whose path has this in it, such as `decide/` or `src/route.rs`
     #[arg(long, value_name = "PART")]
     only: Option<String>,
+    /// Only those that an earlier run missed, by its `tried.txt`; tests may have come since, the code must not have changed
+    #[arg(long, value_name = "FILE")]
+    again: Option<PathBuf>,
     /// Only of this crate
     #[arg(long, value_name = "CRATE")]
     package: Option<String>,
@@ -125,7 +128,19 @@ fn listed(tool: &Path, package: &str, arguments: &Arguments) -> Result<Vec<Mutan
     }
     let entries: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).context("the list of mutants")?;
     let all: Vec<Mutant> = entries.iter().map(Mutant::listed).collect::<Result<_>>()?;
-    Ok(all.into_iter().filter(|mutant| wanted(&mutant.file, arguments.only.as_deref())).collect())
+    let earlier = arguments.again.as_deref().map(missed).transpose()?;
+    let again = |mutant: &Mutant| earlier.as_ref().is_none_or(|missed| missed.contains(&mutant.name));
+    Ok(all.into_iter().filter(|mutant| wanted(&mutant.file, arguments.only.as_deref()) && again(mutant)).collect())
+}
+
+/// The mutants that a run missed, by its list.
+fn missed(tried: &Path) -> Result<BTreeSet<String>> {
+    let text = fs::read_to_string(tried).with_context(|| tried.display().to_string())?;
+    let missed = |line: &str| {
+        let (verdict, name) = line.split_once(' ')?;
+        matches!(verdict, "Missed" | "Unreached").then(|| name.to_owned())
+    };
+    Ok(text.lines().filter_map(missed).collect())
 }
 
 /// Whether the mutants of a file are asked for.
@@ -242,6 +257,15 @@ mod tests {
         let file = "crates/canary-core/src/decide/command.rs";
         assert!(wanted(file, None) && wanted(file, Some("decide/")) && wanted(file, Some("src/decide/command.rs")));
         assert!(!wanted(file, Some("src/command.rs")));
+    }
+
+    #[test]
+    fn what_a_run_missed_is_tried_again() {
+        let file = std::env::temp_dir().join(format!("canaryrelease-tried-{}.txt", std::process::id()));
+        fs::write(&file, "Caught a.rs:1:1: b\nMissed a.rs:2:1: c\nUnreached a.rs:3:1: d\nLate a.rs:4:1: e\n").unwrap();
+        let found = missed(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        assert_eq!(Vec::from_iter(found), ["a.rs:2:1: c", "a.rs:3:1: d"]);
     }
 
     #[test]
