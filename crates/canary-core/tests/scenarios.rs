@@ -5,6 +5,8 @@
 
 mod world;
 
+#[path = "scenarios/arming.rs"]
+mod arming;
 #[path = "scenarios/beside.rs"]
 mod beside;
 #[path = "scenarios/breaches.rs"]
