@@ -84,6 +84,7 @@ impl Bench {
     /// Weaves the mutants into a copy of the checkout, builds it, and runs each test once.
     pub(super) async fn new(package: &str, tests: &[&str], mutants: &[Mutant], folder: &Path) -> Result<Self> {
         let tree = folder.join("tree");
+        let alone = alone()?;
         copy(&tree)?;
         let mut bench = Self {
             binaries: Vec::new(),
@@ -102,7 +103,8 @@ impl Bench {
             bail!("{package} does not compile: {}", error.pointer("/rendered").and_then(Value::as_str).unwrap_or("?"));
         }
         let executables = built.iter().filter_map(|message| message.get("executable")?.as_str());
-        bench.binaries = executables.map(PathBuf::from).collect();
+        bench.binaries = executables.map(|built| kept(Path::new(built), folder)).collect::<Result<_>>()?;
+        drop(alone);
         bench.look(folder).await?;
         Ok(bench)
     }
@@ -271,6 +273,21 @@ fn errors(messages: &[Value]) -> impl Iterator<Item = &Value> {
         // The last one counts the others.
         message.get("spans").and_then(Value::as_array).is_some_and(|spans| !spans.is_empty())
     })
+}
+
+/// Nobody else copies and builds meanwhile: cargo takes what was built of another copy for this one's where it is newer.
+fn alone() -> Result<fs::File> {
+    let path = lab::cache_dir()?.join("mutants.lock");
+    let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
+    file.lock().with_context(|| path.display().to_string())?;
+    Ok(file)
+}
+
+/// A program that was built, where no other run builds its own.
+fn kept(built: &Path, folder: &Path) -> Result<PathBuf> {
+    let place = folder.join(built.file_name().unwrap_or_default());
+    fs::copy(built, &place).with_context(|| format!("copy {} to {}", built.display(), place.display()))?;
+    Ok(place)
 }
 
 /// Cargo in the copy, with a target directory that the next run finds again.
