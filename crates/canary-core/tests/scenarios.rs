@@ -7,8 +7,12 @@ mod world;
 
 #[path = "scenarios/arming.rs"]
 mod arming;
+#[path = "scenarios/asked.rs"]
+mod asked;
 #[path = "scenarios/beside.rs"]
 mod beside;
+#[path = "scenarios/beside_lost.rs"]
+mod beside_lost;
 #[path = "scenarios/breaches.rs"]
 mod breaches;
 #[path = "scenarios/changes.rs"]
@@ -21,6 +25,8 @@ mod crashes;
 mod good;
 #[path = "scenarios/jobs.rs"]
 mod jobs;
+#[path = "scenarios/kept.rs"]
+mod kept;
 #[path = "scenarios/meddling.rs"]
 mod meddling;
 #[path = "scenarios/odd.rs"]

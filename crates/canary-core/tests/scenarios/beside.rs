@@ -25,7 +25,7 @@ fn with(over: &Value) -> Value {
 }
 
 /// A release of v2, as good as v1, at a place.
-fn release(over: &Value, place: (Step, i32)) -> World {
+pub fn release(over: &Value, place: (Step, i32)) -> World {
     let mut world = World::new(with(over));
     world.arm();
     world.faulty("v1", 0.02);
@@ -35,7 +35,7 @@ fn release(over: &Value, place: (Step, i32)) -> World {
     world
 }
 
-fn weights(world: &World) -> (i64, i64) {
+pub fn weights(world: &World) -> (i64, i64) {
     (world.weight(), world.baseline_weight())
 }
 
@@ -44,11 +44,11 @@ fn rests_on(world: &World) -> String {
     gates.iter().find(|gate| gate.gate == "as-stable").map(|gate| gate.rests_on.clone()).unwrap_or_default()
 }
 
-fn left_out(world: &World) -> String {
+pub fn left_out(world: &World) -> String {
     world.status().current.and_then(|current| current.baseline_pods).map(|beside| beside.left_out).unwrap_or_default()
 }
 
-fn says(world: &World, word: &str) -> usize {
+pub fn says(world: &World, word: &str) -> usize {
     world.notes.iter().filter(|note| note.contains(word)).count()
 }
 
