@@ -27,7 +27,9 @@ fn where_the_canary_counts_nothing_either_the_baseline_pods_are_kept() {
     }
 }
 
+const NONE: [&str; 0] = [];
 const SOME: Measure = Measure::Counted { n: 500.0, k: 5.0, seconds: 30.0 };
+const ZERO: Measure = Measure::Counted { n: 0.0, k: 0.0, seconds: 30.0 };
 
 fn none() -> Measure {
     Measure::NoData("no series".to_owned())
@@ -63,7 +65,7 @@ fn baseline_pods_are_left_out_only_where_a_comparison_with_them_is_what_lacks() 
     let world = release(&json!({}), (Step::Bake, 0));
     for (what, readings, out) in [
         ("they count nothing", vec![reading("as-stable", SOME, SOME, Some(none()))], true),
-        ("they count no request", vec![reading("as-stable", SOME, SOME, Some(zero()))], true),
+        ("they count no request", vec![reading("as-stable", SOME, SOME, Some(ZERO))], true),
         ("both count nothing", vec![reading("as-stable", none(), SOME, Some(none()))], false),
         ("both count something", vec![reading("as-stable", SOME, none(), Some(SOME))], false),
         (
@@ -77,12 +79,8 @@ fn baseline_pods_are_left_out_only_where_a_comparison_with_them_is_what_lacks() 
         assert_eq!(words(&done, "BaselineNotMeasured"), [told][..usize::from(out)], "{what}");
         let beside = done.status.current.unwrap().baseline_pods.unwrap();
         assert_eq!(beside.weight, if out { "0%" } else { "20%" }, "{what}");
-        assert_eq!(words(&decide(&world.seen("web"), world.now), "BaselineNotMeasured"), [""; 0], "{what}");
+        assert_eq!(words(&decide(&world.seen("web"), world.now), "BaselineNotMeasured"), NONE, "{what}");
     }
-}
-
-fn zero() -> Measure {
-    Measure::Counted { n: 0.0, k: 0.0, seconds: 30.0 }
 }
 
 #[test]
@@ -92,7 +90,7 @@ fn baseline_pods_without_weight_are_not_what_a_comparison_lacks() {
     let current = seen.release.status.as_mut().unwrap().current.as_mut().unwrap();
     current.baseline_pods.as_mut().unwrap().weight = "0%".to_owned();
     let done = at_the_end(&world, &mut seen, vec![reading("as-stable", SOME, none(), None)]);
-    assert_eq!(words(&done, "BaselineNotMeasured"), [""; 0]);
+    assert_eq!(words(&done, "BaselineNotMeasured"), NONE);
     assert_eq!(words(&done, "StageExtended").len(), 1, "{:?}", done.notes);
     assert_eq!(done.status.current.unwrap().baseline_pods.unwrap().left_out, "");
 }

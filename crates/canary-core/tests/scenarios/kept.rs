@@ -10,8 +10,12 @@ use crate::{
     world::{JANE, NAMESPACE, World},
 };
 
+const NONE: [&str; 0] = [];
 const SET: &str = "set the weight";
 const RAISE: &str = "give the canary the candidate and the pods its weight needs";
+
+/// What is other than the world has it.
+type Change = fn(&mut Observed);
 
 fn at(place: (Step, i32)) -> World {
     World::with_release(json!({}), "v2", place)
@@ -82,7 +86,7 @@ fn weigh(seen: &mut Observed, rules: usize, weights: &[(&str, i64)]) {
 fn a_route_is_not_touched_before_there_is_a_weight_to_give() {
     for place in [(Step::Baseline, 0), (Step::Scale, 0)] {
         let world = at(place);
-        assert_eq!(whys(&decide(&world.seen("web"), world.now), Kind::HttpRoute), [""; 0], "{place:?}");
+        assert_eq!(whys(&decide(&world.seen("web"), world.now), Kind::HttpRoute), NONE, "{place:?}");
     }
 }
 
@@ -117,7 +121,7 @@ fn a_release_is_not_over_while_something_of_it_is_left_or_could_not_be_read() {
     let mut world = at((Step::Drain, 2));
     world.until("its pods are taken away", |world| world.canary_pods() == 0);
     assert_eq!(decide(&world.seen("web"), world.now).status.outcome, "Promoted");
-    let changes: [(&str, fn(&mut Observed)); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("route unread", |seen| seen.routes[0].1 = failed()),
         ("canary unread", |seen| seen.canary = failed()),
         ("baseline unread", |seen| seen.baseline.deployment = failed()),
@@ -150,14 +154,14 @@ fn pods_stay_while_a_route_gives_them_weight_or_could_not_be_read() {
         assert_eq!(whys(&gone, Kind::Deployment), ["take the canary's pods away"]);
         let mut unread = seen.clone();
         unread.routes[0].1 = failed();
-        assert_eq!(whys(&decide(&unread, world.now), Kind::Deployment), [""; 0]);
+        assert_eq!(whys(&decide(&unread, world.now), Kind::Deployment), NONE);
         let mut split = seen.clone();
         let rules = route(&mut split)["spec"]["rules"].as_array_mut().unwrap();
         rules[0]["backendRefs"]
             .as_array_mut()
             .unwrap()
             .push(json!({"kind": "Service", "name": "web-canary", "weight": 5}));
-        assert_eq!(whys(&decide(&split, world.now), Kind::Deployment), [""; 0]);
+        assert_eq!(whys(&decide(&split, world.now), Kind::Deployment), NONE);
     }
 }
 
@@ -170,7 +174,7 @@ fn a_target_is_not_restored_while_a_route_could_not_be_read() {
     known(&mut seen.target)["spec"] = held;
     assert_eq!(whys(&decide(&seen, world.now), Kind::Deployment), ["write the serving version's template back"]);
     seen.routes[0].1 = failed();
-    assert_eq!(whys(&decide(&seen, world.now), Kind::Deployment), [""; 0]);
+    assert_eq!(whys(&decide(&seen, world.now), Kind::Deployment), NONE);
 }
 
 #[test]
@@ -192,7 +196,7 @@ fn an_autoscaler_is_frozen_from_the_baseline_on() {
 
 #[test]
 fn a_route_that_drifted_is_put_right_and_said_as_it_was_found() {
-    let changes: [(&str, fn(&mut Observed)); 3] = [
+    let changes: [(&str, Change); 3] = [
         ("5%", |seen| weigh(seen, 2, &[("web", 950), ("web-canary", 50)])),
         ("30%", |seen| weigh(seen, 1, &[("web", 700), ("web-canary", 300)])),
         ("no split", plain),
@@ -274,7 +278,7 @@ fn on_the_way_back_a_plain_route_is_written_only_where_a_split_may_be_under_way(
         assert_eq!(whys(&decide(&seen, world.now), Kind::HttpRoute), expected, "{:?}", world.place());
         // A route that has no rule of ours is nobody's to write.
         route(&mut seen)["spec"]["rules"].as_array_mut().unwrap().drain(..2);
-        assert_eq!(whys(&decide(&seen, world.now), Kind::HttpRoute), [""; 0], "{:?}", world.place());
+        assert_eq!(whys(&decide(&seen, world.now), Kind::HttpRoute), NONE, "{:?}", world.place());
     }
 }
 
@@ -341,7 +345,7 @@ fn the_canarys_service_follows_the_stable_one_where_that_was_read() {
     known(&mut seen.canary_service)["spec"]["selector"] = json!({"app": "else"});
     assert_eq!(whys(&decide(&seen, world.now), Kind::Service).len(), 1);
     seen.service = failed();
-    assert_eq!(whys(&decide(&seen, world.now), Kind::Service), [""; 0]);
+    assert_eq!(whys(&decide(&seen, world.now), Kind::Service), NONE);
 }
 
 fn rejections(world: &World) -> Vec<&Value> {
@@ -358,7 +362,7 @@ fn a_retry_takes_the_rejection_off_the_template() {
     world.faulty("v2", 0.0);
     world.command("retry web-1");
     world.reach((Step::Bake, 0));
-    assert_eq!(rejections(&world), [&json!(null); 0]);
+    assert!(rejections(&world).is_empty(), "{}", world.describe());
 }
 
 #[test]
@@ -372,7 +376,7 @@ fn a_verdict_that_is_remembered_is_not_written_over() {
     let Fetched::Known(sets) = &mut seen.replica_sets else { panic!("the ReplicaSets") };
     let own = sets.iter_mut().find(|set| object::name(set).starts_with("web-canary-")).unwrap();
     own["metadata"]["annotations"][names::ANNOTATION_REJECTED] = json!("web-0: GateBreached: as in the last release");
-    assert_eq!(whys(&decide(&seen, world.now), Kind::ReplicaSet), [""; 0]);
+    assert_eq!(whys(&decide(&seen, world.now), Kind::ReplicaSet), NONE);
 }
 
 #[test]
@@ -380,7 +384,7 @@ fn a_target_is_let_go_only_while_every_route_that_is_there_has_all_traffic_on_th
     let world = at((Step::Bake, 2));
     let mut seen = world.seen("web");
     current(&mut seen).step = Step::Roll;
-    let lets_go = |change: fn(&mut Observed)| {
+    let lets_go = |change: Change| {
         let mut seen = seen.clone();
         change(&mut seen);
         whys(&decide(&seen, world.now), Kind::Deployment).contains(&"let the target take the candidate over")
