@@ -307,11 +307,13 @@ fn a_template_that_came_meanwhile_is_not_kept_for_the_rejected_one() {
     world.command("abort");
     world.reach((Step::RevertTarget, 0));
     let mut seen = world.seen("web");
-    seen.canary = Fetched::Missing;
-    let start = "start the canary";
-    assert!(whys(&decide(&seen, world.now), Kind::Deployment).contains(&start));
+    // The canary's ReplicaSet is not there yet.
+    let Fetched::Known(sets) = &mut seen.replica_sets else { panic!("the ReplicaSets") };
+    sets.retain(|set| !object::name(set).starts_with("web-canary-"));
     known(&mut seen.target)["spec"]["template"]["spec"]["containers"][0]["image"] = json!("web:v3");
-    assert!(!whys(&decide(&seen, world.now), Kind::Deployment).contains(&start));
+    let done = decide(&seen, world.now);
+    assert_eq!(done.status.current.as_ref().unwrap().step, Step::RevertTarget);
+    assert!(!writes(&done).contains(&(Kind::Deployment, "web-canary", RAISE)), "{:?}", writes(&done));
 }
 
 #[test]
@@ -376,6 +378,8 @@ fn a_verdict_that_is_remembered_is_not_written_over() {
     let Fetched::Known(sets) = &mut seen.replica_sets else { panic!("the ReplicaSets") };
     let own = sets.iter_mut().find(|set| object::name(set).starts_with("web-canary-")).unwrap();
     own["metadata"]["annotations"][names::ANNOTATION_REJECTED] = json!("web-0: GateBreached: as in the last release");
+    // Something else keeps the release from being over.
+    seen.routes[0].1 = failed();
     assert_eq!(whys(&decide(&seen, world.now), Kind::ReplicaSet), NONE);
 }
 
