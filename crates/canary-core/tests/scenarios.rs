@@ -35,5 +35,7 @@ mod odd;
 mod pods;
 #[path = "scenarios/records.rs"]
 mod records;
+#[path = "scenarios/stages.rs"]
+mod stages;
 #[path = "scenarios/surroundings.rs"]
 mod surroundings;
