@@ -780,6 +780,11 @@ fn a_stage_does_not_begin_before_its_pods_are_of_the_candidate_available_and_kno
     {
         assert_eq!(status(field, value).0, Step::Shift, "{field} {value}");
     }
+    let uncounted = before.clone().canary(|canary| {
+        canary["status"]["updatedReplicas"] = json!(1);
+        canary["status"].as_object_mut().unwrap().remove("replicas");
+    });
+    assert_waits(&uncounted.decide(), &few(2));
     let mut one_short = before.clone();
     not_ready(&mut known(&mut one_short.seen.canary_pods)[0]);
     assert_waits(&one_short.decide(), &few(1));
