@@ -407,43 +407,55 @@ fn a_newer_template_ends_a_release_until_its_canary_has_drained_and_then_only_it
     assert_eq!((step(&same), told(&same)), (Step::Soak, vec![]));
 }
 
+const GONE: &str = "no pod of the canary is ready any more";
+
+/// All of the canary's pods are like this, after they were lost so many times in the stage.
+fn lost((step, stage): Place, flaps: u32, how: fn(&mut Value)) -> Decision {
+    let sight = Sight::at((step, stage)).gauge(1.0, 0).canary_pods(how);
+    sight.changed(|current| current.flaps = flaps).decide()
+}
+
+/// The name of the first of the canary's pods.
+fn first_pod(mut sight: Sight) -> String {
+    known(&mut sight.seen.canary_pods)[0]["metadata"]["name"].as_str().unwrap().to_owned()
+}
+
 #[test]
-fn lost_pods_are_borne_three_times_and_then_end_the_stage_by_whose_fault_it_is() {
-    let lost = |step, flaps, how: fn(&mut Value)| {
-        let sight = Sight::at((step, if step == Step::Roll { 2 } else { 1 })).gauge(1.0, 0);
-        sight.canary_pods(how).changed(|current| current.flaps = flaps).decide()
-    };
-    let mut sight = Sight::at((Step::Bake, 1)).gauge(1.0, 0);
-    let name = known(&mut sight.seen.canary_pods)[0]["metadata"]["name"].as_str().unwrap().to_owned();
-    let gone = "no pod of the canary is ready any more".to_owned();
+fn pods_that_are_lost_in_a_stage_take_its_weight_three_times() {
+    let name = first_pod(Sight::at((Step::Bake, 1)));
     let nodes = format!("pod {name}: 0/1 nodes are available");
     let probe =
         format!("pod {name}, container app: runs and is not ready: its readiness or startup probe does not pass");
-    for (step_before, flaps, how, why) in [
-        (Step::Bake, 0, not_ready as fn(&mut Value), &gone),
-        (Step::Bake, 2, not_ready, &gone),
-        (Step::Bake, 2, fails_its_probe, &probe),
-        (Step::Bake, 2, finds_no_node, &nodes),
-        (Step::Shift, 2, not_ready, &gone),
+    for (place, flaps, how, why) in [
+        ((Step::Bake, 1), 0, not_ready as fn(&mut Value), GONE),
+        ((Step::Bake, 1), 2, not_ready, GONE),
+        ((Step::Bake, 1), 2, fails_its_probe, &probe),
+        ((Step::Bake, 1), 2, finds_no_node, &nodes),
+        ((Step::Shift, 1), 2, not_ready, GONE),
     ] {
-        let done = lost(step_before, flaps, how);
+        let done = lost(place, flaps, how);
         assert_eq!((step(&done), current(&done).flaps, stopped(&done)), (Step::Scale, flaps + 1, None));
         assert_eq!((current(&done).weight.as_str(), done.wake_after), ("0%", Some(Duration::from_millis(500))));
         let text = format!("{why}: traffic goes back to stable until the canary is ready again");
         assert_eq!(told(&done), [("CanaryNotReady", text.as_str())]);
     }
-    // At the next stage, where the weight of the one before stands.
-    let next = lost(Step::Scale, 0, not_ready);
+    // Before the next stage, where the weight of the one before stands.
+    let next = lost((Step::Scale, 1), 0, not_ready);
     assert_eq!((step(&next), current(&next).flaps, current(&next).weight.as_str()), (Step::Scale, 1, "0%"));
-    let why = |why: &str| format!("the canary lost its ready pods 4 times in this stage: {why}");
-    for (how, said) in [(not_ready as fn(&mut Value), gone), (finds_no_node, nodes)] {
-        assert_eq!(stopped(&lost(Step::Bake, 3, how)), Some(("NotReady", why(&said).as_str(), true)));
+}
+
+#[test]
+fn pods_that_are_lost_a_fourth_time_or_crash_end_the_stage_by_whose_fault_that_is() {
+    let nodes = format!("pod {}: 0/1 nodes are available", first_pod(Sight::at((Step::Bake, 1))));
+    for (how, why) in [(not_ready as fn(&mut Value), GONE), (finds_no_node, &nodes)] {
+        let why = format!("the canary lost its ready pods 4 times in this stage: {why}");
+        assert_eq!(stopped(&lost((Step::Bake, 1), 3, how)), Some(("NotReady", why.as_str(), true)));
     }
     for (done, cause) in [
-        (lost(Step::Bake, 3, fails_its_probe), ("ProbeFailing", "canary", true)),
-        (lost(Step::Bake, 0, crashes), ("CrashLoop", "canary", true)),
-        (lost(Step::Roll, 0, not_ready), ("NotReady", "canary", false)),
-        (lost(Step::Roll, 0, fails_its_probe), ("ProbeFailing", "canary", true)),
+        (lost((Step::Bake, 1), 3, fails_its_probe), ("ProbeFailing", "canary", true)),
+        (lost((Step::Bake, 1), 0, crashes), ("CrashLoop", "canary", true)),
+        (lost((Step::Roll, 2), 0, not_ready), ("NotReady", "canary", false)),
+        (lost((Step::Roll, 2), 0, fails_its_probe), ("ProbeFailing", "canary", true)),
     ] {
         assert_eq!(reverted(&done), Some(cause));
     }
@@ -476,7 +488,7 @@ fn a_pod_that_came_after_the_weight_and_starts_is_no_fault_of_its_version() {
     assert_eq!(reverted(&lost(1, crashes)), Some(("CrashLoop", "canary", true)));
 }
 
-/// One of the canary's pods is not ready, and so many seconds have passed since.
+/// One of the canary's pods is not ready, for so long.
 fn short(sight: Sight, millis: i64) -> Sight {
     let mut sight = sight.gauge(1.0, 0);
     not_ready(&mut known(&mut sight.seen.canary_pods)[0]);
@@ -529,7 +541,7 @@ fn made(seconds: u64) -> Sight {
 #[test]
 fn pods_that_are_late_end_or_stop_the_release_by_what_keeps_them() {
     let late = |how: fn(&mut Value)| made(1).canary_pods(how).since(60_000);
-    let name = known(&mut made(1).seen.canary_pods)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let name = first_pod(made(1));
     let done = late(fails_its_probe).decide();
     assert_eq!(reverted(&done), Some(("ProbeFailing", "canary", true)));
     let probe = "runs and is not ready: its readiness or startup probe does not pass";
