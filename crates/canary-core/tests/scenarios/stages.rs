@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use crate::world::{Place, World};
+use crate::world::{Place, World, spec};
 
 /// What a tick sees of a release, to be changed.
 #[derive(Clone)]
@@ -27,13 +27,18 @@ impl Sight {
         Self { seen: world.seen("web"), now: world.now }
     }
 
+    /// Of a release that came here by short stages, as if they were of the usual length.
+    fn of_brief(world: &World) -> Self {
+        Self::of(world).with(spec())
+    }
+
     /// A good release that is at this place.
     fn at(place: Place) -> Self {
         static FOUND: Mutex<BTreeMap<Place, Sight>> = Mutex::new(BTreeMap::new());
         if let Some(sight) = FOUND.lock().unwrap().get(&place) {
             return sight.clone();
         }
-        let sight = Self::of(&World::with_release(json!({"soak": "60s"}), "v2", place));
+        let sight = Self::of_brief(&World::with_release(brief(), "v2", place));
         FOUND.lock().unwrap().insert(place, sight.clone());
         sight
     }
@@ -134,6 +139,14 @@ impl Sight {
     fn decide(&self) -> Decision {
         decide(&self.seen, self.now)
     }
+}
+
+/// A spec by which every place is soon reached.
+fn brief() -> Value {
+    let stages = ["10%", "50%", "100%"].map(|weight| json!({"weight": weight, "duration": "1s"}));
+    let gates = json!([{"name": "staleness", "value": {"query": "max(staleness{pod=~\"$pods\"})", "max": 30}}]);
+    let baseline = json!({"duration": "1s"});
+    json!({"soak": "60s", "interval": "1s", "baseline": baseline, "stages": stages, "gates": gates})
 }
 
 fn known<T>(fetched: &mut Fetched<T>) -> &mut T {
@@ -533,9 +546,9 @@ fn a_target_that_was_let_go_needs_no_more_of_the_canarys_pods_than_one() {
 
 /// The canary of the first stage was made so many seconds ago.
 fn made(seconds: u64) -> Sight {
-    let mut world = World::with_release(json!({"soak": "60s"}), "v2", (Step::Scale, 0));
+    let mut world = World::with_release(brief(), "v2", (Step::Scale, 0));
     world.run(seconds);
-    Sight::of(&world)
+    Sight::of_brief(&world)
 }
 
 #[test]
@@ -733,7 +746,7 @@ fn stages_that_will_learn_too_little_are_told_when_the_traffic_is_known() {
 
 /// Before the second stage, whose pods are there; nothing but a stable side that is too small kept it.
 fn before_stage_2() -> Sight {
-    let mut world = World::with_release(json!({"soak": "60s"}), "v2", (Step::Bake, 0));
+    let mut world = World::with_release(brief(), "v2", (Step::Bake, 0));
     world.scale(2);
     world.reach((Step::Scale, 1));
     world.run(10);
@@ -741,7 +754,7 @@ fn before_stage_2() -> Sight {
     for _ in 0..8 {
         world.step(Duration::from_millis(500));
     }
-    Sight::of(&world).gauge(1.0, 0).since(10_000)
+    Sight::of_brief(&world).gauge(1.0, 0).since(10_000)
 }
 
 #[test]
