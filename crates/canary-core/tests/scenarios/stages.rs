@@ -1303,6 +1303,8 @@ fn a_drain_begins_again_while_a_route_gives_the_canary_weight_or_can_not_be_read
     );
     assert!(current(&done).step_since.as_ref().unwrap().0 >= draining(0).now);
     assert_waits(&done, "HTTPRoute web does not have weight 0/1000 yet");
+    let scaled = draining(10_000).route(weighted).canary(|canary| canary["spec"]["replicas"] = json!(6)).decide();
+    assert_eq!(current(&scaled).canary_pods, 4, "what a hand makes of the canary is no wish of the release");
     let mut unread = draining(10_000);
     let before = unread.current().step_since.clone();
     unread.seen.routes[0].1 = failed();
