@@ -21,6 +21,8 @@ mod changes;
 mod commands;
 #[path = "scenarios/crashes.rs"]
 mod crashes;
+#[path = "scenarios/going_back.rs"]
+mod going_back;
 #[path = "scenarios/good.rs"]
 mod good;
 #[path = "scenarios/jobs.rs"]
@@ -39,3 +41,7 @@ mod records;
 mod stages;
 #[path = "scenarios/surroundings.rs"]
 mod surroundings;
+#[path = "scenarios/taken_down.rs"]
+mod taken_down;
+#[path = "scenarios/told.rs"]
+mod told;
