@@ -49,12 +49,14 @@ pub fn step(done: &Decision) -> Step {
 }
 
 /// Why a revert began: reason, by whom, outcome, whether the template is rejected.
-fn cause(done: &Decision) -> Option<(String, String, String, bool)> {
+type Cause = Option<(String, String, String, bool)>;
+
+fn cause(done: &Decision) -> Cause {
     let revert = done.status.current.clone()?.revert?;
     Some((revert.reason, revert.by, revert.outcome, revert.rejects))
 }
 
-fn caused(reason: &str, by: &str, outcome: &str, rejects: bool) -> Option<(String, String, String, bool)> {
+fn caused(reason: &str, by: &str, outcome: &str, rejects: bool) -> Cause {
     Some((reason.to_owned(), by.to_owned(), outcome.to_owned(), rejects))
 }
 
@@ -163,6 +165,50 @@ fn a_breach_that_a_route_remembers_of_this_release_reverts_it() {
         let mut seen = world.seen("web");
         route(&mut seen)["metadata"]["annotations"][names::ANNOTATION_BREACHED] = json!(other);
         assert_eq!(cause(&decide(&seen, world.now)), None, "{other}");
+    }
+}
+
+#[test]
+fn what_others_do_to_the_target_ends_a_release_and_is_said_with_who_did_it() {
+    type Edit = fn(&mut Observed);
+    let burns = |object: &mut Value| {
+        let metadata = &mut object["metadata"]["annotations"];
+        metadata[names::ANNOTATION_OVERRIDE] = json!("the shop burns");
+        metadata[names::ANNOTATION_OVERRIDE_BY] = json!(JANE);
+    };
+    let (jane, target) = ("user jane", "target");
+    let superseded = || caused("Superseded", jane, "Superseded", false);
+    let world = World::with_release(json!({}), "v2", (Step::Bake, 1));
+    let cases: [(&str, Cause, Edit); 5] = [
+        ("a newer template was written by jane", superseded(), |seen| image(known(&mut seen.target), "web:v3")),
+        ("the serving version's template was written back by jane", superseded(), |seen| {
+            image(known(&mut seen.target), "web:v1");
+        }),
+        ("Deployment web was deleted", caused("TargetDeleted", target, "Aborted", false), |seen| {
+            seen.target = Fetched::Missing;
+        }),
+        ("Deployment web was deleted and created again", caused("TargetReplaced", target, "Aborted", false), |seen| {
+            known(&mut seen.target)["metadata"]["uid"] = json!("another");
+        }),
+        (
+            "Deployment web was scaled to zero during the release: the serving version's template is written back, so that it is what comes back",
+            caused("ScaledToZero", target, "Aborted", false),
+            |seen| known(&mut seen.target)["spec"]["replicas"] = json!(0),
+        ),
+    ];
+    for (message, expected, edit) in cases {
+        let mut seen = world.seen("web");
+        edit(&mut seen);
+        let done = decide(&seen, world.now);
+        assert_eq!(cause(&done), expected, "{message}");
+        assert_eq!(done.status.current.unwrap().revert.unwrap().message, message);
+    }
+    for of_route in [false, true] {
+        let mut seen = world.seen("web");
+        burns(if of_route { route(&mut seen) } else { known(&mut seen.target) });
+        let done = decide(&seen, world.now);
+        assert_eq!(cause(&done), caused("Overridden", jane, "Overridden", of_route));
+        assert_eq!(done.status.current.unwrap().revert.unwrap().message, "jane overrode the hold: the shop burns");
     }
 }
 
@@ -636,63 +682,71 @@ fn a_revert_is_not_over_while_something_can_not_be_read() {
 #[test]
 fn the_serving_version_is_written_back_where_it_was_asked_for_or_the_candidate_ran_and_nowhere_else() {
     type Edit = fn(&mut Observed);
-    let restore = |seen: &mut Observed| seen.release.spec.on_revert = Some(OnRevert::Restore);
-    let cases: [(&str, bool, Edit); 15] = [
-        ("Hold", false, |_| {}),
-        ("Restore", true, restore),
-        ("it was superseded", false, |seen| {
-            seen.release.spec.on_revert = Some(OnRevert::Restore);
-            revert(seen).outcome = "Superseded".to_owned();
-        }),
-        ("it was overridden", false, |seen| {
-            revert(seen).rolled = true;
-            revert(seen).outcome = "Overridden".to_owned();
-        }),
-        ("it had rolled", true, |seen| revert(seen).rolled = true),
-        ("it was scaled to zero", true, |seen| revert(seen).reason = "ScaledToZero".to_owned()),
-        ("it is deleted, and had rolled", true, |seen| {
-            delete(seen);
-            revert(seen).rolled = true;
-        }),
-        ("it is deleted, and does as deletions do", false, |seen| {
-            delete(seen);
-            seen.release.spec.on_revert = Some(OnRevert::Restore);
-        }),
-        ("the target is another", false, |seen| {
-            revert(seen).rolled = true;
-            known(&mut seen.target)["metadata"]["uid"] = json!("another");
-        }),
-        ("what served is not known", false, |seen| {
-            revert(seen).rolled = true;
-            current(seen).stable.digest.clear();
-        }),
-        ("another template was written meanwhile", false, |seen| {
-            seen.release.spec.on_revert = Some(OnRevert::Restore);
-            image(known(&mut seen.target), "web:v3");
-        }),
-        ("the rejection is not remembered yet", false, |seen| {
-            seen.release.spec.on_revert = Some(OnRevert::Restore);
-            unmark(canary_set(seen), names::ANNOTATION_REJECTED);
-        }),
-        ("a route can't be read", false, |seen| {
-            seen.release.spec.on_revert = Some(OnRevert::Restore);
-            seen.routes[0].1 = Fetched::Failed("timeout".to_owned());
-        }),
-        ("nothing is asked for", true, |seen| seen.release.spec.on_revert = None),
-        ("nothing is asked for, and Argo CD has it", false, |seen| {
-            seen.release.spec.on_revert = None;
-            known(&mut seen.target)["metadata"]["annotations"]["argocd.argoproj.io/tracking-id"] = json!("x");
-        }),
-    ];
+    fn restore(seen: &mut Observed) {
+        seen.release.spec.on_revert = Some(OnRevert::Restore);
+    }
     let ready = last_tick("Hold");
-    for (what, expected, edit) in cases {
+    let check = |what: &str, written: bool, over: bool, edit: Edit| {
         let (mut seen, now) = ready.clone();
         edit(&mut seen);
         let done = decide(&seen, now);
-        assert_eq!(writes_back(&done), expected, "{what}: {:?}", done.effects);
-        // What is written back is waited for, whether it could be written or not.
-        let waits = expected || what.ends_with("yet") || what.ends_with("read");
-        assert_eq!(step(&done) == Step::RevertTarget, waits, "{what}: {}", done.status.message);
+        assert_eq!((writes_back(&done), step(&done) == Step::Done), (written, over), "{what}: {:?}", done.effects);
+    };
+    let writes: [(&str, Edit); 5] = [
+        ("it was asked for", restore),
+        ("nothing else was asked for", |seen| seen.release.spec.on_revert = None),
+        ("the target had rolled", |seen| revert(seen).rolled = true),
+        ("the target was scaled to zero", |seen| revert(seen).reason = "ScaledToZero".to_owned()),
+        ("the target had rolled, and all is deleted", |seen| {
+            delete(seen);
+            revert(seen).rolled = true;
+        }),
+    ];
+    for (what, edit) in writes {
+        check(what, true, false, edit);
+    }
+    let leaves: [(&str, Edit); 7] = [
+        ("the target is to be held", |_| {}),
+        ("it was superseded", |seen| {
+            restore(seen);
+            revert(seen).outcome = "Superseded".to_owned();
+        }),
+        ("it was overridden", |seen| {
+            revert(seen).rolled = true;
+            revert(seen).outcome = "Overridden".to_owned();
+        }),
+        ("all is deleted, which ends the hold by itself", |seen| {
+            restore(seen);
+            delete(seen);
+        }),
+        ("the target is another", |seen| {
+            revert(seen).rolled = true;
+            known(&mut seen.target)["metadata"]["uid"] = json!("another");
+        }),
+        ("what served is not known", |seen| {
+            revert(seen).rolled = true;
+            current(seen).stable.digest.clear();
+        }),
+        ("another template was written meanwhile", |seen| {
+            restore(seen);
+            image(known(&mut seen.target), "web:v3");
+        }),
+    ];
+    for (what, edit) in leaves {
+        check(what, false, true, edit);
+    }
+    let waits: [(&str, Edit); 2] = [
+        ("the rejection is not remembered yet", |seen| {
+            restore(seen);
+            unmark(canary_set(seen), names::ANNOTATION_REJECTED);
+        }),
+        ("a route can't be read", |seen| {
+            restore(seen);
+            seen.routes[0].1 = Fetched::Failed("timeout".to_owned());
+        }),
+    ];
+    for (what, edit) in waits {
+        check(what, false, false, edit);
     }
 }
 

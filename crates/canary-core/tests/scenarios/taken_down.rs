@@ -245,13 +245,11 @@ fn a_pause_that_is_not_ours_stays_and_a_target_that_is_not_held_is_not_un_paused
         assert!(!removes(&done, "/spec/paused") && written(&done, "web", "/spec/template").is_none(), "{what}");
         assert!(removes(&done, "/metadata/annotations/canaryrelease.dev~1uid"), "{what}");
     }
-    for (what, key, value) in [("another's", "uid", "another"), ("one that goes", "deletionTimestamp", "now")] {
-        let mut seen = ready.clone();
-        let metadata = &mut known(&mut seen.target)["metadata"];
-        match key {
-            "uid" => metadata["annotations"][names::ANNOTATION_UID] = json!(value),
-            _ => metadata[key] = json!(value),
-        }
+    let mut another = ready.clone();
+    known(&mut another.target)["metadata"]["annotations"][names::ANNOTATION_UID] = json!("another");
+    let mut going = ready;
+    known(&mut going.target)["metadata"]["deletionTimestamp"] = json!(now.to_string());
+    for (what, seen) in [("one that is another's", another), ("one that goes by itself", going)] {
         assert!(!whys(&decide(&seen, now)).contains(&PLAIN), "{what}");
     }
 }
