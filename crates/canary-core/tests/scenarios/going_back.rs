@@ -424,8 +424,9 @@ fn all_traffic_goes_to_stable_where_the_canary_can_not_or_need_not_carry_it() {
         ("the ReplicaSets can't be read", "100%", |seen| seen.replica_sets = Fetched::Failed("timeout".to_owned())),
         ("the release has no target's pods on record", "100%", |seen| current(seen).target_pods = 0),
     ];
+    let found = rolled();
     for (what, expected, edit) in cases {
-        let mut look = rolled();
+        let mut look = found.clone();
         edit(&mut look.0);
         assert_eq!(weight(&look), expected, "{what}");
     }
@@ -443,8 +444,9 @@ fn restored(target: &mut Value, version: &str, pods: i64) {
 
 #[test]
 fn a_revert_raises_no_weight_above_what_a_route_gives() {
+    let found = rolled();
     let given = |edit: &dyn Fn(&mut Observed)| {
-        let mut look = rolled();
+        let mut look = found.clone();
         edit(&mut look.0);
         weight(&look)
     };
@@ -482,8 +484,9 @@ fn a_revert_raises_no_weight_above_what_a_route_gives() {
 #[test]
 fn traffic_is_on_stable_once_the_target_that_rolled_runs_the_serving_version_again() {
     let waiting = "; Deployment web goes back to the serving version";
+    let found = rolled();
     let at = |edit: &dyn Fn(&mut Observed)| {
-        let (mut seen, now) = rolled();
+        let (mut seen, now) = found.clone();
         route(&mut seen)["metadata"]["annotations"][names::ANNOTATION_BREACHED] = json!("web-1: why");
         give(route(&mut seen), 0, None);
         for rule in [0, 1] {
