@@ -27,6 +27,8 @@ mod going_back;
 mod good;
 #[path = "scenarios/jobs.rs"]
 mod jobs;
+#[path = "scenarios/jobs_awaited.rs"]
+mod jobs_awaited;
 #[path = "scenarios/kept.rs"]
 mod kept;
 #[path = "scenarios/meddling.rs"]
@@ -43,5 +45,7 @@ mod stages;
 mod surroundings;
 #[path = "scenarios/taken_down.rs"]
 mod taken_down;
+#[path = "scenarios/ticks.rs"]
+mod ticks;
 #[path = "scenarios/told.rs"]
 mod told;

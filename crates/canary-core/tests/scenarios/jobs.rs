@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A job from the CronJob of its own name.
-fn job(name: &str, at: &str, more: Value) -> Value {
+pub fn job(name: &str, at: &str, more: Value) -> Value {
     let mut job = json!({"name": name, "cronJob": name, "at": at, "deadline": "2m"});
     for (key, value) in more.as_object().unwrap() {
         job[key] = value.clone();
@@ -17,11 +17,11 @@ fn job(name: &str, at: &str, more: Value) -> Value {
     job
 }
 
-fn smoke(more: Value) -> Value {
+pub fn smoke(more: Value) -> Value {
     json!({"jobs": [job("smoke", "Stage", more)]})
 }
 
-fn world(over: Value, fates: &[(&str, JobFate)]) -> World {
+pub fn world(over: Value, fates: &[(&str, JobFate)]) -> World {
     let mut world = World::new(over);
     for (name, fate) in fates {
         world.cron_job(name, *fate);
@@ -31,7 +31,7 @@ fn world(over: Value, fates: &[(&str, JobFate)]) -> World {
     world
 }
 
-fn runs(world: &World) -> Vec<JobStatus> {
+pub fn runs(world: &World) -> Vec<JobStatus> {
     world.status().current.map(|current| current.jobs).unwrap_or_default()
 }
 
