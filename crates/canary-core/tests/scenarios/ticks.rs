@@ -77,7 +77,8 @@ fn image(object: &mut Value, pointer: &str, image: &str) {
 fn sentences_are_told_from_what_must_be_written_at_once() {
     let mut view = View::at(Step::Bake, 1);
     view.seen.release.status = Some(view.decide().status);
-    let cases: [(&str, fn(&mut CanaryReleaseStatus), (bool, bool)); 6] = [
+    type Change = fn(&mut CanaryReleaseStatus);
+    let cases: [(&str, Change, (bool, bool)); 6] = [
         ("nothing", |_| {}, (false, false)),
         ("the message", |status| status.message.push('!'), (false, true)),
         ("the summary", |status| status.summary.push("more".to_owned()), (false, true)),
