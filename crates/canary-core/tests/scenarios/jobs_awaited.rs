@@ -383,6 +383,7 @@ fn a_stage_s_job_is_told_its_stage_and_any_other_is_not() {
     let told = |done: &Decision| {
         let made = made(done);
         assert_eq!(made.len(), 1);
+        assert_eq!(made[0]["metadata"]["namespace"], "shop");
         let annotation = |name| canary_core::object::annotation(made[0], name).map(str::to_owned);
         (annotation(names::ANNOTATION_STAGE), annotation(names::ANNOTATION_WEIGHT))
     };

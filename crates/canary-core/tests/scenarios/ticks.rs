@@ -164,7 +164,8 @@ fn a_release_has_baseline_pods_with_labels_of_their_own_where_the_spec_asks_for_
 #[test]
 fn baseline_pods_have_no_share_where_the_canary_has_none() {
     let mut view = View::of(&beside::release(&json!({}), (Step::Scale, 0)));
-    view.current().baseline_pods.as_mut().unwrap().weight = "20%".to_owned();
+    let beside = view.current().baseline_pods.as_mut().unwrap();
+    (beside.weight, beside.carried_by) = ("20%".to_owned(), 9);
     let done = view.decide();
     assert!(!done.notes.iter().any(|note| note.reason == "BaselineNotReady"), "{:?}", done.notes);
     assert!(!done.effects.iter().any(|effect| effect.kind() == Kind::HttpRoute), "{:?}", whys(&done));
