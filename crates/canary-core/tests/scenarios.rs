@@ -15,6 +15,8 @@ mod beside;
 mod beside_lost;
 #[path = "scenarios/breaches.rs"]
 mod breaches;
+#[path = "scenarios/canary_pods.rs"]
+mod canary_pods;
 #[path = "scenarios/changes.rs"]
 mod changes;
 #[path = "scenarios/commands.rs"]
@@ -37,6 +39,12 @@ mod meddling;
 mod odd;
 #[path = "scenarios/pods.rs"]
 mod pods;
+#[path = "scenarios/promoting.rs"]
+mod promoting;
+#[path = "scenarios/put_back.rs"]
+mod put_back;
+#[path = "scenarios/reasons.rs"]
+mod reasons;
 #[path = "scenarios/records.rs"]
 mod records;
 #[path = "scenarios/stages.rs"]
@@ -49,3 +57,5 @@ mod taken_down;
 mod ticks;
 #[path = "scenarios/told.rs"]
 mod told;
+#[path = "scenarios/weighing.rs"]
+mod weighing;

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use canary_api::{CanaryReleaseStatus, Counted, HoldStatus, Step, names};
+use canary_api::{Counted, HoldStatus, Step, names};
 use canary_core::{
-    Decision, Fetched, Kind, Observed, decide,
-    evidence::LeftOut,
-    gates::{Measure, Reading},
+    Decision, Fetched, Kind, Observed,
+    gates::Measure,
     object,
     observed::{Hold, Rival},
     template,
@@ -15,12 +14,9 @@ use canary_core::{
 use serde_json::{Value, json};
 
 use crate::{
-    changes::reverting,
-    world::{JANE, World},
+    changes::rolled_back,
+    world::{Change, JANE, World, current, failed, image, known, overridden, reading, status, target, told},
 };
-
-/// Makes something be seen otherwise than it is.
-type Change = fn(&mut Observed);
 
 const ROLLING: &str =
     "Deployment web is rolling: it is held once exactly one version runs and all its pods are available";
@@ -32,34 +28,8 @@ fn fresh() -> World {
     world
 }
 
-fn armed() -> World {
-    let mut world = World::new(json!({}));
-    world.arm();
-    world
-}
-
-/// What is decided where something is seen otherwise than it is.
-fn decided(world: &World, change: impl FnOnce(&mut Observed)) -> Decision {
-    let mut seen = world.seen("web");
-    change(&mut seen);
-    decide(&seen, world.now)
-}
-
-fn target(seen: &mut Observed) -> &mut Value {
-    let Fetched::Known(target) = &mut seen.target else { panic!("no target") };
-    target
-}
-
-fn status(seen: &mut Observed) -> &mut CanaryReleaseStatus {
-    seen.release.status.as_mut().unwrap()
-}
-
 fn hold(seen: &mut Observed) -> &mut HoldStatus {
     status(seen).hold.as_mut().unwrap()
-}
-
-fn set_image(target: &mut Value, image: &str) {
-    target["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
 }
 
 fn digest_of(target: &Value) -> String {
@@ -68,8 +38,7 @@ fn digest_of(target: &Value) -> String {
 
 /// No ReplicaSet has a pod or is asked for one.
 fn without_pods(seen: &mut Observed) {
-    let Fetched::Known(sets) = &mut seen.replica_sets else { panic!("no ReplicaSets") };
-    for set in sets {
+    for set in known(&mut seen.replica_sets) {
         set["spec"]["replicas"] = json!(0);
         set["status"]["replicas"] = json!(0);
     }
@@ -83,11 +52,6 @@ fn obstacle(done: &Decision) -> Option<(&str, &str, bool)> {
         .then(|| (ready.reason.as_str(), done.status.message.as_str(), condition("Stalled").status == "True"))
 }
 
-/// Reasons and texts of what is told.
-fn told(done: &Decision) -> Vec<(&str, &str)> {
-    done.notes.iter().map(|note| (note.reason, note.text.as_str())).collect()
-}
-
 fn served(done: &Decision) -> Option<Vec<String>> {
     done.status.hold.as_ref()?.serving.as_ref().map(|version| version.images.clone())
 }
@@ -95,7 +59,7 @@ fn served(done: &Decision) -> Option<Vec<String>> {
 #[test]
 fn the_tick_that_finds_what_serves_begins_to_label_the_target() {
     let world = fresh();
-    let done = decided(&world, |_| {});
+    let done = world.decide();
     assert_eq!(served(&done), Some(vec!["web:v1".to_owned()]));
     assert_eq!(obstacle(&done), Some(("Arming", "Deployment web is being labelled", false)));
     assert_eq!(done.wake_after, Some(Duration::from_millis(200)));
@@ -109,7 +73,7 @@ fn a_target_is_not_held_before_one_version_runs_with_all_its_pods() {
     let world = fresh();
     let cases: [(&str, Change); 5] = [
         ("a pod is not available", |seen| target(seen)["status"]["availableReplicas"] = json!(3)),
-        ("what runs is not what is asked for", |seen| set_image(target(seen), "web:v2")),
+        ("what runs is not what is asked for", |seen| image(target(seen), "web:v2")),
         ("no pod was created yet", without_pods),
         ("it sleeps, and is paused", |seen| {
             without_pods(seen);
@@ -119,11 +83,11 @@ fn a_target_is_not_held_before_one_version_runs_with_all_its_pods() {
         ("it sleeps, and its version never ran", |seen| {
             without_pods(seen);
             target(seen)["spec"]["replicas"] = json!(0);
-            set_image(target(seen), "web:v2");
+            image(target(seen), "web:v2");
         }),
     ];
     for (case, change) in cases {
-        let done = decided(&world, change);
+        let done = world.decided(change);
         assert_eq!(obstacle(&done), Some(("TargetRolling", ROLLING, false)), "{case}");
         assert_eq!((done.status.hold, done.effects), (None, Vec::new()), "{case}");
         assert_eq!(done.wake_after, Some(Duration::from_secs(5)), "{case}");
@@ -132,7 +96,7 @@ fn a_target_is_not_held_before_one_version_runs_with_all_its_pods() {
 
 #[test]
 fn a_target_that_sleeps_is_held_with_the_version_it_would_wake_to() {
-    let done = decided(&fresh(), |seen| {
+    let done = fresh().decided(|seen| {
         without_pods(seen);
         target(seen)["spec"]["replicas"] = json!(0);
     });
@@ -143,7 +107,7 @@ fn a_target_that_sleeps_is_held_with_the_version_it_would_wake_to() {
 fn a_target_that_someone_else_keeps_paused_is_not_held() {
     let world = fresh();
     let seen_with = |manager: &str, field: &str, paused: bool| {
-        decided(&world, |seen| {
+        world.decided(|seen| {
             target(seen)["spec"]["paused"] = json!(paused);
             let fields = json!([{"manager": manager, "fieldsV1": {"f:spec": {field: {}}}}]);
             target(seen)["metadata"]["managedFields"] = fields;
@@ -163,15 +127,16 @@ fn a_target_that_someone_else_keeps_paused_is_not_held() {
 
 #[test]
 fn a_target_that_can_not_be_read_stays_held() {
-    let world = armed();
-    let done = decided(&world, |seen| seen.target = Fetched::Failed("timeout".to_owned()));
+    let world = World::armed();
+    let done = world.decided(|seen| seen.target = failed());
     assert_eq!(obstacle(&done), Some(("TargetUnreadable", "Deployment web could not be read: timeout", false)));
     assert_eq!(done.status.hold, world.status().hold);
 }
 
 #[test]
 fn a_target_that_is_being_deleted_is_no_target() {
-    let done = decided(&armed(), |seen| target(seen)["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
+    let done =
+        World::armed().decided(|seen| target(seen)["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
     let message = "there is no Deployment web in namespace shop: create it, or correct spec.target.name";
     assert_eq!(obstacle(&done), Some(("TargetNotFound", message, true)));
     assert_eq!(done.status.hold, None);
@@ -179,13 +144,13 @@ fn a_target_that_is_being_deleted_is_no_target() {
 
 #[test]
 fn a_target_that_was_created_again_serves_what_it_runs_now_and_that_is_said() {
-    let mut world = armed();
+    let mut world = World::armed();
     world.delete("Deployment", "web");
     world.create_target();
     for _ in 0..20 {
         world.step(Duration::from_millis(500));
     }
-    let done = decided(&world, |_| {});
+    let done = world.decide();
     let text = "Deployment web was created again: what it runs now is taken for the serving version";
     assert_eq!(told(&done), [("TargetReplaced", text)]);
     assert_eq!(done.status.hold.unwrap().target_uid, object::uid(world.target()));
@@ -193,7 +158,7 @@ fn a_target_that_was_created_again_serves_what_it_runs_now_and_that_is_said() {
 
 #[test]
 fn of_two_releases_of_a_target_the_elder_has_it_and_in_one_second_the_first_by_name() {
-    let world = armed();
+    let world = World::armed();
     let release = world.get("CanaryRelease", "web").unwrap();
     let (uid, created) = (object::uid(release), object::text(release, "/metadata/creationTimestamp"));
     let rival = |name: &str, uid: &str, created: &str| Rival {
@@ -212,18 +177,18 @@ fn of_two_releases_of_a_target_the_elder_has_it_and_in_one_second_the_first_by_n
     for (other, taken) in cases {
         let case = format!("{other:?}");
         let message = format!("CanaryRelease {} already releases Deployment web: delete one of the two", other.name);
-        let done = decided(&world, |seen| seen.rivals = Fetched::Known(vec![rival("web", uid, created), other]));
+        let done = world.decided(|seen| seen.rivals = Fetched::Known(vec![rival("web", uid, created), other]));
         assert_eq!(obstacle(&done), taken.then_some(("TargetTaken", message.as_str(), true)), "{case}");
     }
-    let done = decided(&world, |seen| seen.rivals = Fetched::Failed("timeout".to_owned()));
+    let done = world.decided(|seen| seen.rivals = failed());
     let message = "the namespace's CanaryReleases could not be listed: timeout";
     assert_eq!(obstacle(&done), Some(("RivalsUnreadable", message, false)));
 }
 
 #[test]
 fn a_route_that_can_not_be_split_is_named_with_its_reason() {
-    let world = armed();
-    let seen_with = |route: Fetched<Value>| decided(&world, |seen| seen.routes[0].1 = route);
+    let world = World::armed();
+    let seen_with = |route: Fetched<Value>| world.decided(|seen| seen.routes[0].1 = route);
     let edited = |change: &dyn Fn(&mut Value)| {
         let mut route = world.route().clone();
         change(&mut route);
@@ -237,7 +202,7 @@ fn a_route_that_can_not_be_split_is_named_with_its_reason() {
     };
     let cases = [
         (Fetched::Missing, "RouteNotFound", "there is no HTTPRoute web in namespace shop", true),
-        (Fetched::Failed("timeout".to_owned()), "RouteUnreadable", "HTTPRoute web could not be read: timeout", false),
+        (failed(), "RouteUnreadable", "HTTPRoute web could not be read: timeout", false),
         (
             split_by("of another"),
             "RouteTaken",
@@ -269,14 +234,14 @@ fn a_route_that_can_not_be_split_is_named_with_its_reason() {
 
 #[test]
 fn network_policies_that_would_not_reach_the_canary_keep_a_release_from_starting() {
-    let world = armed();
+    let world = World::armed();
     let fenced = |seen: &mut Observed| {
         let policy = json!({"metadata": {"name": "web"}, "spec": {"podSelector": {"matchLabels": {"app": "web"}}}});
         seen.network_policies = Fetched::Known(vec![policy]);
     };
     let message = "NetworkPolicy web would not reach the canary's pods (app=web-canary): give spec.canary.labels that it selects, or set spec.canary.allowUnselected";
-    assert_eq!(obstacle(&decided(&world, fenced)), Some(("CanaryNotSelected", message, true)));
-    let allowed = decided(&world, |seen| {
+    assert_eq!(obstacle(&world.decided(fenced)), Some(("CanaryNotSelected", message, true)));
+    let allowed = world.decided(|seen| {
         fenced(seen);
         seen.release.spec.canary.allow_unselected = true;
     });
@@ -286,7 +251,7 @@ fn network_policies_that_would_not_reach_the_canary_keep_a_release_from_starting
 
 #[test]
 fn the_hold_is_proved_again_when_the_policies_are_others_than_it_was_proved_with() {
-    let world = armed();
+    let world = World::armed();
     for (armed, proved_with, policies, stands) in [
         (true, "policies-1", "policies-1", true),
         // Right after a start.
@@ -295,7 +260,7 @@ fn the_hold_is_proved_again_when_the_policies_are_others_than_it_was_proved_with
         (false, "policies-1", "policies-1", false),
         (false, "", "", false),
     ] {
-        let done = decided(&world, |seen| {
+        let done = world.decided(|seen| {
             (hold(seen).armed, hold(seen).proved_with) = (armed, proved_with.to_owned());
             (seen.hold, seen.policies) = (Hold::NotTried, policies.to_owned());
         });
@@ -306,9 +271,9 @@ fn the_hold_is_proved_again_when_the_policies_are_others_than_it_was_proved_with
 
 #[test]
 fn that_a_target_is_held_is_told_once() {
-    let world = armed();
+    let world = World::armed();
     let proved = |armed: bool| {
-        decided(&world, |seen| {
+        world.decided(|seen| {
             hold(seen).armed = armed;
             seen.hold = Hold::Works("policies-2".to_owned());
         })
@@ -322,19 +287,19 @@ fn that_a_target_is_held_is_told_once() {
 
 #[test]
 fn a_target_with_our_label_and_the_mark_of_another_is_labelled_anew() {
-    let done =
-        decided(&armed(), |seen| target(seen)["metadata"]["annotations"][names::ANNOTATION_UID] = json!("of another"));
+    let done = World::armed()
+        .decided(|seen| target(seen)["metadata"]["annotations"][names::ANNOTATION_UID] = json!("of another"));
     assert_eq!(obstacle(&done), Some(("Arming", "Deployment web is being labelled", false)));
     assert!(!done.status.hold.unwrap().armed);
 }
 
 #[test]
 fn what_got_past_a_hold_that_fails_is_told_and_what_it_still_keeps_is_not() {
-    let world = armed();
+    let world = World::armed();
     let seen_with = |paused: bool, overridden: bool| {
-        decided(&world, |seen| {
+        world.decided(|seen| {
             seen.hold = Hold::Fails("it came back un-paused".to_owned());
-            set_image(target(seen), "web:v2");
+            image(target(seen), "web:v2");
             target(seen)["spec"]["paused"] = json!(paused);
             if overridden {
                 target(seen)["metadata"]["annotations"][names::ANNOTATION_OVERRIDE] = json!("the shop burns");
@@ -353,9 +318,9 @@ fn what_got_past_a_hold_that_fails_is_told_and_what_it_still_keeps_is_not() {
 
 #[test]
 fn a_pause_of_a_persons_own_is_left_and_one_for_a_template_that_was_put_back_is_lifted() {
-    let world = armed();
+    let world = World::armed();
     let paused = |changed: bool, noticed: &str| {
-        decided(&world, |seen| {
+        world.decided(|seen| {
             target(seen)["spec"]["paused"] = json!(true);
             if changed {
                 target(seen)["metadata"]["annotations"][names::ANNOTATION_CHANGED_BY] = json!(JANE);
@@ -382,10 +347,10 @@ fn a_pause_of_a_persons_own_is_left_and_one_for_a_template_that_was_put_back_is_
 
 #[test]
 fn at_rest_the_status_keeps_up_with_the_target() {
-    let world = armed();
+    let world = World::armed();
     let set = world.status().hold.unwrap().serving.unwrap().replica_set;
     let stale = |pods: i64| {
-        decided(&world, |seen| {
+        world.decided(|seen| {
             target(seen)["spec"]["replicas"] = json!(pods);
             hold(seen).holds_rejected = true;
             hold(seen).serving.as_mut().unwrap().replica_set = "of-a-restart-before".to_owned();
@@ -403,9 +368,9 @@ fn at_rest_the_status_keeps_up_with_the_target() {
 
 #[test]
 fn what_was_rolled_back_last_is_spoken_of_until_another_template_comes() {
-    let mut world = reverting("Restore", (Step::Revert, 1));
-    assert_eq!((world.finish().as_str(), world.image()), ("RolledBack", "web:v1"));
-    let done = decided(&world, |_| {});
+    let world = rolled_back("Restore");
+    assert_eq!(world.image(), "web:v1");
+    let done = world.decide();
     let candidate = done.status.current.unwrap().candidate.digest;
     assert_eq!(done.status.observed_template, candidate);
     assert!(done.status.message.starts_with("web-1 RolledBack at stage 2/3: "), "{}", done.status.message);
@@ -416,18 +381,18 @@ fn after_a_promotion_the_template_that_serves_now_is_the_one_spoken_of() {
     let mut world = World::with_release(json!({"baseline": {"duration": "0s"}}), "v2", (Step::Bake, 0));
     world.command(&format!("promote {}", world.id()));
     assert_eq!(world.finish(), "Promoted");
-    let done = decided(&world, |seen| {
+    let done = world.decided(|seen| {
         status(seen).observed_template = "sha256:before".to_owned();
-        status(seen).current.as_mut().unwrap().candidate.digest = "sha256:before".to_owned();
+        current(seen).candidate.digest = "sha256:before".to_owned();
     });
     assert_eq!(done.status.observed_template, digest_of(world.target()));
 }
 
 #[test]
 fn a_change_that_was_not_held_is_told_and_recorded_once() {
-    let world = armed();
+    let world = World::armed();
     let mut changed = world.target().clone();
-    set_image(&mut changed, "web:v2");
+    image(&mut changed, "web:v2");
     let digest = digest_of(&changed);
     let text = "Deployment web runs a template that was not released in stages";
     for (noticed, outcome, said) in [
@@ -436,7 +401,7 @@ fn a_change_that_was_not_held_is_told_and_recorded_once() {
         (digest.as_str(), "Promoted", true),
         ("sha256:before", "", true),
     ] {
-        let done = decided(&world, |seen| {
+        let done = world.decided(|seen| {
             seen.target = Fetched::Known(changed.clone());
             status(seen).observed_template = noticed.to_owned();
             status(seen).outcome = outcome.to_owned();
@@ -450,16 +415,9 @@ fn a_change_that_was_not_held_is_told_and_recorded_once() {
     }
 }
 
-/// The target as it is after somebody overrode the hold.
-fn overridden(target: &mut Value, paused: bool) {
-    target["metadata"]["annotations"][names::ANNOTATION_OVERRIDE] = json!("the shop burns");
-    target["metadata"]["annotations"][names::ANNOTATION_OVERRIDE_BY] = json!(JANE);
-    target["spec"]["paused"] = json!(paused);
-}
-
 #[test]
 fn an_override_is_told_and_recorded_once() {
-    let world = armed();
+    let world = World::armed();
     let digest = digest_of(world.target());
     let text = "jane overrode the hold of Deployment web: the shop burns";
     for (noticed, outcome, said) in [
@@ -468,8 +426,9 @@ fn an_override_is_told_and_recorded_once() {
         (digest.as_str(), "Promoted", true),
         ("sha256:before", "", true),
     ] {
-        let done = decided(&world, |seen| {
-            overridden(target(seen), false);
+        let done = world.decided(|seen| {
+            overridden(target(seen), "the shop burns");
+            target(seen)["spec"]["paused"] = json!(false);
             status(seen).observed_template = noticed.to_owned();
             status(seen).outcome = outcome.to_owned();
         });
@@ -484,20 +443,21 @@ fn an_override_is_told_and_recorded_once() {
 
 #[test]
 fn stock_is_taken_again_only_of_an_overridden_target_that_runs_another_template() {
-    let world = armed();
+    let world = World::armed();
     let before = world.status().hold;
-    for (image, paused, again) in
+    for (version, paused, again) in
         [("web:v1", false, false), ("web:v1", true, false), ("web:v2", true, false), ("web:v2", false, true)]
     {
-        let done = decided(&world, |seen| {
-            overridden(target(seen), paused);
-            set_image(target(seen), image);
+        let done = world.decided(|seen| {
+            overridden(target(seen), "the shop burns");
+            target(seen)["spec"]["paused"] = json!(paused);
+            image(target(seen), version);
         });
         if again {
             assert_eq!(obstacle(&done), Some(("TargetRolling", ROLLING, false)));
             assert_eq!(done.status.hold, None);
         } else {
-            assert_eq!(done.status.hold, before, "{image} {paused}");
+            assert_eq!(done.status.hold, before, "{version} {paused}");
         }
     }
 }
@@ -518,7 +478,7 @@ fn a_rejected_template_that_is_held_is_told_once_and_again_when_it_comes_back() 
     for (holds, noticed, said) in
         [(true, digest.as_str(), false), (false, digest.as_str(), true), (true, "sha256:before", true)]
     {
-        let done = decided(&world, |seen| {
+        let done = world.decided(|seen| {
             hold(seen).holds_rejected = holds;
             status(seen).observed_template = noticed.to_owned();
         });
@@ -534,11 +494,11 @@ fn a_rejected_template_that_is_held_is_told_once_and_again_when_it_comes_back() 
 fn a_rejected_template_that_comes_back_has_the_outcome_it_was_rejected_with() {
     let world = rejected();
     for (reason, outcome) in [("Command", "Aborted"), ("Overridden", "Overridden"), ("GateBreached", "RolledBack")] {
-        let done = decided(&world, |seen| {
+        let done = world.decided(|seen| {
             status(seen).observed_template = "sha256:before".to_owned();
             status(seen).outcome = "Promoted".to_owned();
-            let Fetched::Known(sets) = &mut seen.replica_sets else { panic!("no ReplicaSets") };
-            for set in sets.iter_mut().filter(|set| object::annotation(set, names::ANNOTATION_REJECTED).is_some()) {
+            let sets = known(&mut seen.replica_sets).iter_mut();
+            for set in sets.filter(|set| object::annotation(set, names::ANNOTATION_REJECTED).is_some()) {
                 set["metadata"]["annotations"][names::ANNOTATION_REJECTED] = json!(format!("web-1: {reason}: why"));
             }
         });
@@ -556,7 +516,7 @@ fn a_release_measures_stable_first_unless_its_spec_gives_that_no_time() {
         let mut world = World::new(json!({"baseline": {"duration": time}}));
         world.arm();
         world.apply("v2").unwrap();
-        let done = decided(&world, |_| {});
+        let done = world.decide();
         assert_eq!(told(&done), [("ReleaseStarted", "web-1: web:v2 after web:v1, changed by jane")]);
         assert_eq!(done.status.current.unwrap().step, step, "{time}");
         assert_eq!(done.wake_after, Some(Duration::ZERO));
@@ -586,20 +546,14 @@ fn a_tick_without_data_of_a_side_keeps_what_was_counted_of_it() {
         n,
         ..Counted::default()
     };
-    let done = decided(&world, |seen| {
-        let counts = &mut status(seen).current.as_mut().unwrap().counts;
-        *counts = vec![count("errors", "canary", 10.0), count("errors", "stable", 20.0), count("slow", "canary", 30.0)];
-        seen.measured.readings = vec![Reading {
-            gate: "errors".to_owned(),
-            canary: Measure::Counted { n: 11.0, k: 0.0, seconds: 1.0 },
-            stable: Measure::NoData("no series".to_owned()),
-            proof: None,
-            baseline_pods: None,
-            baseline: None,
-            evidence: None,
-            bursts: None,
-            left_out: LeftOut::default(),
-        }];
+    let done = world.decided(|seen| {
+        current(seen).counts =
+            vec![count("errors", "canary", 10.0), count("errors", "stable", 20.0), count("slow", "canary", 30.0)];
+        seen.measured.readings = vec![reading(
+            "errors",
+            Measure::Counted { n: 11.0, k: 0.0, seconds: 1.0 },
+            Measure::NoData("no series".to_owned()),
+        )];
     });
     let counts = done.status.current.unwrap().counts;
     let counts: Vec<_> = counts.iter().map(|sums| (sums.gate.as_str(), sums.side.as_str(), sums.n)).collect();

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use canary_api::Step;
+use canary_api::{ReleaseStatus, Step};
 use canary_core::{
-    Decision, Fetched, Observed, decide,
-    evidence::LeftOut,
+    Decision, Fetched, Observed,
     gates::{Measure, Reading},
 };
 use serde_json::json;
 
 use crate::{
     beside::{left_out, release, says, weights},
-    world::{Metrics, World},
+    world::{Metrics, Sight, known, reading, told_of},
 };
 
 #[test]
@@ -35,63 +34,49 @@ fn none() -> Measure {
     Measure::NoData("no series".to_owned())
 }
 
-/// A gate that comes to no verdict: what each side counted.
-fn reading(gate: &str, canary: Measure, stable: Measure, baseline_pods: Option<Measure>) -> Reading {
-    Reading {
-        gate: gate.to_owned(),
-        canary,
-        stable,
-        proof: None,
-        baseline_pods,
-        baseline: None,
-        evidence: None,
-        bursts: None,
-        left_out: LeftOut::default(),
-    }
+/// A gate that compares with the baseline pods, which counted this.
+fn compared(canary: Measure, stable: Measure, baseline_pods: Measure) -> Reading {
+    Reading { baseline_pods: Some(baseline_pods), ..reading("as-stable", canary, stable) }
 }
 
 /// The tick at the end of a stage in which this was read.
-fn at_the_end(world: &World, seen: &mut Observed, readings: Vec<Reading>) -> Decision {
-    seen.measured.readings = readings;
-    decide(seen, world.now + Duration::from_secs(31))
-}
-
-fn words<'d>(done: &'d Decision, reason: &str) -> Vec<&'d str> {
-    done.notes.iter().filter(|note| note.reason == reason).map(|note| note.text.as_str()).collect()
+fn at_the_end(mut sight: Sight, readings: Vec<Reading>) -> Decision {
+    sight.now += Duration::from_secs(31);
+    sight.decided(|seen| seen.measured.readings = readings)
 }
 
 #[test]
 fn baseline_pods_are_left_out_only_where_a_comparison_with_them_is_what_lacks() {
     let world = release(&json!({}), (Step::Bake, 0));
     for (what, readings, out) in [
-        ("they count nothing", vec![reading("as-stable", SOME, SOME, Some(none()))], true),
-        ("they count no request", vec![reading("as-stable", SOME, SOME, Some(ZERO))], true),
-        ("both count nothing", vec![reading("as-stable", none(), SOME, Some(none()))], false),
-        ("both count something", vec![reading("as-stable", SOME, none(), Some(SOME))], false),
+        ("they count nothing", vec![compared(SOME, SOME, none())], true),
+        ("they count no request", vec![compared(SOME, SOME, ZERO)], true),
+        ("both count nothing", vec![compared(none(), SOME, none())], false),
+        ("both count something", vec![compared(SOME, none(), SOME)], false),
         (
             "a gate that compares with nothing lacks stable",
-            vec![reading("errors", SOME, none(), None), reading("as-stable", SOME, SOME, Some(SOME))],
+            vec![reading("errors", SOME, none()), compared(SOME, SOME, SOME)],
             false,
         ),
     ] {
-        let done = at_the_end(&world, &mut world.seen("web"), readings);
+        let done = at_the_end(Sight::of(&world), readings);
         let told = "nothing could be compared with the baseline pods: stage 1/3 goes on without them, compared with all stable pods";
-        assert_eq!(words(&done, "BaselineNotMeasured"), [told][..usize::from(out)], "{what}");
+        assert_eq!(told_of(&done, "BaselineNotMeasured"), [told][..usize::from(out)], "{what}");
         let beside = done.status.current.unwrap().baseline_pods.unwrap();
         assert_eq!(beside.weight, if out { "0%" } else { "20%" }, "{what}");
-        assert_eq!(words(&decide(&world.seen("web"), world.now), "BaselineNotMeasured"), NONE, "{what}");
+        assert_eq!(told_of(&world.decide(), "BaselineNotMeasured"), NONE, "{what}");
     }
 }
 
 #[test]
 fn baseline_pods_without_weight_are_not_what_a_comparison_lacks() {
     let world = release(&json!({}), (Step::Bake, 0));
-    let mut seen = world.seen("web");
-    let current = seen.release.status.as_mut().unwrap().current.as_mut().unwrap();
-    current.baseline_pods.as_mut().unwrap().weight = "0%".to_owned();
-    let done = at_the_end(&world, &mut seen, vec![reading("as-stable", SOME, none(), None)]);
-    assert_eq!(words(&done, "BaselineNotMeasured"), NONE);
-    assert_eq!(words(&done, "StageExtended").len(), 1, "{:?}", done.notes);
+    let without_weight = |current: &mut ReleaseStatus| {
+        current.baseline_pods.as_mut().unwrap().weight = "0%".to_owned();
+    };
+    let done = at_the_end(Sight::of(&world).changed(without_weight), vec![reading("as-stable", SOME, none())]);
+    assert_eq!(told_of(&done, "BaselineNotMeasured"), NONE);
+    assert_eq!(told_of(&done, "StageExtended").len(), 1, "{:?}", done.notes);
     assert_eq!(done.status.current.unwrap().baseline_pods.unwrap().left_out, "");
 }
 
@@ -99,25 +84,24 @@ fn baseline_pods_without_weight_are_not_what_a_comparison_lacks() {
 fn weight_waits_for_baseline_pods_whose_deployment_service_and_readiness_are_all_there() {
     let world = release(&json!({}), (Step::Shift, 0));
     // As it was before the weight was given.
-    let mut ready = world.seen("web");
-    let current = ready.release.status.as_mut().unwrap().current.as_mut().unwrap();
-    current.step = Step::Scale;
-    current.weight = "0%".to_owned();
-    current.baseline_pods.as_mut().unwrap().weight = "0%".to_owned();
-    let done = decide(&ready, world.now).status.current.unwrap();
+    let ready = Sight::of(&world).changed(|current| {
+        current.step = Step::Scale;
+        current.weight = "0%".to_owned();
+        current.baseline_pods.as_mut().unwrap().weight = "0%".to_owned();
+    });
+    let done = ready.decide().status.current.unwrap();
     assert_eq!((done.step, done.baseline_pods.unwrap().weight.as_str()), (Step::Shift, "20%"));
-    let mut rolling = ready.clone();
-    let Fetched::Known(deployment) = &mut rolling.baseline.deployment else { panic!("their Deployment") };
-    deployment["status"]["updatedReplicas"] = json!(0);
-    let mut nameless = ready.clone();
-    nameless.baseline.service = Fetched::Missing;
-    let mut fresh = ready.clone();
-    let Fetched::Known(pods) = &mut fresh.baseline.pods else { panic!("their pods") };
-    for condition in pods[0]["status"]["conditions"].as_array_mut().unwrap() {
-        condition["lastTransitionTime"] = json!(world.now.to_string());
-    }
-    for (what, seen) in [("rolling", rolling), ("without a Service", nameless), ("just ready", fresh)] {
-        let done = decide(&seen, world.now);
+    let rolling = |seen: &mut Observed| known(&mut seen.baseline.deployment)["status"]["updatedReplicas"] = json!(0);
+    let nameless = |seen: &mut Observed| seen.baseline.service = Fetched::Missing;
+    let fresh = |seen: &mut Observed| {
+        let conditions = known(&mut seen.baseline.pods)[0]["status"]["conditions"].as_array_mut().unwrap();
+        conditions.iter_mut().for_each(|one| one["lastTransitionTime"] = json!(world.now.to_string()));
+    };
+    for (what, done) in [
+        ("rolling", ready.decided(rolling)),
+        ("without a Service", ready.decided(nameless)),
+        ("just ready", ready.decided(fresh)),
+    ] {
         let waits = "; 1 of 1 baseline pods are ready; 1m after the step began the stage goes on without them";
         assert!(done.status.message.ends_with(waits), "{what}: {}", done.status.message);
         let current = done.status.current.unwrap();

@@ -38,6 +38,13 @@ pub fn reverting(mode: &str, place: (Step, i32)) -> World {
     world
 }
 
+/// A release that was rolled back after a breach at its second stage.
+pub fn rolled_back(mode: &str) -> World {
+    let mut world = reverting(mode, (Step::Revert, 1));
+    assert_eq!(world.finish(), "RolledBack");
+    world
+}
+
 #[test]
 fn a_new_template_at_every_step_supersedes_and_starts_from_stage_1() {
     for (mode, place) in in_turn(FORWARD) {
@@ -83,8 +90,7 @@ fn a_fix_pushed_while_reverting_is_released_after() {
 #[test]
 fn a_fix_pushed_after_a_revert_is_a_new_release() {
     for mode in ["Restore", "Hold"] {
-        let mut world = reverting(mode, (Step::Revert, 1));
-        assert_eq!(world.finish(), "RolledBack");
+        let mut world = rolled_back(mode);
         world.apply("v3").unwrap();
         world.until("the second release", |world| world.id() == "web-2");
         assert_eq!(world.finish(), "Promoted", "{mode}: {}", world.describe());
@@ -133,8 +139,7 @@ fn the_old_template_put_back_while_reverting_rests() {
 #[test]
 fn a_rejected_template_stays_rejected_after_another_and_retry_lifts_it() {
     for mode in ["Restore", "Hold"] {
-        let mut world = reverting(mode, (Step::Revert, 1));
-        assert_eq!(world.finish(), "RolledBack");
+        let mut world = rolled_back(mode);
         world.faulty("v3", 0.5);
         world.apply("v3").unwrap();
         world.until("the second release", |world| world.id() == "web-2");

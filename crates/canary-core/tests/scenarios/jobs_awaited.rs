@@ -3,32 +3,16 @@
 
 use std::time::Duration;
 
-use canary_api::{JobAt, JobState, JobStatus, OnJobFailure, Paused, ReleaseStatus, Step, names};
-use canary_core::{Decision, Effect, Fetched, Kind, Observed, decide, observed::Refusal};
-use jiff::Timestamp;
+use canary_api::{JobAt, JobState, JobStatus, OnJobFailure, Step, names};
+use canary_core::{Decision, Effect, Fetched, Kind, observed::Refusal};
 use serde_json::{Value, json};
 
 use crate::{
     jobs::{job, runs, smoke, world},
-    world::{JobFate, World},
+    world::{JobFate, Sight, World, pause, release, step},
 };
 
-/// What one tick sees of a release, and when.
-#[derive(Clone)]
-struct View {
-    seen: Observed,
-    now: Timestamp,
-}
-
-impl View {
-    fn of(world: &World) -> Self {
-        Self { seen: world.seen("web"), now: world.now }
-    }
-
-    fn current(&mut self) -> &mut ReleaseStatus {
-        self.seen.release.status.as_mut().unwrap().current.as_mut().unwrap()
-    }
-
+impl Sight {
     fn run(&mut self) -> &mut JobStatus {
         &mut self.current().jobs[0]
     }
@@ -70,28 +54,19 @@ impl View {
 
     fn pause(&mut self, reason: &str, without_weight: bool) {
         let since = self.run().started.clone().unwrap();
-        self.current().paused =
-            Some(Paused { by: "user jane".to_owned(), reason: reason.to_owned(), since, without_weight });
-    }
-
-    fn decide(&self) -> Decision {
-        decide(&self.seen, self.now)
+        pause(&mut self.seen, since, reason, without_weight);
     }
 }
 
 /// Stage 1, whose job runs.
-fn stage_1(over: Value) -> View {
+fn stage_1(over: Value) -> Sight {
     let mut world = world(over, &[("smoke", JobFate::Hangs), ("late", JobFate::Hangs), ("scan", JobFate::Succeeds(1))]);
     world.reach((Step::Bake, 0));
     world.until("the jobs run", |world| {
         let stage = runs(world).into_iter().filter(|run| run.at == JobAt::Stage).collect::<Vec<_>>();
         !stage.is_empty() && stage.iter().all(|run| run.state == JobState::Running)
     });
-    View::of(&world)
-}
-
-fn release(done: &Decision) -> &ReleaseStatus {
-    done.status.current.as_ref().unwrap()
+    Sight::of(&world)
 }
 
 fn first(done: &Decision) -> (JobState, &str) {
@@ -208,11 +183,11 @@ fn a_job_before_the_start_that_fails_after_promote_pauses_the_release() {
     world.until("it runs", |world| runs(world).iter().any(|run| run.state == JobState::Running));
     world.command("promote web-1");
     world.reach((Step::Scale, 2));
-    let mut view = View::of(&world);
+    let mut view = Sight::of(&world);
     view.ended("Failed");
     let done = view.decide();
     assert_eq!((first(&done), pause_reason(&done)), ((JobState::Failed, "Told: m"), Some("JobFailed")));
-    assert_eq!(release(&done).step, Step::Scale);
+    assert_eq!(step(&done), Step::Scale);
 }
 
 #[test]
@@ -242,7 +217,7 @@ fn a_job_pauses_no_release_that_is_paused_or_promoted() {
 fn what_is_waited_for_is_said() {
     let mut world = world(json!({"jobs": [job("scan", "BeforeStart", json!({}))]}), &[("scan", JobFate::Hangs)]);
     world.until("it runs", |world| runs(world).iter().any(|run| run.state == JobState::Running));
-    let mut view = View::of(&world);
+    let mut view = Sight::of(&world);
     let (name, since) = (view.run().job.clone(), view.run().started.clone().unwrap().0);
     let until = world.status().current.unwrap().step_since.unwrap().0 + Duration::from_secs(20);
     let said = |what: &str| format!("web-1: the stable version is measured until {until}; {what}");
@@ -256,15 +231,15 @@ fn restoring() -> Value {
 }
 
 fn next(world: &World) -> Step {
-    decide(&world.seen("web"), world.now).status.current.map_or(Step::Done, |current| current.step)
+    world.decide().status.current.map_or(Step::Done, |current| current.step)
 }
 
 /// A revert whose next tick sees all traffic on stable.
-fn clearing() -> View {
+fn clearing() -> Sight {
     let mut world = World::with_release(restoring(), "v2", (Step::Bake, 0));
     world.command("abort");
     world.until("traffic is back", |world| world.place().0 == Step::Revert && next(world) == Step::RevertDrain);
-    View::of(&world)
+    Sight::of(&world)
 }
 
 #[test]
@@ -285,7 +260,7 @@ fn jobs_after_a_rollback_are_due_once_a_candidate_that_was_started_is_rolled_bac
         let done = view.decide();
         let jobs: Vec<_> = release(&done).jobs.iter().map(|run| (run.at, run.state)).collect();
         let wanted = if due { vec![(JobAt::AfterRollback, JobState::Wanted)] } else { vec![] };
-        assert_eq!((release(&done).step, jobs), (Step::RevertDrain, wanted), "{outcome} {split} {pods}");
+        assert_eq!((step(&done), jobs), (Step::RevertDrain, wanted), "{outcome} {split} {pods}");
     }
 }
 
@@ -296,7 +271,7 @@ fn jobs_that_the_spec_gets_after_a_release_are_not_run_for_it() {
     back.current().jobs.clear();
     let mut live = World::with_release(json!({}), "v2", (Step::Bake, 0));
     assert_eq!(live.finish(), "Promoted");
-    let mut live = View::of(&live);
+    let mut live = Sight::of(&live);
     live.seen.release.spec.jobs = vec![serde_json::from_value(job("tidy", "AfterPromotion", json!({}))).unwrap()];
     for view in [back, live] {
         assert_eq!(release(&view.decide()).jobs, []);
@@ -317,7 +292,7 @@ fn starts_again_with(over: Value, state: Option<JobState>) -> Step {
     annotations.insert(names::ANNOTATION_COMMAND.to_owned(), "resume web-1".to_owned());
     let done = view.decide();
     assert_eq!(done.status.last_command.as_ref().unwrap().result, "the release starts again at stage 1");
-    release(&done).step
+    step(&done)
 }
 
 #[test]
@@ -342,11 +317,11 @@ fn a_job_of_a_stage_that_lost_its_weight_is_not_waited_for() {
     view.seen.routes[0].1 = Fetched::Missing;
     let done = view.decide();
     let why = "a route lost the canary's weight; it is run again with the stage";
-    assert_eq!((release(&done).step, first(&done)), (Step::Shift, (JobState::Unfinished, why)));
+    assert_eq!((step(&done), first(&done)), (Step::Shift, (JobState::Unfinished, why)));
 }
 
 /// Stage 1 after so many runs: all but the last at another stage, of which the first has not ended.
-fn after_many(runs: i32) -> View {
+fn after_many(runs: i32) -> Sight {
     let mut view = stage_1(smoke(json!({})));
     let here = view.run().clone();
     let one =

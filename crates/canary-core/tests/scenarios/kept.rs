@@ -1,21 +1,21 @@
 //! The writes of a single tick: what they are, in which order, and what is left alone, whatever the cluster looks like.
 
-use canary_api::{ReleaseStatus, Step, names};
+use canary_api::{Step, names};
 use canary_core::{Decision, Effect, Fetched, Kind, Observed, decide, effect::TRAFFIC_BACK, object};
 use serde_json::{Value, json};
 
 use crate::{
     beside,
-    changes::reverting,
-    world::{JANE, NAMESPACE, World},
+    changes::{reverting, rolled_back},
+    world::{
+        Change, JANE, NAMESPACE, World, current, failed, image, known, overridden, route, status, step, stopped,
+        target, told, told_of, unmark,
+    },
 };
 
 const NONE: [&str; 0] = [];
 const SET: &str = "set the weight";
 const RAISE: &str = "give the canary the candidate and the pods its weight needs";
-
-/// What is other than the world has it.
-type Change = fn(&mut Observed);
 
 fn at(place: (Step, i32)) -> World {
     World::with_release(json!({}), "v2", place)
@@ -26,7 +26,7 @@ fn writes(done: &Decision) -> Vec<(Kind, &str, &str)> {
 }
 
 /// Why objects of a kind are written.
-fn whys(done: &Decision, kind: Kind) -> Vec<&str> {
+fn whys_of(done: &Decision, kind: Kind) -> Vec<&str> {
     done.effects.iter().filter(|effect| effect.kind() == kind).map(Effect::why).collect()
 }
 
@@ -37,27 +37,6 @@ fn op(done: &Decision, kind: Kind, path: &str) -> Option<Value> {
         _ => None,
     });
     patches.flatten().find(|operation| operation["path"] == path).cloned()
-}
-
-fn notes(done: &Decision, reason: &str) -> Vec<String> {
-    done.notes.iter().filter(|note| note.reason == reason).map(|note| note.text.clone()).collect()
-}
-
-fn failed<T>() -> Fetched<T> {
-    Fetched::Failed("timeout".to_owned())
-}
-
-fn known(fetched: &mut Fetched<Value>) -> &mut Value {
-    let Fetched::Known(object) = fetched else { panic!("it was not read: {fetched:?}") };
-    object
-}
-
-fn route(seen: &mut Observed) -> &mut Value {
-    known(&mut seen.routes[0].1)
-}
-
-fn current(seen: &mut Observed) -> &mut ReleaseStatus {
-    seen.release.status.as_mut().unwrap().current.as_mut().unwrap()
 }
 
 /// The route as its owner wrote it, and as it was created.
@@ -86,18 +65,17 @@ fn weigh(seen: &mut Observed, rules: usize, weights: &[(&str, i64)]) {
 fn a_route_is_not_touched_before_there_is_a_weight_to_give() {
     for place in [(Step::Baseline, 0), (Step::Scale, 0)] {
         let world = at(place);
-        assert_eq!(whys(&decide(&world.seen("web"), world.now), Kind::HttpRoute), NONE, "{place:?}");
+        assert_eq!(whys_of(&world.decide(), Kind::HttpRoute), NONE, "{place:?}");
     }
 }
 
 #[test]
 fn a_stage_that_is_stopped_gives_the_traffic_back_and_writes_nothing_else() {
-    let world = at((Step::Bake, 0));
-    let mut seen = world.seen("web");
-    seen.measured.due_in_silence = 20.0;
-    known(&mut seen.canary)["spec"]["replicas"] = json!(0);
-    let done = decide(&seen, world.now);
-    assert_eq!(done.status.current.as_ref().unwrap().paused.as_ref().unwrap().reason, "CanarySilent");
+    let done = at((Step::Bake, 0)).decided(|seen| {
+        seen.measured.due_in_silence = 20.0;
+        known(&mut seen.canary)["spec"]["replicas"] = json!(0);
+    });
+    assert_eq!(stopped(&done).unwrap().0, "CanarySilent");
     assert_eq!(writes(&done), [(Kind::HttpRoute, "web", TRAFFIC_BACK)]);
 }
 
@@ -110,9 +88,8 @@ fn a_revert_makes_the_canarys_service_again_only_where_that_has_traffic_still() 
     some.reach((Step::Revert, 2));
     assert!(some.weight() > 0, "{}", some.describe());
     for (world, expected) in [(none, &[][..]), (some, &["name the canary's pods"])] {
-        let mut seen = world.seen("web");
-        seen.canary_service = Fetched::Missing;
-        assert_eq!(whys(&decide(&seen, world.now), Kind::Service), expected);
+        let done = world.decided(|seen| seen.canary_service = Fetched::Missing);
+        assert_eq!(whys_of(&done, Kind::Service), expected);
     }
 }
 
@@ -120,7 +97,7 @@ fn a_revert_makes_the_canarys_service_again_only_where_that_has_traffic_still() 
 fn a_release_is_not_over_while_something_of_it_is_left_or_could_not_be_read() {
     let mut world = at((Step::Drain, 2));
     world.until("its pods are taken away", |world| world.canary_pods() == 0);
-    assert_eq!(decide(&world.seen("web"), world.now).status.outcome, "Promoted");
+    assert_eq!(world.decide().status.outcome, "Promoted");
     let changes: [(&str, Change); 6] = [
         ("route unread", |seen| seen.routes[0].1 = failed()),
         ("canary unread", |seen| seen.canary = failed()),
@@ -133,9 +110,7 @@ fn a_release_is_not_over_while_something_of_it_is_left_or_could_not_be_read() {
         }),
     ];
     for (what, change) in changes {
-        let mut seen = world.seen("web");
-        change(&mut seen);
-        let done = decide(&seen, world.now).status;
+        let done = world.decided(change).status;
         assert_eq!((done.current.unwrap().step, done.outcome.as_str()), (Step::Drain, ""), "{what}");
         let waits = "; the canary is taken away and the routes are put back as they were";
         assert!(done.message.ends_with(waits), "{what}: {}", done.message);
@@ -151,17 +126,17 @@ fn pods_stay_while_a_route_gives_them_weight_or_could_not_be_read() {
         let mut seen = world.seen("web");
         known(&mut seen.canary)["spec"]["replicas"] = json!(2);
         let gone = decide(&seen, world.now);
-        assert_eq!(whys(&gone, Kind::Deployment), ["take the canary's pods away"]);
+        assert_eq!(whys_of(&gone, Kind::Deployment), ["take the canary's pods away"]);
         let mut unread = seen.clone();
         unread.routes[0].1 = failed();
-        assert_eq!(whys(&decide(&unread, world.now), Kind::Deployment), NONE);
+        assert_eq!(whys_of(&decide(&unread, world.now), Kind::Deployment), NONE);
         let mut split = seen.clone();
         let rules = route(&mut split)["spec"]["rules"].as_array_mut().unwrap();
         rules[0]["backendRefs"]
             .as_array_mut()
             .unwrap()
             .push(json!({"kind": "Service", "name": "web-canary", "weight": 5}));
-        assert_eq!(whys(&decide(&split, world.now), Kind::Deployment), NONE);
+        assert_eq!(whys_of(&decide(&split, world.now), Kind::Deployment), NONE);
     }
 }
 
@@ -171,22 +146,21 @@ fn a_target_is_not_restored_while_a_route_could_not_be_read() {
     let mut seen = world.seen("web");
     // As it was before the first tick here.
     let held = World::with_release(json!({"onRevert": "Restore"}), "v2", (Step::Bake, 1)).target()["spec"].clone();
-    known(&mut seen.target)["spec"] = held;
-    assert_eq!(whys(&decide(&seen, world.now), Kind::Deployment), ["write the serving version's template back"]);
+    target(&mut seen)["spec"] = held;
+    assert_eq!(whys_of(&decide(&seen, world.now), Kind::Deployment), ["write the serving version's template back"]);
     seen.routes[0].1 = failed();
-    assert_eq!(whys(&decide(&seen, world.now), Kind::Deployment), NONE);
+    assert_eq!(whys_of(&decide(&seen, world.now), Kind::Deployment), NONE);
 }
 
 #[test]
 fn an_autoscaler_is_frozen_from_the_baseline_on() {
     for place in [(Step::Baseline, 0), (Step::Scale, 0)] {
         let world = at(place);
-        let mut seen = world.seen("web");
-        seen.autoscalers = Fetched::Known(vec![json!({
+        let scaler = json!({
             "metadata": {"name": "web-scaler", "namespace": NAMESPACE, "uid": "u"},
             "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "web"}},
-        })]);
-        let done = decide(&seen, world.now);
+        });
+        let done = world.decided(|seen| seen.autoscalers = Fetched::Known(vec![scaler]));
         let why = "freeze scale-down for the release";
         assert_eq!(writes(&done), [(Kind::HorizontalPodAutoscaler, "web-scaler", why)], "{place:?}");
         let frozen = op(&done, Kind::HorizontalPodAutoscaler, "/spec/behavior").unwrap();
@@ -205,22 +179,18 @@ fn a_route_that_drifted_is_put_right_and_said_as_it_was_found() {
         let world = at(place);
         // At 100 % the rule that is left has the larger share, which is the right one.
         for (found, change) in changes.into_iter().filter(|(found, _)| *found != "30%" || wanted == "10%") {
-            let mut seen = world.seen("web");
-            change(&mut seen);
-            let done = decide(&seen, world.now);
+            let done = world.decided(change);
             let told = format!(
                 "someone changed HTTPRoute web ({found} where {wanted} is asked for): put back; to end the release give the command abort"
             );
-            assert_eq!(notes(&done, "RouteDrifted"), [told], "{place:?}");
-            assert_eq!(whys(&done, Kind::HttpRoute), [SET], "{place:?} {found}");
+            assert_eq!(told_of(&done, "RouteDrifted"), [told], "{place:?}");
+            assert_eq!(whys_of(&done, Kind::HttpRoute), [SET], "{place:?} {found}");
         }
     }
     let world = beside::release(&json!({}), (Step::Bake, 0));
-    let mut seen = world.seen("web");
-    weigh(&mut seen, 2, &[("web", 700), ("web-canary", 200), ("web-baseline", 100)]);
-    let done = decide(&seen, world.now);
+    let done = world.decided(|seen| weigh(seen, 2, &[("web", 700), ("web-canary", 200), ("web-baseline", 100)]));
     assert_eq!(
-        notes(&done, "RouteDrifted"),
+        told_of(&done, "RouteDrifted"),
         [
             "someone changed HTTPRoute web (20% and 10% where 20% is asked for): put back; to end the release give the command abort"
         ]
@@ -229,40 +199,29 @@ fn a_route_that_drifted_is_put_right_and_said_as_it_was_found() {
 
 #[test]
 fn pods_come_before_the_weight_that_a_route_lost() {
-    let world = at((Step::Bake, 0));
-    let mut seen = world.seen("web");
-    plain(&mut seen);
-    known(&mut seen.canary)["spec"]["replicas"] = json!(0);
-    let done = decide(&seen, world.now);
+    let done = at((Step::Bake, 0)).decided(|seen| {
+        plain(seen);
+        known(&mut seen.canary)["spec"]["replicas"] = json!(0);
+    });
     assert_eq!(writes(&done), [(Kind::Deployment, "web-canary", RAISE), (Kind::HttpRoute, "web", SET)]);
 }
 
 #[test]
 fn traffic_that_leaves_lost_baseline_pods_waits_for_no_pod_and_is_no_drift() {
-    let world = beside::release(&json!({}), (Step::Bake, 1));
-    let mut seen = world.seen("web");
-    seen.baseline.pods = Fetched::Known(Vec::new());
-    known(&mut seen.canary)["spec"]["replicas"] = json!(0);
-    // Of the canary's pods one is not ready: what it has it keeps.
-    let Fetched::Known(pods) = &mut seen.canary_pods else { panic!("its pods") };
-    pods.truncate(1);
-    let done = decide(&seen, world.now);
+    let done = beside::release(&json!({}), (Step::Bake, 1)).decided(|seen| {
+        seen.baseline.pods = Fetched::Known(Vec::new());
+        known(&mut seen.canary)["spec"]["replicas"] = json!(0);
+        // Of the canary's pods one is not ready: what it has it keeps.
+        known(&mut seen.canary_pods).truncate(1);
+    });
     assert_eq!(writes(&done)[..2], [(Kind::HttpRoute, "web", TRAFFIC_BACK), (Kind::Deployment, "web-canary", RAISE)]);
-    assert_eq!(
-        done.notes.iter().map(|note| (note.reason, note.text.as_str())).collect::<Vec<_>>(),
-        [(
-            "BaselineNotReady",
-            "0 of 2 baseline pods are ready: stage 2/3 goes on without them, compared with all stable pods"
-        )]
-    );
+    let text = "0 of 2 baseline pods are ready: stage 2/3 goes on without them, compared with all stable pods";
+    assert_eq!(told(&done), [("BaselineNotReady", text)]);
 }
 
 #[test]
 fn a_weight_that_is_only_just_asked_for_is_no_drift() {
-    let world = at((Step::HandBack, 2));
-    let mut seen = world.seen("web");
-    weigh(&mut seen, 2, &[("web", 0), ("web-canary", 1000)]);
-    let done = decide(&seen, world.now);
+    let done = at((Step::HandBack, 2)).decided(|seen| weigh(seen, 2, &[("web", 0), ("web-canary", 1000)]));
     assert_eq!((writes(&done), done.notes.len()), (vec![(Kind::HttpRoute, "web", SET)], 0), "{:?}", done.notes);
 }
 
@@ -275,10 +234,10 @@ fn on_the_way_back_a_plain_route_is_written_only_where_a_split_may_be_under_way(
     for (world, expected) in [(early, &[][..]), (late, &[TRAFFIC_BACK]), (draining, &[])] {
         let mut seen = world.seen("web");
         plain(&mut seen);
-        assert_eq!(whys(&decide(&seen, world.now), Kind::HttpRoute), expected, "{:?}", world.place());
+        assert_eq!(whys_of(&decide(&seen, world.now), Kind::HttpRoute), expected, "{:?}", world.place());
         // A route that has no rule of ours is nobody's to write.
         route(&mut seen)["spec"]["rules"].as_array_mut().unwrap().drain(..2);
-        assert_eq!(whys(&decide(&seen, world.now), Kind::HttpRoute), NONE, "{:?}", world.place());
+        assert_eq!(whys_of(&decide(&seen, world.now), Kind::HttpRoute), NONE, "{:?}", world.place());
     }
 }
 
@@ -306,13 +265,12 @@ fn a_template_that_came_meanwhile_is_not_kept_for_the_rejected_one() {
     let mut world = at((Step::Baseline, 0));
     world.command("abort");
     world.reach((Step::RevertTarget, 0));
-    let mut seen = world.seen("web");
-    // The canary's ReplicaSet is not there yet.
-    let Fetched::Known(sets) = &mut seen.replica_sets else { panic!("the ReplicaSets") };
-    sets.retain(|set| !object::name(set).starts_with("web-canary-"));
-    known(&mut seen.target)["spec"]["template"]["spec"]["containers"][0]["image"] = json!("web:v3");
-    let done = decide(&seen, world.now);
-    assert_eq!(done.status.current.as_ref().unwrap().step, Step::RevertTarget);
+    let done = world.decided(|seen| {
+        // The canary's ReplicaSet is not there yet.
+        known(&mut seen.replica_sets).retain(|set| !object::name(set).starts_with("web-canary-"));
+        image(target(seen), "web:v3");
+    });
+    assert_eq!(step(&done), Step::RevertTarget);
     assert!(!writes(&done).contains(&(Kind::Deployment, "web-canary", RAISE)), "{:?}", writes(&done));
 }
 
@@ -345,9 +303,9 @@ fn the_canarys_service_follows_the_stable_one_where_that_was_read() {
         json!([{"name": "http", "port": 80, "targetPort": 9090}])
     );
     known(&mut seen.canary_service)["spec"]["selector"] = json!({"app": "else"});
-    assert_eq!(whys(&decide(&seen, world.now), Kind::Service).len(), 1);
+    assert_eq!(whys_of(&decide(&seen, world.now), Kind::Service).len(), 1);
     seen.service = failed();
-    assert_eq!(whys(&decide(&seen, world.now), Kind::Service), NONE);
+    assert_eq!(whys_of(&decide(&seen, world.now), Kind::Service), NONE);
 }
 
 fn rejections(world: &World) -> Vec<&Value> {
@@ -357,8 +315,7 @@ fn rejections(world: &World) -> Vec<&Value> {
 
 #[test]
 fn a_retry_takes_the_rejection_off_the_template() {
-    let mut world = reverting("Hold", (Step::Revert, 1));
-    world.finish();
+    let mut world = rolled_back("Hold");
     let verdict = world.status().current.unwrap().revert.unwrap();
     assert_eq!(rejections(&world), [&json!(format!("web-1: GateBreached: {}", verdict.message))]);
     world.faulty("v2", 0.0);
@@ -367,20 +324,22 @@ fn a_retry_takes_the_rejection_off_the_template() {
     assert!(rejections(&world).is_empty(), "{}", world.describe());
 }
 
+fn canary_set(seen: &mut Observed) -> &mut Value {
+    let mut sets = known(&mut seen.replica_sets).iter_mut();
+    sets.find(|set| object::name(set).starts_with("web-canary-")).unwrap()
+}
+
 #[test]
 fn a_verdict_that_is_remembered_is_not_written_over() {
     let world = reverting("Hold", (Step::RevertTarget, 1));
     let mut seen = world.seen("web");
-    let Fetched::Known(sets) = &mut seen.replica_sets else { panic!("the ReplicaSets") };
-    let own = sets.iter_mut().find(|set| object::name(set).starts_with("web-canary-")).unwrap();
-    own["metadata"]["annotations"].as_object_mut().unwrap().remove(names::ANNOTATION_REJECTED);
-    assert_eq!(whys(&decide(&seen, world.now), Kind::ReplicaSet), ["remember the rejected template"]);
-    let Fetched::Known(sets) = &mut seen.replica_sets else { panic!("the ReplicaSets") };
-    let own = sets.iter_mut().find(|set| object::name(set).starts_with("web-canary-")).unwrap();
-    own["metadata"]["annotations"][names::ANNOTATION_REJECTED] = json!("web-0: GateBreached: as in the last release");
+    unmark(canary_set(&mut seen), names::ANNOTATION_REJECTED);
+    assert_eq!(whys_of(&decide(&seen, world.now), Kind::ReplicaSet), ["remember the rejected template"]);
+    let before = json!("web-0: GateBreached: as in the last release");
+    canary_set(&mut seen)["metadata"]["annotations"][names::ANNOTATION_REJECTED] = before;
     // Something else keeps the release from being over.
     seen.routes[0].1 = failed();
-    assert_eq!(whys(&decide(&seen, world.now), Kind::ReplicaSet), NONE);
+    assert_eq!(whys_of(&decide(&seen, world.now), Kind::ReplicaSet), NONE);
 }
 
 #[test]
@@ -391,7 +350,7 @@ fn a_target_is_let_go_only_while_every_route_that_is_there_has_all_traffic_on_th
     let lets_go = |change: Change| {
         let mut seen = seen.clone();
         change(&mut seen);
-        whys(&decide(&seen, world.now), Kind::Deployment).contains(&"let the target take the candidate over")
+        whys_of(&decide(&seen, world.now), Kind::Deployment).contains(&"let the target take the candidate over")
     };
     assert!(lets_go(|_| {}));
     assert!(lets_go(|seen| seen.routes[0].1 = Fetched::Missing));
@@ -400,29 +359,20 @@ fn a_target_is_let_go_only_while_every_route_that_is_there_has_all_traffic_on_th
     assert!(!lets_go(|seen| weigh(seen, 1, &[("web", 1), ("web-canary", 999)])));
 }
 
-/// An armed target at rest.
-fn rest() -> World {
-    let mut world = World::new(json!({}));
-    world.arm();
-    world
-}
-
 #[test]
 fn an_override_is_taken_off_once_it_is_told_and_the_target_is_let_go() {
-    let world = rest();
+    let world = World::armed();
     for (outcome, paused, gone) in [
         ("Overridden", false, true),
         ("Overridden", true, false),
         ("Promoted", false, false),
         ("Promoted", true, false),
     ] {
-        let mut seen = world.seen("web");
-        seen.release.status.as_mut().unwrap().outcome = outcome.to_owned();
-        let target = known(&mut seen.target);
-        target["spec"]["paused"] = json!(paused);
-        target["metadata"]["annotations"][names::ANNOTATION_OVERRIDE] = json!("it burns");
-        target["metadata"]["annotations"][names::ANNOTATION_OVERRIDE_BY] = json!(JANE);
-        let done = decide(&seen, world.now);
+        let done = world.decided(|seen| {
+            status(seen).outcome = outcome.to_owned();
+            target(seen)["spec"]["paused"] = json!(paused);
+            overridden(target(seen), "it burns");
+        });
         let path = format!("/metadata/annotations/{}", object::escape(names::ANNOTATION_OVERRIDE));
         let removed = op(&done, Kind::Deployment, &path).map(|operation| operation["op"].clone());
         assert_eq!(removed, gone.then(|| json!("remove")), "{outcome} {paused}");
@@ -431,23 +381,22 @@ fn an_override_is_taken_off_once_it_is_told_and_the_target_is_let_go() {
 
 #[test]
 fn an_override_from_before_we_came_is_taken_off_as_the_target_is_armed() {
-    let world = rest();
-    let mut seen = world.seen("web");
-    let target = known(&mut seen.target);
-    target["metadata"].as_object_mut().unwrap().remove("labels");
-    target["metadata"]["annotations"][names::ANNOTATION_OVERRIDE] = json!("it burnt");
-    let done = decide(&seen, world.now);
+    let done = World::armed().decided(|seen| {
+        let metadata = &mut target(seen)["metadata"];
+        metadata.as_object_mut().unwrap().remove("labels");
+        metadata["annotations"][names::ANNOTATION_OVERRIDE] = json!("it burnt");
+    });
     let path = format!("/metadata/annotations/{}", object::escape(names::ANNOTATION_OVERRIDE));
     assert_eq!(op(&done, Kind::Deployment, &path).unwrap()["op"], "remove");
 }
 
 #[test]
 fn ownership_of_what_was_put_back_is_given_up_in_a_write_of_its_own() {
-    let world = rest();
+    let world = World::armed();
     let mut seen = world.seen("web");
     let owned = json!([{"manager": names::FIELD_MANAGER, "fieldsV1": {"f:spec": {}}}, {"manager": "kubectl"}]);
     route(&mut seen)["metadata"]["managedFields"] = owned.clone();
-    known(&mut seen.target)["metadata"]["managedFields"] = owned;
+    target(&mut seen)["metadata"]["managedFields"] = owned;
     let give_up = "give up ownership of what was put back";
     let done = decide(&seen, world.now);
     assert_eq!(writes(&done), [(Kind::HttpRoute, "web", give_up), (Kind::Deployment, "web", give_up)]);
@@ -455,28 +404,28 @@ fn ownership_of_what_was_put_back_is_given_up_in_a_write_of_its_own() {
         assert_eq!(op(&done, kind, "/metadata/managedFields").unwrap()["value"], json!([{"manager": "kubectl"}]));
     }
     // Another write goes first.
-    known(&mut seen.target)["metadata"]["annotations"][names::ANNOTATION_ROLLING] = json!("web-1");
+    target(&mut seen)["metadata"]["annotations"][names::ANNOTATION_ROLLING] = json!("web-1");
     let arm = "arm the target, or end a hold that holds nothing";
     assert_eq!(writes(&decide(&seen, world.now)), [(Kind::Deployment, "web", arm)]);
 }
 
 #[test]
 fn a_persons_own_pause_is_theirs_to_end() {
-    let world = rest();
+    let world = World::armed();
     let mut seen = world.seen("web");
-    known(&mut seen.target)["spec"]["paused"] = json!(true);
+    target(&mut seen)["spec"]["paused"] = json!(true);
     assert_eq!(writes(&decide(&seen, world.now)), []);
-    known(&mut seen.target)["metadata"]["annotations"][names::ANNOTATION_CHANGED_BY] = json!(JANE);
+    target(&mut seen)["metadata"]["annotations"][names::ANNOTATION_CHANGED_BY] = json!(JANE);
     let done = decide(&seen, world.now);
     assert_eq!(op(&done, Kind::Deployment, "/spec/paused").unwrap()["op"], "remove");
 }
 
 #[test]
 fn a_record_is_kept_under_the_name_it_must_have_whatever_the_status_says() {
-    let world = rest();
+    let world = World::armed();
     let name = world.status().hold.unwrap().serving_record;
     let mut seen = world.seen("web");
-    seen.release.status.as_mut().unwrap().hold.as_mut().unwrap().serving_record = "web-serving-another".to_owned();
+    status(&mut seen).hold.as_mut().unwrap().serving_record = "web-serving-another".to_owned();
     let done = decide(&seen, world.now);
     assert_eq!(writes(&done), []);
     assert_eq!(done.status.hold.unwrap().serving_record, name);

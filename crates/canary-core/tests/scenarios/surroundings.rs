@@ -6,7 +6,7 @@ use canary_core::{Fetched, decide};
 use serde_json::{Value, json};
 
 use crate::{
-    changes::{BACKWARD, FORWARD, in_turn, reverting},
+    changes::{BACKWARD, FORWARD, in_turn, reverting, rolled_back},
     world::{JANE, NAMESPACE, World},
 };
 
@@ -28,8 +28,7 @@ fn a_target_scaled_to_zero_while_held_comes_back_with_the_serving_version() {
 
 #[test]
 fn a_rejected_template_held_and_scaled_to_zero_does_not_come_back() {
-    let mut world = reverting("Hold", (Step::Revert, 1));
-    assert_eq!(world.finish(), "RolledBack");
+    let mut world = rolled_back("Hold");
     world.scale(0);
     world.run(60);
     world.scale(3);
@@ -121,8 +120,7 @@ fn deletion_at_every_step_leaves_a_plain_deployment_without_a_failed_answer() {
 
 #[test]
 fn deletion_after_a_revert_in_hold_mode_leaves_the_serving_version() {
-    let mut world = reverting("Hold", (Step::Revert, 1));
-    assert_eq!(world.finish(), "RolledBack");
+    let world = rolled_back("Hold");
     assert_eq!(world.image(), "web:v2");
     deleted(world, "after a revert");
     let mut idle = World::new(json!({}));

@@ -5,43 +5,37 @@ use std::time::Duration;
 
 use canary_api::{Phase, Step, names};
 use canary_core::{Decision, Effect, Fetched, Kind, Observed, decide, object};
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::{
-    changes::{FORWARD, reverting},
-    going_back::{current, image, known, step, written},
-    world::World,
+    changes::{FORWARD, rolled_back},
+    world::{Change, Sight, World, assert_waits, current, image, known, step, target, unmark, whys, written},
 };
 
 const PLAIN: &str = "leave a plain Deployment";
 const GONE: &str = "everything of ours is taken away";
 
-fn deleted(world: &World) -> Observed {
-    let mut seen = world.seen("web");
-    seen.release.metadata.deletion_timestamp = Some(Time(world.now));
-    seen
+fn deleted(world: &World) -> Sight {
+    Sight::of(world).seeing(|seen| seen.release.metadata.deletion_timestamp = Some(Time(world.now)))
 }
 
-fn whys(done: &Decision) -> Vec<&str> {
-    done.effects.iter().map(Effect::why).collect()
+fn failed<T>() -> Fetched<T> {
+    Fetched::Failed("why".to_owned())
 }
 
 /// A target that is held for a rejected template, when the CanaryRelease is deleted.
-fn held() -> (Observed, Timestamp) {
-    let mut world = reverting("Hold", (Step::Revert, 1));
-    assert_eq!(world.finish(), "RolledBack");
-    (deleted(&world), world.now)
+fn held() -> Sight {
+    deleted(&rolled_back("Hold"))
 }
 
 /// The same with the target given back, and nothing of ours left.
-fn nothing_left() -> (Observed, Timestamp) {
-    let (mut seen, now) = held();
-    seen.target = Fetched::Known(World::bare().target().clone());
-    (seen.canary, seen.canary_service) = (Fetched::Missing, Fetched::Missing);
-    seen.serving_records = Fetched::Known(Vec::new());
-    (seen, now)
+fn nothing_left() -> Sight {
+    held().seeing(|seen| {
+        seen.target = Fetched::Known(World::bare().target().clone());
+        (seen.canary, seen.canary_service) = (Fetched::Missing, Fetched::Missing);
+        seen.serving_records = Fetched::Known(Vec::new());
+    })
 }
 
 /// An object of this CanaryRelease.
@@ -57,7 +51,7 @@ fn a_deletion_reverts_before_the_roll_lets_a_roll_end_and_ends_a_soak() {
     world.apply("v2").unwrap();
     for place in FORWARD {
         world.reach(place);
-        let done = decide(&deleted(&world), world.now);
+        let done = deleted(&world).decide();
         let expected = match place.0 {
             Step::Soak => Step::Done,
             before if before < Step::Roll => Step::Revert,
@@ -83,11 +77,11 @@ fn a_deletion_reverts_before_the_roll_lets_a_roll_end_and_ends_a_soak() {
 
 #[test]
 fn the_finalizer_goes_last_and_from_its_own_place() {
-    let (mut seen, now) = nothing_left();
+    let mut sight = nothing_left();
     let finalizers = vec!["shop.example/keep".to_owned(), names::FINALIZER.to_owned()];
     for (finalizers, place) in [(vec![names::FINALIZER.to_owned()], 0), (finalizers, 1)] {
-        seen.release.metadata.finalizers = Some(finalizers);
-        let done = decide(&seen, now);
+        sight.seen.release.metadata.finalizers = Some(finalizers);
+        let done = sight.decide();
         let [Effect::Patch { kind: Kind::CanaryRelease, name, patch, why: GONE }] = &done.effects[..] else {
             panic!("{:?}", done.effects)
         };
@@ -99,38 +93,35 @@ fn the_finalizer_goes_last_and_from_its_own_place() {
         assert_eq!(done.wake_after, Some(Duration::from_millis(500)));
     }
     for none in [None, Some(vec!["shop.example/keep".to_owned()])] {
-        seen.release.metadata.finalizers = none;
-        let done = decide(&seen, now);
+        let done = sight.decided(|seen| seen.release.metadata.finalizers = none);
         assert_eq!((done.gone, whys(&done)), (true, Vec::new()), "it is not ours to keep");
     }
 }
 
 #[test]
 fn the_finalizer_stays_while_a_read_fails_that_would_tell_of_something_left() {
-    type Edit = fn(&mut Observed);
-    let failed = || Fetched::Failed("why".to_owned());
-    let (ready, now) = nothing_left();
-    assert_eq!(whys(&decide(&ready, now)), [GONE]);
-    let reads: [(&str, Edit); 9] = [
-        ("the target", |seen| seen.target = Fetched::Failed("why".to_owned())),
-        ("the canary", |seen| seen.canary = Fetched::Failed("why".to_owned())),
-        ("the canary's Service", |seen| seen.canary_service = Fetched::Failed("why".to_owned())),
-        ("the baseline pods' Deployment", |seen| seen.baseline.deployment = Fetched::Failed("why".to_owned())),
-        ("the baseline pods' Service", |seen| seen.baseline.service = Fetched::Failed("why".to_owned())),
-        ("the PodDisruptionBudgets", |seen| seen.budgets = Fetched::Failed("why".to_owned())),
-        ("the autoscalers", |seen| seen.autoscalers = Fetched::Failed("why".to_owned())),
-        ("the serving records", |seen| seen.serving_records = Fetched::Failed("why".to_owned())),
-        ("HTTPRoute web", |seen| seen.routes[0].1 = Fetched::Failed("why".to_owned())),
+    let ready = nothing_left();
+    assert_eq!(whys(&ready.decide()), [GONE]);
+    let reads: [(&str, Change); 9] = [
+        ("the target", |seen| seen.target = failed()),
+        ("the canary", |seen| seen.canary = failed()),
+        ("the canary's Service", |seen| seen.canary_service = failed()),
+        ("the baseline pods' Deployment", |seen| seen.baseline.deployment = failed()),
+        ("the baseline pods' Service", |seen| seen.baseline.service = failed()),
+        ("the PodDisruptionBudgets", |seen| seen.budgets = failed()),
+        ("the autoscalers", |seen| seen.autoscalers = failed()),
+        ("the serving records", |seen| seen.serving_records = failed()),
+        ("HTTPRoute web", |seen| seen.routes[0].1 = failed()),
     ];
     for (what, fail) in reads {
         for together in [false, true] {
-            let mut seen = ready.clone();
-            fail(&mut seen);
-            if together {
-                seen.target = failed();
-                seen.routes.push(("other".to_owned(), failed()));
-            }
-            let done = decide(&seen, now);
+            let done = ready.decided(|seen| {
+                fail(seen);
+                if together {
+                    seen.target = failed();
+                    seen.routes.push(("other".to_owned(), failed()));
+                }
+            });
             assert_eq!((whys(&done), done.gone), (Vec::new(), false), "{what} {together}");
             let said = if together { "HTTPRoute other" } else { what };
             let message = format!(
@@ -143,7 +134,7 @@ fn the_finalizer_stays_while_a_read_fails_that_would_tell_of_something_left() {
 
 #[test]
 fn nothing_of_ours_goes_before_routes_autoscaler_and_target_are_given_back() {
-    let (mut seen, now) = held();
+    let Sight { mut seen, now } = held();
     let done = decide(&seen, now);
     assert_eq!((whys(&done), done.gone), (vec![PLAIN], false));
     seen.target = Fetched::Known(World::bare().target().clone());
@@ -165,7 +156,7 @@ fn nothing_of_ours_goes_before_routes_autoscaler_and_target_are_given_back() {
 #[test]
 fn each_object_of_ours_is_deleted_by_its_uid_and_no_other() {
     type Put = fn(&mut Observed, Value);
-    let (ready, now) = nothing_left();
+    let Sight { seen: ready, now } = nothing_left();
     let places: [(Kind, Put); 6] = [
         (Kind::Deployment, |seen, object| seen.canary = Fetched::Known(object)),
         (Kind::Service, |seen, object| seen.canary_service = Fetched::Known(object)),
@@ -205,12 +196,16 @@ fn removes(done: &Decision, path: &str) -> bool {
     })
 }
 
+fn let_go(target: &mut Value) {
+    target["spec"].as_object_mut().unwrap().remove("paused");
+}
+
 const STAMP: &str = "/metadata/annotations/canaryrelease.dev~1changed-by";
 
 #[test]
 fn a_held_target_goes_on_with_the_serving_version_and_that_is_said() {
-    let (mut seen, now) = held();
-    let done = decide(&seen, now);
+    let sight = held();
+    let done = sight.decide();
     let text = "Deployment web goes on with the serving version; its manifest still asks for web:v2, which the next apply rolls out at once";
     assert_eq!(notes(&done), [("HoldEnded", text, true)]);
     let template = written(&done, "web", "/spec/template").unwrap();
@@ -224,40 +219,35 @@ fn a_held_target_goes_on_with_the_serving_version_and_that_is_said() {
         assert!(removes(&done, path), "{path}: {:?}", done.effects);
     }
     // It asks for the serving version: there is nothing to write, and nothing to say.
-    image(known(&mut seen.target), "web:v1");
-    let done = decide(&seen, now);
+    let done = sight.decided(|seen| image(target(seen), "web:v1"));
     assert!(removes(&done, "/spec/paused") && written(&done, "web", "/spec/template").is_none());
     assert_eq!(notes(&done), []);
 }
 
 #[test]
 fn a_pause_that_is_not_ours_stays_and_a_target_that_is_not_held_is_not_un_paused() {
-    let (ready, now) = held();
-    let unmark =
-        |object: &mut Value, key: &str| drop(object["metadata"]["annotations"].as_object_mut().unwrap().remove(key));
-    let mut by_hand = ready.clone();
-    unmark(known(&mut by_hand.target), names::ANNOTATION_CHANGED_BY);
-    let mut running = ready.clone();
-    known(&mut running.target)["spec"].as_object_mut().unwrap().remove("paused");
-    for (what, seen) in [("a pause by hand", by_hand), ("a target that runs", running)] {
-        let done = decide(&seen, now);
+    let ready = held();
+    for (what, change) in [
+        ("a pause by hand", (|target| unmark(target, names::ANNOTATION_CHANGED_BY)) as fn(&mut Value)),
+        ("a target that runs", let_go),
+    ] {
+        let done = ready.clone().target(change).decide();
         assert_eq!((whys(&done), notes(&done)), (vec![PLAIN], vec![]), "{what}");
         assert!(!removes(&done, "/spec/paused") && written(&done, "web", "/spec/template").is_none(), "{what}");
         assert!(removes(&done, "/metadata/annotations/canaryrelease.dev~1uid"), "{what}");
     }
-    let mut another = ready.clone();
-    known(&mut another.target)["metadata"]["annotations"][names::ANNOTATION_UID] = json!("another");
-    let mut going = ready;
-    known(&mut going.target)["metadata"]["deletionTimestamp"] = json!(now.to_string());
-    for (what, seen) in [("one that is another's", another), ("one that goes by itself", going)] {
-        assert!(!whys(&decide(&seen, now)).contains(&PLAIN), "{what}");
+    let another =
+        ready.clone().target(|target| target["metadata"]["annotations"][names::ANNOTATION_UID] = json!("another"));
+    let now = ready.now.to_string();
+    let going = ready.target(|target| target["metadata"]["deletionTimestamp"] = json!(now));
+    for (what, sight) in [("one that is another's", another), ("one that goes by itself", going)] {
+        assert!(!whys(&sight.decide()).contains(&PLAIN), "{what}");
     }
 }
 
 #[test]
 fn a_hold_stays_where_what_served_is_lost_and_is_waited_for_where_it_could_not_be_read() {
-    let failed = || Fetched::Failed("why".to_owned());
-    let (ready, now) = held();
+    let ready = held();
     let kept = "the serving version's template of Deployment web is lost: it stays paused as it is; apply the template that should run, then `kubectl rollout resume`";
     let nothing = || Fetched::Known(Vec::new());
     for (sets, records, waits) in [
@@ -266,38 +256,32 @@ fn a_hold_stays_where_what_served_is_lost_and_is_waited_for_where_it_could_not_b
         (nothing(), failed(), true),
         (failed(), failed(), true),
     ] {
-        let mut seen = ready.clone();
-        (seen.replica_sets, seen.serving_records) = (sets, records);
-        let done = decide(&seen, now);
+        let sight = ready.clone().seeing(|seen| (seen.replica_sets, seen.serving_records) = (sets, records));
+        let done = sight.decide();
         if waits {
             assert_eq!((whys(&done), notes(&done), done.gone), (vec![], vec![], false));
-            let said = "; the serving version's template could not be read";
-            assert!(done.status.message.ends_with(said), "{}", done.status.message);
+            assert_waits(&done, "the serving version's template could not be read");
         } else {
             assert_eq!((whys(&done), notes(&done)), (vec![PLAIN], vec![("HoldKept", kept, true)]));
             assert!(!removes(&done, "/spec/paused") && removes(&done, STAMP));
         }
         // A target that is not held has nothing to be waited for.
-        known(&mut seen.target)["spec"].as_object_mut().unwrap().remove("paused");
-        assert_eq!(whys(&decide(&seen, now)), [PLAIN]);
+        assert_eq!(whys(&sight.target(let_go).decide()), [PLAIN]);
     }
     // The record tells it as well.
-    let mut seen = ready;
-    seen.replica_sets = failed();
-    let done = decide(&seen, now);
+    let done = ready.decided(|seen| seen.replica_sets = failed());
     let template = written(&done, "web", "/spec/template").unwrap();
     assert_eq!(template["spec"]["containers"][0]["image"], "web:v1");
 }
 
 #[test]
 fn what_is_deleted_says_so_and_that_it_is_not_ready() {
-    let (seen, now) = held();
-    let done = decide(&seen, now);
+    let sight = held();
+    let done = sight.decide();
     assert_eq!(done.status.message, "being deleted: traffic is on stable, what is ours is taken away");
     let ready: Vec<_> = done.status.conditions.iter().map(|one| (one.type_.as_str(), one.status.as_str())).collect();
     assert_eq!(ready, [("Ready", "False"), ("Reconciling", "True"), ("Stalled", "False"), ("Completed", "True")]);
     assert_eq!(done.status.conditions[0].reason, "Terminating");
-    let mut release = seen;
-    current(&mut release).step = Step::RevertTarget;
-    assert_eq!(decide(&release, now).status.conditions[0].reason, "Terminating");
+    let reverts = sight.decided(|seen| current(seen).step = Step::RevertTarget);
+    assert_eq!(reverts.status.conditions[0].reason, "Terminating");
 }

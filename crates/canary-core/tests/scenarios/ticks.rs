@@ -3,64 +3,29 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use canary_api::{CanaryReleaseStatus, Phase, ReleaseStatus, Step, names};
-use canary_core::{Decision, Effect, Fetched, Kind, Observed, decide};
-use jiff::Timestamp;
+use canary_api::{CanaryReleaseStatus, Phase, Step, names};
+use canary_core::{Effect, Fetched, Kind};
 use serde_json::{Value, json};
 
 use crate::{
     beside,
-    world::{Read, World},
+    world::{Read, Sight, World, assert_waits, back, known, release, step, whys},
 };
 
-/// What one tick sees, and when.
-#[derive(Clone)]
-struct View {
-    seen: Observed,
-    now: Timestamp,
+/// A release of v2 at a place.
+fn at(step: Step, stage: i32) -> Sight {
+    Sight::of(&World::with_release(json!({}), "v2", (step, stage)))
 }
 
-impl View {
-    fn of(world: &World) -> Self {
-        Self { seen: world.seen("web"), now: world.now }
-    }
-
-    /// A release of v2 at a place.
-    fn at(step: Step, stage: i32) -> Self {
-        Self::of(&World::with_release(json!({}), "v2", (step, stage)))
-    }
-
-    /// The last tick before the release goes over to a step.
-    fn before(world: &mut World, step: Step) -> Self {
-        let next = |world: &World| Self::of(world).decide().status.current.map(|current| current.step);
-        world.until(&format!("{step:?}"), |world| next(world) == Some(step));
-        Self::of(world)
-    }
-
-    fn status(&mut self) -> &mut CanaryReleaseStatus {
-        self.seen.release.status.as_mut().unwrap()
-    }
-
-    fn current(&mut self) -> &mut ReleaseStatus {
-        self.status().current.as_mut().unwrap()
-    }
-
-    fn decide(&self) -> Decision {
-        decide(&self.seen, self.now)
-    }
-}
-
-fn release(done: &Decision) -> &ReleaseStatus {
-    done.status.current.as_ref().unwrap()
-}
-
-fn whys(done: &Decision) -> Vec<&str> {
-    done.effects.iter().map(Effect::why).collect()
+/// The last tick before the release goes over to a step.
+fn before(world: &mut World, step: Step) -> Sight {
+    let next = |world: &World| world.decide().status.current.map(|current| current.step);
+    world.until(&format!("{step:?}"), |world| next(world) == Some(step));
+    Sight::of(world)
 }
 
 fn change(fetched: &mut Fetched<Value>, pointer: &str, to: Value) {
-    let Fetched::Known(object) = fetched else { panic!("{fetched:?}") };
-    *object.pointer_mut(pointer).unwrap() = to;
+    *known(fetched).pointer_mut(pointer).unwrap() = to;
 }
 
 /// Makes an object another CanaryRelease's.
@@ -75,7 +40,7 @@ fn image(object: &mut Value, pointer: &str, image: &str) {
 
 #[test]
 fn sentences_are_told_from_what_must_be_written_at_once() {
-    let mut view = View::at(Step::Bake, 1);
+    let mut view = at(Step::Bake, 1);
     view.seen.release.status = Some(view.decide().status);
     type Change = fn(&mut CanaryReleaseStatus);
     let cases: [(&str, Change, (bool, bool)); 6] = [
@@ -96,7 +61,7 @@ fn sentences_are_told_from_what_must_be_written_at_once() {
 
 #[test]
 fn an_object_without_our_finalizer_gets_it_and_nothing_else() {
-    let view = View::of(&World::new(json!({})));
+    let view = Sight::of(&World::new(json!({})));
     for (present, path, value) in [
         (None, "/metadata/finalizers", json!([names::FINALIZER])),
         (Some(vec![]), "/metadata/finalizers", json!([names::FINALIZER])),
@@ -117,7 +82,7 @@ fn an_object_without_our_finalizer_gets_it_and_nothing_else() {
 
 #[test]
 fn a_finalizer_of_another_beside_ours_changes_nothing() {
-    let mut view = View::at(Step::Bake, 1);
+    let mut view = at(Step::Bake, 1);
     let plain = view.decide();
     view.seen.release.metadata.finalizers.as_mut().unwrap().insert(0, "another.example/keep".to_owned());
     assert_eq!(view.decide(), plain);
@@ -127,7 +92,7 @@ fn a_finalizer_of_another_beside_ours_changes_nothing() {
 fn pods_are_taken_away_where_they_are_ours_alone() {
     let mut world = beside::release(&json!({}), (Step::Bake, 0));
     world.command("abort");
-    let view = View::before(&mut world, Step::RevertTarget);
+    let view = before(&mut world, Step::RevertTarget);
     let (canary, baseline) = ("take the canary's pods away", "take the baseline pods away");
     for (ours, others, which) in [(canary, baseline, 1), (baseline, canary, 0)] {
         let mut view = view.clone();
@@ -142,19 +107,19 @@ fn pods_are_taken_away_where_they_are_ours_alone() {
 #[test]
 fn traffic_stays_on_the_canary_while_the_stable_service_selects_other_pods() {
     let mut world = World::with_release(json!({}), "v2", (Step::Roll, 2));
-    let mut view = View::before(&mut world, Step::HandBack);
+    let mut view = before(&mut world, Step::HandBack);
     change(&mut view.seen.service, "/spec/selector", json!({"app": "else"}));
     let done = view.decide();
-    assert_eq!((release(&done).step, release(&done).weight.as_str()), (Step::Roll, "100%"));
+    assert_eq!((step(&done), release(&done).weight.as_str()), (Step::Roll, "100%"));
     let why = "Service web does not select the pods of Deployment web: traffic stays on the canary's pods until that is mended";
-    assert!(done.status.message.ends_with(why), "{}", done.status.message);
+    assert_waits(&done, why);
 }
 
 #[test]
 fn a_release_has_baseline_pods_with_labels_of_their_own_where_the_spec_asks_for_them() {
     for asked in [true, false] {
         let over = json!({"baseline": {"duration": "20s", "pods": asked}});
-        let mut view = View::of(&beside::release(&over, (Step::Baseline, 0)));
+        let mut view = Sight::of(&beside::release(&over, (Step::Baseline, 0)));
         let labels = view.current().baseline_pods.clone().map(|beside| beside.labels);
         let own = BTreeMap::from([("app".to_owned(), "web-baseline".to_owned())]);
         assert_eq!(labels, asked.then_some(own));
@@ -163,7 +128,7 @@ fn a_release_has_baseline_pods_with_labels_of_their_own_where_the_spec_asks_for_
 
 #[test]
 fn baseline_pods_have_no_share_where_the_canary_has_none() {
-    let mut view = View::of(&beside::release(&json!({}), (Step::Scale, 0)));
+    let mut view = Sight::of(&beside::release(&json!({}), (Step::Scale, 0)));
     let beside = view.current().baseline_pods.as_mut().unwrap();
     (beside.weight, beside.carried_by) = ("20%".to_owned(), 9);
     let done = view.decide();
@@ -173,19 +138,18 @@ fn baseline_pods_have_no_share_where_the_canary_has_none() {
 
 #[test]
 fn baseline_pods_that_lose_their_weight_carry_nothing() {
-    let mut view = View::of(&beside::release(&json!({}), (Step::Scale, 1)));
+    let mut view = Sight::of(&beside::release(&json!({}), (Step::Scale, 1)));
     let beside = view.current().baseline_pods.clone().unwrap();
     assert_eq!((beside.weight.as_str(), beside.carried_by), ("20%", 1));
-    view.seen.baseline.pods = Fetched::Known(Vec::new());
-    let done = view.decide();
+    let done = view.decided(|seen| seen.baseline.pods = Fetched::Known(Vec::new()));
     let beside = release(&done).baseline_pods.as_ref().unwrap();
     assert_eq!((beside.weight.as_str(), beside.carried_by, release(&done).weight.as_str()), ("0%", 0, "20%"));
 }
 
 #[test]
 fn which_labels_keep_the_canary_apart_is_read_from_the_status_and_else_from_the_canary() {
-    let mut view = View::at(Step::Bake, 1);
-    let labelled = |view: &View| {
+    let mut view = at(Step::Bake, 1);
+    let labelled = |view: &Sight| {
         let lines = view.decide().status.summary;
         lines.into_iter().find_map(|line| line.strip_prefix("Canary: 2 pods, labelled ").map(str::to_owned))
     };
@@ -197,25 +161,23 @@ fn which_labels_keep_the_canary_apart_is_read_from_the_status_and_else_from_the_
 }
 
 /// Why a release ends whose target asks for v1 again.
-fn taken_back(view: &View) -> String {
-    release(&view.decide()).revert.as_ref().unwrap().message.clone()
+fn taken_back(view: &Sight) -> String {
+    back(&view.decide()).message.clone()
 }
 
-fn sets(view: &mut View) -> &mut Vec<Value> {
-    let Fetched::Known(sets) = &mut view.seen.replica_sets else { panic!() };
-    sets
+fn sets(view: &mut Sight) -> &mut Vec<Value> {
+    known(&mut view.seen.replica_sets)
 }
 
-fn records(view: &mut View) -> &mut Vec<Value> {
-    let Fetched::Known(records) = &mut view.seen.serving_records else { panic!() };
-    records
+fn records(view: &mut Sight) -> &mut Vec<Value> {
+    known(&mut view.seen.serving_records)
 }
 
 #[test]
 fn the_serving_template_is_known_by_its_replica_set_or_by_the_record_kept_of_it() {
     let mut world = World::with_release(json!({}), "v2", (Step::Bake, 1));
     world.apply("v1").unwrap();
-    let mut view = View::of(&world);
+    let mut view = Sight::of(&world);
     let serving = view.status().hold.as_ref().unwrap().serving.as_ref().unwrap().replica_set.clone();
     let (known, unknown) =
         ("the serving version's template was written back by jane", "a newer template was written by jane");
@@ -250,20 +212,19 @@ fn the_serving_template_is_known_by_its_replica_set_or_by_the_record_kept_of_it(
 
 #[test]
 fn the_target_asks_for_the_candidate_by_its_name_or_by_what_the_canary_runs() {
-    let view = View::at(Step::Bake, 1);
-    let step = |view: &View| release(&view.decide()).step;
+    let view = at(Step::Bake, 1);
     let (mut by_name, mut by_canary) = (view.clone(), view.clone());
     by_name.seen.canary = Fetched::Missing;
     by_canary.current().candidate.digest = "sha256:as another version of the API server has it".to_owned();
     for view in [&view, &by_name, &by_canary] {
-        assert_eq!(step(view), Step::Bake);
+        assert_eq!(step(&view.decide()), Step::Bake);
     }
     let made_for = canary_core::object::escape(names::ANNOTATION_MADE_FOR);
     change(&mut by_canary.seen.canary, &format!("/metadata/annotations/{made_for}"), json!("web-7"));
     let mut newer = view;
     change(&mut newer.seen.target, "/spec/template/spec/containers/0/image", json!("web:v3"));
     for view in [by_canary, newer] {
-        assert_eq!(release(&view.decide()).revert.as_ref().unwrap().reason, "Superseded");
+        assert_eq!(back(&view.decide()).reason, "Superseded");
     }
 }
 
@@ -272,10 +233,9 @@ fn a_read_that_failed_is_waited_for_and_said() {
     let mut world = World::with_release(json!({}), "v2", (Step::Scale, 0));
     for (read, what) in [(Read::CanaryPods, "the canary's pods"), (Read::CanaryService, "the canary's Service")] {
         world.unreadable.insert(read);
-        let done = View::of(&world).decide();
-        let said = format!("; {what} could not be read: the server fails");
-        assert!(done.status.message.ends_with(&said), "{}", done.status.message);
-        assert_eq!(release(&done).step, Step::Scale);
+        let done = world.decide();
+        assert_waits(&done, &format!("{what} could not be read: the server fails"));
+        assert_eq!(step(&done), Step::Scale);
         world.unreadable.clear();
     }
 }

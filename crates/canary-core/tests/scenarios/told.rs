@@ -10,14 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use crate::{
-    changes::reverting,
-    going_back::{current, image, known},
-    world::World,
+    changes::{reverting, rolled_back},
+    world::{Sight, World, current, failed, image, known, pause, status, target},
 };
-
-fn status(seen: &mut Observed) -> &mut CanaryReleaseStatus {
-    seen.release.status.as_mut().unwrap()
-}
 
 /// Type, status and reason of each condition.
 fn conditions(status: &CanaryReleaseStatus) -> Vec<(&str, &str, &str)> {
@@ -44,9 +39,8 @@ fn command(verb: &str) -> String {
 }
 
 /// A release of v2 in its second stage.
-fn baking() -> (Observed, Timestamp) {
-    let world = World::with_release(json!({}), "v2", (Step::Bake, 1));
-    (world.seen("web"), world.now)
+fn baking() -> Sight {
+    Sight::of(&World::with_release(json!({}), "v2", (Step::Bake, 1)))
 }
 
 #[test]
@@ -83,7 +77,7 @@ fn each_step_is_told_with_its_phase_its_stage_and_when_it_ends() {
 fn a_revert_is_told_with_its_reason() {
     for step in [Step::Revert, Step::RevertDrain] {
         let world = reverting("Hold", (step, 1));
-        let told = decide(&world.seen("web"), world.now).status;
+        let told = world.decide().status;
         let why = world.status().current.unwrap().revert.unwrap().message;
         assert!(told.message.starts_with(&format!("web-1: reverting: {why}; ")), "{}", told.message);
         assert_eq!((told.phase, told.stage.as_str()), (Phase::Reverting, "2/3"));
@@ -94,7 +88,7 @@ fn a_revert_is_told_with_its_reason() {
 
 #[test]
 fn a_stage_that_was_extended_ends_later_and_says_so() {
-    let (mut seen, _) = baking();
+    let mut seen = baking().seen;
     let begun = current(&mut seen).step_since.clone().unwrap().0;
     current(&mut seen).extended = true;
     let told = decide(&seen, begun + Duration::from_secs(5)).status;
@@ -111,17 +105,11 @@ fn a_stage_that_was_extended_ends_later_and_says_so() {
 
 #[test]
 fn a_pause_says_by_whom_since_when_where_the_traffic_is_and_how_to_go_on() {
-    let (mut seen, now) = baking();
+    let Sight { mut seen, now } = baking();
     for (without_weight, place) in
         [(false, "50% of the traffic stays on the candidate"), (true, "traffic is on stable")]
     {
-        let paused = canary_api::Paused {
-            by: "user jane".to_owned(),
-            reason: "Command".to_owned(),
-            since: Time(now),
-            without_weight,
-        };
-        current(&mut seen).paused = Some(paused);
+        pause(&mut seen, Time(now), "Command", without_weight);
         let told = decide(&seen, now).status;
         assert_eq!(told.message, format!("paused by user jane since {now}: {place}"));
         assert_eq!(advice(&told), format!("{} once it is mended (Command), or abort", command("resume")));
@@ -129,7 +117,7 @@ fn a_pause_says_by_whom_since_when_where_the_traffic_is_and_how_to_go_on() {
         seen.service = Fetched::Missing;
         let told = decide(&seen, now).status;
         assert_eq!(told.message, format!("paused by user jane since {now}: {place}; Service web is gone, put it back"));
-        seen.service = Fetched::Failed("timeout".to_owned());
+        seen.service = failed();
         assert_eq!(decide(&seen, now).status.message, format!("paused by user jane since {now}: {place}"));
     }
 }
@@ -137,21 +125,18 @@ fn a_pause_says_by_whom_since_when_where_the_traffic_is_and_how_to_go_on() {
 #[test]
 fn a_service_that_is_gone_is_said_once_and_what_to_do_about_it() {
     let mut world = World::with_release(json!({"soak": "60s"}), "v2", (Step::Bake, 1));
-    let mut seen = world.seen("web");
-    seen.service = Fetched::Missing;
-    let told = decide(&seen, world.now).status;
+    let without_service = |world: &World| world.decided(|seen| seen.service = Fetched::Missing).status;
+    let told = without_service(&world);
     assert!(told.message.ends_with("Z; Service web is gone, put it back"), "{}", told.message);
     assert_eq!(advice(&told), "put it back: Service web is gone");
     world.reach((Step::Soak, 2));
-    seen = world.seen("web");
-    seen.service = Fetched::Missing;
-    let told = decide(&seen, world.now).status;
+    let told = without_service(&world);
     assert_eq!(told.message, "web-1: promoted, the gates watch on; Service web is gone: that is no time of the soak");
 }
 
 #[test]
 fn a_message_is_cut_at_a_thousand_characters_and_a_line_of_the_summary_at_five_hundred() {
-    let (mut seen, now) = baking();
+    let Sight { mut seen, now } = baking();
     let release = current(&mut seen);
     release.id = "é".repeat(2000);
     release.candidate.images = vec!["é".repeat(2000)];
@@ -161,12 +146,8 @@ fn a_message_is_cut_at_a_thousand_characters_and_a_line_of_the_summary_at_five_h
 }
 
 /// What is said at rest, where nothing is looked at: the ReplicaSets can't be read.
-fn at_rest(mode: &str) -> (Observed, Timestamp) {
-    let mut world = reverting(mode, (Step::Revert, 1));
-    assert_eq!(world.finish(), "RolledBack");
-    let mut seen = world.seen("web");
-    seen.replica_sets = Fetched::Failed("timeout".to_owned());
-    (seen, world.now)
+fn at_rest() -> Sight {
+    Sight::of(&rolled_back("Hold")).seeing(|seen| seen.replica_sets = failed())
 }
 
 fn ended(completed: &str, ready: bool) -> [(&str, &str, &str); 4] {
@@ -181,7 +162,7 @@ fn ended(completed: &str, ready: bool) -> [(&str, &str, &str); 4] {
 
 #[test]
 fn at_rest_the_message_tells_how_the_last_release_ended() {
-    let (ready, now) = at_rest("Hold");
+    let Sight { seen: ready, now } = at_rest();
     let idle =
         |last: &str| format!("Deployment web is held: the next change of its template starts a release (last: {last})");
     let rejected = "the template of Deployment web was rejected before: it is held and not released";
@@ -218,7 +199,7 @@ fn at_rest_the_message_tells_how_the_last_release_ended() {
 
 #[test]
 fn at_rest_a_reader_is_advised_by_how_the_last_release_ended_and_whether_it_is_held() {
-    let (ready, now) = at_rest("Hold");
+    let ready = at_rest();
     let retry = format!(
         "write a template that mends it, or put the serving one back; to release the same again: {}",
         command("retry")
@@ -233,17 +214,17 @@ fn at_rest_a_reader_is_advised_by_how_the_last_release_ended_and_whether_it_is_h
         ("Promoted", true, &nothing),
         ("Superseded", false, &nothing),
     ] {
-        let mut seen = ready.clone();
-        status(&mut seen).outcome = outcome.to_owned();
-        known(&mut seen.target)["spec"]["paused"] = json!(held);
-        assert_eq!(advice(&decide(&seen, now).status), expected, "{outcome}, held {held}");
+        let done = ready.decided(|seen| {
+            status(seen).outcome = outcome.to_owned();
+            target(seen)["spec"]["paused"] = json!(held);
+        });
+        assert_eq!(advice(&done.status), expected, "{outcome}, held {held}");
     }
 }
 
 #[test]
 fn before_the_first_release_the_hold_is_told() {
-    let mut world = World::new(json!({}));
-    world.arm();
+    let world = World::armed();
     let mut seen = world.seen("web");
     let told = decide(&seen, world.now).status;
     assert_eq!(told.message, "Deployment web is held: the next change of its template starts a release");
@@ -265,22 +246,19 @@ fn before_the_first_release_the_hold_is_told() {
 
 #[test]
 fn an_obstacle_is_the_message_and_says_whether_a_person_has_to_mend_it() {
-    let mut world = World::new(json!({}));
-    world.arm();
+    let world = World::armed();
     let mend = "mend what the message names; it is looked at again by itself";
     for (service, message, reason, stalled, what_to_do) in [
         (Fetched::Missing, "there is no Service web in namespace shop", "ServiceNotFound", true, mend),
         (
-            Fetched::Failed("timeout".to_owned()),
+            failed(),
             "Service web could not be read: timeout",
             "ServiceUnreadable",
             false,
             "nothing, this passes by itself",
         ),
     ] {
-        let mut seen = world.seen("web");
-        seen.service = service;
-        let told = decide(&seen, world.now).status;
+        let told = world.decided(|seen| seen.service = service).status;
         assert_eq!((told.message.as_str(), told.phase, advice(&told)), (message, Phase::Pending, what_to_do));
         let text = |truth: bool| if truth { "True" } else { "False" };
         let expected = [
@@ -295,35 +273,33 @@ fn an_obstacle_is_the_message_and_says_whether_a_person_has_to_mend_it() {
 
 #[test]
 fn while_it_can_not_be_held_the_last_releases_stage_is_not_told() {
-    let (mut seen, now) = at_rest("Hold");
+    let Sight { mut seen, now } = at_rest();
     assert_eq!(decide(&seen, now).status.stage, "2/3");
     seen.service = Fetched::Missing;
     let told = decide(&seen, now).status;
     assert_eq!((told.phase, told.stage.as_str()), (Phase::Pending, ""));
     // A release that a status of before has no name of has no stage either.
-    let (mut seen, now) = at_rest("Hold");
+    let Sight { mut seen, now } = at_rest();
     current(&mut seen).id.clear();
     assert_eq!(decide(&seen, now).status.stage, "");
 }
 
 #[test]
 fn a_target_that_runs_what_was_not_released_is_pending_until_it_is_held_again() {
-    let mut world = World::new(json!({}));
-    world.arm();
-    let mut seen = world.seen("web");
-    image(known(&mut seen.target), "web:v3");
-    let Fetched::Known(sets) = &mut seen.replica_sets else { panic!("{:?}", seen.replica_sets) };
-    sets.iter_mut().for_each(|set| image(set, "web:v3"));
-    let served = status(&mut seen).hold.as_mut().unwrap().serving.as_mut().unwrap();
-    served.replica_set = "gone".to_owned();
-    let done = decide(&seen, world.now);
+    let world = World::armed();
+    let done = world.decided(|seen| {
+        image(target(seen), "web:v3");
+        known(&mut seen.replica_sets).iter_mut().for_each(|set| image(set, "web:v3"));
+        let served = status(seen).hold.as_mut().unwrap().serving.as_mut().unwrap();
+        served.replica_set = "gone".to_owned();
+    });
     assert_eq!((done.status.outcome.as_str(), done.status.hold.unwrap().armed), ("Ungated", false));
     assert_eq!(done.status.phase, Phase::Pending);
 }
 
 #[test]
 fn the_summary_of_a_release_tells_versions_traffic_blind_stages_and_pods() {
-    let (mut seen, now) = baking();
+    let Sight { mut seen, now } = baking();
     let short = |digest: &str| digest.chars().take("sha256:".len() + 12).collect::<String>();
     let serving = short(&status(&mut seen).hold.clone().unwrap().serving.unwrap().digest);
     let release = current(&mut seen);
@@ -344,7 +320,7 @@ fn the_summary_of_a_release_tells_versions_traffic_blind_stages_and_pods() {
     expected[1] = format!("Candidate: web:v2 ({digest})");
     assert_eq!(decide(&seen, now).status.summary, expected);
     // At rest only what serves, and what to do.
-    let (mut rest, now) = at_rest("Hold");
+    let Sight { seen: mut rest, now } = at_rest();
     current(&mut rest).blind = vec!["one".to_owned()];
     current(&mut rest).baseline_pods = Some(BaselinePods::default());
     let told = decide(&rest, now).status.summary;
@@ -357,27 +333,20 @@ fn the_summary_of_a_release_tells_versions_traffic_blind_stages_and_pods() {
 #[test]
 fn before_the_canary_has_labels_it_is_not_told_of() {
     let world = World::with_release(json!({}), "v2", (Step::Baseline, 0));
-    let mut seen = world.seen("web");
-    current(&mut seen).canary_labels.clear();
-    let told = decide(&seen, world.now).status.summary;
+    let told = world.decided(|seen| current(seen).canary_labels.clear()).status.summary;
     assert!(told.iter().all(|line| !line.starts_with("Canary: ")), "{told:?}");
 }
 
 #[test]
 fn baseline_pods_are_told_of_with_their_share_or_why_they_are_left_out() {
-    let (mut seen, now) = baking();
+    let Sight { mut seen, now } = baking();
     seen.release.spec.baseline.pods = true;
     let line = |seen: &Observed| {
         let told = decide(seen, now).status.summary;
         told.iter().filter(|line| line.starts_with("Baseline: ")).cloned().collect::<Vec<_>>()
     };
     assert_eq!(line(&seen), Vec::<String>::new());
-    current(&mut seen).paused = Some(canary_api::Paused {
-        by: "user jane".to_owned(),
-        reason: "Command".to_owned(),
-        since: Time(now),
-        without_weight: true,
-    });
+    pause(&mut seen, Time(now), "Command", true);
     current(&mut seen).baseline_pods = Some(BaselinePods {
         labels: [("app".to_owned(), "web-baseline".to_owned())].into(),
         left_out: "there is no room".to_owned(),
@@ -392,7 +361,7 @@ fn baseline_pods_are_told_of_with_their_share_or_why_they_are_left_out() {
 
 #[test]
 fn of_jobs_the_newest_are_told_that_have_not_ended_well() {
-    let (mut seen, now) = at_rest("Hold");
+    let Sight { mut seen, now } = at_rest();
     let run = |name: &str, state: JobState, message: &str| JobStatus {
         at: JobAt::AfterRollback,
         attempt: 1,
@@ -426,7 +395,7 @@ fn an_approval_is_asked_for_where_a_stage_wants_one_and_has_none() {
     let stages = json!([{"weight": "10%", "duration": "30s", "approval": true}, {"weight": "100%", "duration": "30s"}]);
     let mut world = World::with_release(json!({"stages": stages}), "v2", (Step::Scale, 0));
     let nothing = format!("nothing; to end it: {}", command("abort"));
-    assert_eq!(advice(&decide(&world.seen("web"), world.now).status), nothing);
+    assert_eq!(advice(&world.decide().status), nothing);
     world.reach((Step::Bake, 0));
     let mut seen = world.seen("web");
     assert_eq!(advice(&decide(&seen, world.now).status), command("approve"));
@@ -439,7 +408,7 @@ fn an_approval_is_asked_for_where_a_stage_wants_one_and_has_none() {
 
 #[test]
 fn a_condition_keeps_the_time_since_when_it_is_so_and_gets_a_new_one_when_it_turns() {
-    let (mut seen, now) = baking();
+    let Sight { mut seen, now } = baking();
     let at = |seconds: i64| Time(Timestamp::from_second(1_000_000_000 + seconds).unwrap());
     for (seconds, condition) in (0..).zip(&mut status(&mut seen).conditions) {
         condition.last_transition_time = at(seconds);

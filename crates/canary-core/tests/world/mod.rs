@@ -10,6 +10,7 @@ mod kubernetes;
 mod operator;
 mod promises;
 mod record;
+mod sight;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,6 +25,7 @@ use serde_json::{Value, json};
 pub use api::Refused;
 pub use jobs::JobFate;
 pub use operator::Operator;
+pub use sight::*;
 
 /// The namespace of everything.
 pub const NAMESPACE: &str = "shop";
