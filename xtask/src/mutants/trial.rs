@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -173,9 +174,9 @@ impl Bench {
             let seen = folder.join("seen");
             let _none = fs::remove_file(&seen);
             let started = Instant::now();
-            let mut run = self.command(binary, &[name.as_str()]);
+            let mut run = self.command(binary, &[name.as_str()], Duration::from_secs(600));
             run.env(SEEN, &seen);
-            if ended(run, Duration::from_secs(600)).await? != Some(true) {
+            if ended(run).await? != Some(true) {
                 bail!("{name} fails without any mutant");
             }
             let took = started.elapsed();
@@ -205,9 +206,9 @@ impl Bench {
                 }
                 let names: Vec<&str> = own.iter().map(|test| test.name.as_str()).collect();
                 let usual: Duration = own.iter().map(|test| test.took).sum();
-                let mut run = self.command(binary, &names);
+                let mut run = self.command(binary, &names, usual * 4 + Duration::from_secs(30));
                 run.env(CHOSEN, number.to_string());
-                match ended(run, usual * 4 + Duration::from_secs(30)).await? {
+                match ended(run).await? {
                     Some(true) => {}
                     Some(false) => return Ok(Verdict::Caught),
                     None => return Ok(Verdict::Late),
@@ -217,9 +218,12 @@ impl Bench {
         Ok(Verdict::Missed)
     }
 
-    /// These tests of a binary, until one fails.
-    fn command(&self, binary: usize, names: &[&str]) -> tokio::process::Command {
+    /// These tests of a binary, until one fails or they have computed for so long: of a clock's time a busy machine takes
+    /// as much as it likes.
+    fn command(&self, binary: usize, names: &[&str], most: Duration) -> tokio::process::Command {
         let mut command = tokio::process::Command::new("prlimit");
+        let seconds = most.as_secs();
+        command.arg(format!("--cpu={seconds}:{}", seconds.saturating_add(5)));
         command.arg(format!("--as={MOST_BYTES}")).args(self.binaries.get(binary)).args(names);
         command.args(["--exact", "--test-threads=1", "-Z", "unstable-options", "--fail-fast"]);
         command.current_dir(&self.folder).env("RUSTC_BOOTSTRAP", "1").env("RUST_BACKTRACE", "0");
@@ -241,10 +245,16 @@ fn within(tests: &[&Test], limit: Duration) -> usize {
 }
 
 /// Whether it ended well; `None` where it did not end in time, and was ended.
-async fn ended(mut command: tokio::process::Command, limit: Duration) -> Result<Option<bool>> {
+async fn ended(mut command: tokio::process::Command) -> Result<Option<bool>> {
+    const SIGXCPU: i32 = 24;
+    // One that waits for ever computes nothing.
+    const LONGEST: Duration = Duration::from_secs(3600);
     let mut child = command.spawn().context("start a test (by prlimit)")?;
-    match tokio::time::timeout(limit, child.wait()).await {
-        Ok(status) => Ok(Some(status?.success())),
+    match tokio::time::timeout(LONGEST, child.wait()).await {
+        Ok(status) => {
+            let status = status?;
+            Ok((status.signal() != Some(SIGXCPU)).then_some(status.success()))
+        }
         Err(_) => {
             child.kill().await?;
             Ok(None)
@@ -341,5 +351,18 @@ mod tests {
             assert_eq!(within(&tests, Duration::from_millis(limit)), fits, "{limit}");
         }
         assert_eq!(within(&[], FIRST), 0);
+    }
+
+    #[tokio::test]
+    async fn what_computes_for_too_long_is_told_from_what_fails() {
+        let shell = |script: &str| {
+            let mut command = tokio::process::Command::new("prlimit");
+            command.args(["--cpu=1:6", "sh", "-c", script]).stdin(Stdio::null()).stderr(Stdio::null());
+            ended(command)
+        };
+        assert_eq!(shell("exit 0").await.unwrap(), Some(true));
+        assert_eq!(shell("exit 1").await.unwrap(), Some(false));
+        assert_eq!(shell("kill -SEGV $$").await.unwrap(), Some(false));
+        assert_eq!(shell("while :; do :; done").await.unwrap(), None);
     }
 }

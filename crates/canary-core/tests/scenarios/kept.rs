@@ -36,7 +36,7 @@ fn op(done: &Decision, kind: Kind, path: &str) -> Option<Value> {
         Effect::Patch { patch, .. } => patch.as_array(),
         _ => None,
     });
-    patches.flatten().find(|operation| operation["path"] == path).cloned()
+    patches.flatten().find(|operation| operation["path"] == path && operation["op"] != "test").cloned()
 }
 
 /// The route as its owner wrote it, and as it was created.

@@ -94,43 +94,6 @@ fn a_breach_that_a_route_remembers_of_this_release_reverts_it() {
 }
 
 #[test]
-fn a_target_that_is_not_the_releases_any_more_ends_it() {
-    let at = || Sight::good((Step::Bake, 1));
-    let cases = [
-        (
-            at().seeing(|seen| seen.target = Fetched::Missing),
-            ("TargetDeleted", "target", false),
-            "Deployment web was deleted",
-        ),
-        (
-            at().target(|target| target["metadata"]["uid"] = json!("other")),
-            ("TargetReplaced", "target", false),
-            "Deployment web was deleted and created again",
-        ),
-        (
-            at().target(|target| target["spec"]["replicas"] = json!(0)),
-            ("ScaledToZero", "target", false),
-            "Deployment web was scaled to zero during the release: the serving version's template is written back, so that it is what comes back",
-        ),
-        (
-            at().target(|target| image(target, "web:v3")),
-            ("Superseded", "user jane", false),
-            "a newer template was written by jane",
-        ),
-        (
-            at().target(|target| image(target, "web:v1")),
-            ("Superseded", "user jane", false),
-            "the serving version's template was written back by jane",
-        ),
-    ];
-    for (sight, cause, message) in cases {
-        let done = sight.decide();
-        assert_eq!(reverted(&done), Some(cause), "{message}");
-        assert_eq!(back(&done).message, message);
-    }
-}
-
-#[test]
 fn what_others_do_to_the_target_ends_a_release_and_is_said_with_who_did_it() {
     let superseded = Some(("Superseded", "user jane", "Superseded", false));
     let world = World::with_release(json!({}), "v2", (Step::Bake, 1));
@@ -159,12 +122,6 @@ fn what_others_do_to_the_target_ends_a_release_and_is_said_with_who_did_it() {
         let done = world.decided(change);
         assert_eq!(cause(&done), expected, "{message}");
         assert_eq!(back(&done).message, message);
-    }
-    for of_route in [false, true] {
-        let done =
-            world.decided(|seen| overridden(if of_route { route(seen) } else { target(seen) }, "the shop burns"));
-        assert_eq!(cause(&done), Some(("Overridden", "user jane", "Overridden", of_route)));
-        assert_eq!(back(&done).message, "jane overrode the hold: the shop burns");
     }
 }
 

@@ -44,7 +44,7 @@ fn a_breach_is_none_before_the_candidate_has_traffic() {
         let sight = Sight::at(place).gauge(99.0, 9);
         let done = sight.decided(|seen| seen.measured.next_look = Some(Duration::from_millis(1)));
         assert_eq!((step(&done), reverted(&done)), (place.0, None), "{}", done.status.message);
-        assert_ne!(done.wake_after, Some(Duration::from_millis(1)));
+        assert!(done.wake_after.is_some_and(|after| after >= Duration::from_millis(200)), "{:?}", done.wake_after);
         assert_eq!(release(&done).counts, []);
     }
 }
