@@ -170,7 +170,8 @@ enum SoakOf {
     /// Change the core and the statistics in thousands of small ways: a test must notice each
     ///
     /// Needs no lab. Exit code 0 only if 95 % were caught; survivors that docs/mutants.md gives a reason for do not count.
-    /// It works in a copy of the checkout, where all are built at once and chosen at run time.
+    /// It works in a copy of the checkout, where all are built at once and chosen at run time. All of it takes hours on 2
+    /// cores; `--only`, `--shard` and `--seconds` take a part.
     Mutants(mutants::Arguments),
     /// Walk at random in the simulated cluster: people, tools and faults in any order, a million actions
     ///

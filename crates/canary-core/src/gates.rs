@@ -73,6 +73,24 @@ pub struct Reading {
     pub left_out: LeftOut,
 }
 
+impl Reading {
+    /// What both sides show, and nothing beside it: no test, no comparison, nothing left out.
+    #[must_use]
+    pub fn new(gate: impl Into<String>, canary: Measure, stable: Measure) -> Self {
+        Self {
+            gate: gate.into(),
+            canary,
+            stable,
+            proof: None,
+            baseline_pods: None,
+            baseline: None,
+            evidence: None,
+            bursts: None,
+            left_out: LeftOut::default(),
+        }
+    }
+}
+
 /// What a gate says of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

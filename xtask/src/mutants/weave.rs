@@ -218,6 +218,13 @@ impl Sites {
         }
     }
 
+    /// What is visited here is worked out when it is compiled.
+    fn constantly(&mut self, visit: impl FnOnce(&mut Self)) {
+        self.frozen += 1;
+        visit(self);
+        self.frozen -= 1;
+    }
+
     fn function(&mut self, signature: &syn::Signature, block: &syn::Block) {
         let nameless = match &signature.output {
             syn::ReturnType::Type(_, output) => {
@@ -304,27 +311,19 @@ impl<'ast> Visit<'ast> for Sites {
     }
 
     fn visit_item_const(&mut self, node: &'ast syn::ItemConst) {
-        self.frozen += 1;
-        visit::visit_item_const(self, node);
-        self.frozen -= 1;
+        self.constantly(|sites| visit::visit_item_const(sites, node));
     }
 
     fn visit_impl_item_const(&mut self, node: &'ast syn::ImplItemConst) {
-        self.frozen += 1;
-        visit::visit_impl_item_const(self, node);
-        self.frozen -= 1;
+        self.constantly(|sites| visit::visit_impl_item_const(sites, node));
     }
 
     fn visit_item_static(&mut self, node: &'ast syn::ItemStatic) {
-        self.frozen += 1;
-        visit::visit_item_static(self, node);
-        self.frozen -= 1;
+        self.constantly(|sites| visit::visit_item_static(sites, node));
     }
 
     fn visit_type_array(&mut self, node: &'ast syn::TypeArray) {
-        self.frozen += 1;
-        visit::visit_type_array(self, node);
-        self.frozen -= 1;
+        self.constantly(|sites| visit::visit_type_array(sites, node));
     }
 }
 

@@ -426,17 +426,7 @@ fn told(ticks: u32, gates: usize, interval: u32) -> ReleaseRecordStatus {
             .map(|gate| {
                 let (n, k) = (100.0 + f64::from(tick) * 20.0, f64::from(tick / 7));
                 let measure = crate::gates::Measure::Counted { n, k, seconds: 60.0 };
-                crate::gates::Reading {
-                    gate: gate.name.clone(),
-                    canary: measure.clone(),
-                    stable: measure,
-                    proof: None,
-                    baseline_pods: None,
-                    baseline: None,
-                    evidence: None,
-                    bursts: None,
-                    left_out: crate::evidence::LeftOut::default(),
-                }
+                crate::gates::Reading::new(&gate.name, measure.clone(), measure)
             })
             .collect();
         let done = decision(with_gates(now, &seen, ""), vec![], vec![]);

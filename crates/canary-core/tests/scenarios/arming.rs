@@ -6,7 +6,7 @@ use std::time::Duration;
 use canary_api::{Counted, HoldStatus, Step, names};
 use canary_core::{
     Decision, Fetched, Kind, Observed,
-    gates::Measure,
+    gates::{Measure, Reading},
     object,
     observed::{Hold, Rival},
     template,
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     changes::rolled_back,
-    world::{Change, JANE, World, current, failed, image, known, overridden, reading, status, target, told},
+    world::{Change, JANE, World, current, failed, image, known, overridden, status, target, told},
 };
 
 const ROLLING: &str =
@@ -388,57 +388,47 @@ fn after_a_promotion_the_template_that_serves_now_is_the_one_spoken_of() {
     assert_eq!(done.status.observed_template, digest_of(world.target()));
 }
 
+/// Something that got past the hold with this template is told and recorded the first time it is seen, and not again.
+fn assert_told_once(world: &World, event: &str, digest: &str, text: &str, change: impl Fn(&mut Observed)) {
+    for (noticed, outcome, said) in [
+        (digest, event, false),
+        ("sha256:before", event, true),
+        (digest, "Promoted", true),
+        ("sha256:before", "", true),
+    ] {
+        let done = world.decided(|seen| {
+            change(seen);
+            status(seen).observed_template = noticed.to_owned();
+            status(seen).outcome = outcome.to_owned();
+        });
+        let now: &[(&str, &str)] = if said { &[(event, text)] } else { &[] };
+        assert_eq!(told(&done), now, "{noticed} {outcome}");
+        let line = format!(" {event} {digest}: {text}");
+        let recorded = done.status.history.iter().filter(|found| found.ends_with(&line));
+        assert_eq!(recorded.count(), usize::from(said), "{noticed} {outcome}");
+        assert_eq!((done.status.outcome.as_str(), done.status.observed_template.as_str()), (event, digest));
+    }
+}
+
 #[test]
 fn a_change_that_was_not_held_is_told_and_recorded_once() {
     let world = World::armed();
     let mut changed = world.target().clone();
     image(&mut changed, "web:v2");
-    let digest = digest_of(&changed);
     let text = "Deployment web runs a template that was not released in stages";
-    for (noticed, outcome, said) in [
-        (digest.as_str(), "Ungated", false),
-        ("sha256:before", "Ungated", true),
-        (digest.as_str(), "Promoted", true),
-        ("sha256:before", "", true),
-    ] {
-        let done = world.decided(|seen| {
-            seen.target = Fetched::Known(changed.clone());
-            status(seen).observed_template = noticed.to_owned();
-            status(seen).outcome = outcome.to_owned();
-        });
-        let now: &[(&str, &str)] = if said { &[("Ungated", text)] } else { &[] };
-        assert_eq!(told(&done), now, "{noticed} {outcome}");
-        let line = format!(" Ungated {digest}: {text}");
-        let recorded = done.status.history.iter().filter(|found| found.ends_with(&line));
-        assert_eq!(recorded.count(), usize::from(said), "{noticed} {outcome}");
-        assert_eq!((done.status.outcome.as_str(), done.status.observed_template), ("Ungated", digest.clone()));
-    }
+    assert_told_once(&world, "Ungated", &digest_of(&changed), text, |seen| {
+        seen.target = Fetched::Known(changed.clone());
+    });
 }
 
 #[test]
 fn an_override_is_told_and_recorded_once() {
     let world = World::armed();
-    let digest = digest_of(world.target());
     let text = "jane overrode the hold of Deployment web: the shop burns";
-    for (noticed, outcome, said) in [
-        (digest.as_str(), "Overridden", false),
-        ("sha256:before", "Overridden", true),
-        (digest.as_str(), "Promoted", true),
-        ("sha256:before", "", true),
-    ] {
-        let done = world.decided(|seen| {
-            overridden(target(seen), "the shop burns");
-            target(seen)["spec"]["paused"] = json!(false);
-            status(seen).observed_template = noticed.to_owned();
-            status(seen).outcome = outcome.to_owned();
-        });
-        let now: &[(&str, &str)] = if said { &[("Overridden", text)] } else { &[] };
-        assert_eq!(told(&done), now, "{noticed} {outcome}");
-        let recorded =
-            done.status.history.iter().filter(|line| line.ends_with(&format!(" Overridden {digest}: {text}")));
-        assert_eq!(recorded.count(), usize::from(said), "{noticed} {outcome}");
-        assert_eq!((done.status.outcome.as_str(), done.status.observed_template), ("Overridden", digest.clone()));
-    }
+    assert_told_once(&world, "Overridden", &digest_of(world.target()), text, |seen| {
+        overridden(target(seen), "the shop burns");
+        target(seen)["spec"]["paused"] = json!(false);
+    });
 }
 
 #[test]
@@ -549,7 +539,7 @@ fn a_tick_without_data_of_a_side_keeps_what_was_counted_of_it() {
     let done = world.decided(|seen| {
         current(seen).counts =
             vec![count("errors", "canary", 10.0), count("errors", "stable", 20.0), count("slow", "canary", 30.0)];
-        seen.measured.readings = vec![reading(
+        seen.measured.readings = vec![Reading::new(
             "errors",
             Measure::Counted { n: 11.0, k: 0.0, seconds: 1.0 },
             Measure::NoData("no series".to_owned()),

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     beside::{left_out, release, says, weights},
-    world::{Metrics, Sight, known, reading, told_of},
+    world::{Metrics, Sight, known, told_of},
 };
 
 #[test]
@@ -36,7 +36,7 @@ fn none() -> Measure {
 
 /// A gate that compares with the baseline pods, which counted this.
 fn compared(canary: Measure, stable: Measure, baseline_pods: Measure) -> Reading {
-    Reading { baseline_pods: Some(baseline_pods), ..reading("as-stable", canary, stable) }
+    Reading { baseline_pods: Some(baseline_pods), ..Reading::new("as-stable", canary, stable) }
 }
 
 /// The tick at the end of a stage in which this was read.
@@ -55,7 +55,7 @@ fn baseline_pods_are_left_out_only_where_a_comparison_with_them_is_what_lacks() 
         ("both count something", vec![compared(SOME, none(), SOME)], false),
         (
             "a gate that compares with nothing lacks stable",
-            vec![reading("errors", SOME, none()), compared(SOME, SOME, SOME)],
+            vec![Reading::new("errors", SOME, none()), compared(SOME, SOME, SOME)],
             false,
         ),
     ] {
@@ -74,7 +74,7 @@ fn baseline_pods_without_weight_are_not_what_a_comparison_lacks() {
     let without_weight = |current: &mut ReleaseStatus| {
         current.baseline_pods.as_mut().unwrap().weight = "0%".to_owned();
     };
-    let done = at_the_end(Sight::of(&world).changed(without_weight), vec![reading("as-stable", SOME, none())]);
+    let done = at_the_end(Sight::of(&world).changed(without_weight), vec![Reading::new("as-stable", SOME, none())]);
     assert_eq!(told_of(&done, "BaselineNotMeasured"), NONE);
     assert_eq!(told_of(&done, "StageExtended").len(), 1, "{:?}", done.notes);
     assert_eq!(done.status.current.unwrap().baseline_pods.unwrap().left_out, "");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use canary_api::{ReleaseStatus, Step};
 use canary_core::{
     evidence::{Accounts, Totals},
-    gates::Measure,
+    gates::{Measure, Reading},
 };
 use canary_stats::{Dispersion, MeasuredDispersion};
 use jiff::SignedDuration;
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     weighing::shifted,
-    world::{Sight, assert_waits, failed, reading, release, reverted, step, stopped, told},
+    world::{Sight, assert_waits, failed, release, reverted, step, stopped, told},
 };
 
 impl Sight {
@@ -176,7 +176,7 @@ fn a_baseline_waits_for_figures_that_are_missing_where_a_gate_compares_with_them
             None => json!({"name": "g", "errorRate": {"bad": "bad_total", "total": "requests_total", "limit": "1%"}}),
         };
         let mut sight = Sight::at((Step::Baseline, 0)).with(json!({"gates": [rule]})).since(20_000);
-        sight.seen.measured.readings = vec![reading("g", Measure::Number { value: 0.0, streak: 0 }, stable)];
+        sight.seen.measured.readings = vec![Reading::new("g", Measure::Number { value: 0.0, streak: 0 }, stable)];
         assert_eq!(step(&sight.decide()) == Step::Baseline, waits, "{what}");
     }
 }

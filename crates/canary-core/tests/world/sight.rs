@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Mutex};
 use canary_api::{CanaryReleaseStatus, Paused, ReleaseStatus, RevertStatus, Step, names};
 use canary_core::{
     Decision, Effect, Fetched, Observed, decide,
-    evidence::LeftOut,
     gates::{Measure, Reading},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -109,7 +108,7 @@ impl Sight {
     pub fn gauge(mut self, value: f64, streak: u32) -> Self {
         self.seen.release.spec.gates.retain(|gate| gate.name == "staleness");
         let none = Measure::NoData("a value gate".to_owned());
-        self.seen.measured.readings = vec![reading("staleness", Measure::Number { value, streak }, none)];
+        self.seen.measured.readings = vec![Reading::new("staleness", Measure::Number { value, streak }, none)];
         self
     }
 
@@ -237,21 +236,6 @@ pub fn image(object: &mut Value, image: &str) {
 /// Not ready, for no reason that is known.
 pub fn not_ready(pod: &mut Value) {
     pod["status"] = json!({"conditions": [{"type": "Ready", "status": "False"}]});
-}
-
-/// What both sides counted of a gate, which comes to no verdict.
-pub fn reading(gate: &str, canary: Measure, stable: Measure) -> Reading {
-    Reading {
-        gate: gate.to_owned(),
-        canary,
-        stable,
-        proof: None,
-        baseline_pods: None,
-        baseline: None,
-        evidence: None,
-        bursts: None,
-        left_out: LeftOut::default(),
-    }
 }
 
 /// The release as it was decided.

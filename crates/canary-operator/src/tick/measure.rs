@@ -9,7 +9,7 @@ use std::time::Duration;
 use canary_api::{CanaryRelease, CanaryReleaseSpec, Gate, ReleaseStatus, Step, names::ANNOTATION_COMMAND};
 use canary_core::{
     Fetched, Observed,
-    evidence::{self, Accounts, LeftOut, Totals},
+    evidence::{self, Accounts, Totals},
     figures::{Durations, Figures},
     gates::{Measure, Reading, Streaks},
     observed::Measured,
@@ -338,17 +338,7 @@ fn before(now: Timestamp, by: Duration) -> Timestamp {
 }
 
 fn both(gate: &Gate, measure: &Measure) -> Reading {
-    Reading {
-        gate: gate.name.clone(),
-        canary: measure.clone(),
-        stable: measure.clone(),
-        proof: None,
-        baseline_pods: None,
-        baseline: None,
-        evidence: None,
-        bursts: None,
-        left_out: LeftOut::default(),
-    }
+    Reading::new(&gate.name, measure.clone(), measure.clone())
 }
 
 /// A ledger for a window that is not known yet. After a restart the past is replayed where the store keeps it, so that
