@@ -2,10 +2,12 @@
 //! and must end in the same state, with the same number of writes to each object.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::PipeWriter;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::branches::{self, Word};
+use crate::bundle::bundles;
 use crate::fault::{Answer, Fault, Planned, Point, Struck};
 use crate::run::{OTHER_END, Outcome, play};
 use crate::scenario::Scenario;
@@ -112,6 +114,8 @@ pub struct Choice {
     pub most: usize,
     /// Until when.
     pub until: Option<Instant>,
+    /// Whether each is played by itself too, and must go the same way.
+    pub twice: bool,
 }
 
 /// What came of a group.
@@ -250,8 +254,8 @@ fn places(base: &Outcome) -> Vec<Point> {
 pub struct Course {
     /// What it is called.
     pub name: String,
-    scenario: Scenario,
-    base: Outcome,
+    pub(crate) scenario: Scenario,
+    pub(crate) base: Outcome,
     points: Vec<(Group, Planned)>,
     /// Faults of which any two are a pair.
     singles: Vec<Planned>,
@@ -292,8 +296,25 @@ impl Course {
         self.points.get(number).map_or(Group::Pairs, |(group, _)| *group)
     }
 
+    /// The scenario with these faults.
+    pub(crate) fn disturbed(&self, faults: &[Planned]) -> Scenario {
+        let mut disturbed = self.scenario.clone();
+        disturbed.faults.extend(faults);
+        disturbed
+    }
+
+    /// How much of the undisturbed run lies before a point.
+    pub(crate) fn position(&self, at: Point) -> usize {
+        let here = |entry: &Entry| match at {
+            Point::Request(number) => entry.request == number,
+            Point::Write(number) => entry.write == number,
+            Point::Change(_) => false,
+        };
+        self.base.journal.iter().position(here).unwrap_or_default()
+    }
+
     /// What goes wrong at the point of this number.
-    fn faults(&self, number: usize) -> Vec<Planned> {
+    pub(crate) fn faults(&self, number: usize) -> Vec<Planned> {
         if let Some((_, planned)) = self.points.get(number) {
             return vec![*planned];
         }
@@ -332,56 +353,61 @@ fn order(courses: &[Course], seed: u64) -> Vec<(&Course, Group, usize)> {
     turns.into_iter().map(|(_, point)| point).collect()
 }
 
-/// Plays the chosen points of these courses on as many threads as the machine has cores. `tell` hears how it goes.
+/// How many points are sorted into bundles at once: the more, the more of their runs is played once for all.
+const ROUND: usize = 16_384;
+
+/// Plays the chosen points of these courses in as many processes as the machine has cores; the caller has no other thread.
+/// `tell` hears how it goes.
 #[must_use]
 pub fn every(courses: &[Course], choice: Choice, tell: &(dyn Fn(News<'_>) + Sync)) -> BTreeMap<Group, Tally> {
-    let Choice { seed, skip, most, until } = choice;
+    let Choice { seed, skip, most, until, twice } = choice;
     let mut all = order(courses, seed);
     let mut report: BTreeMap<Group, Tally> = BTreeMap::new();
     for (_, group, _) in &all {
         report.entry(*group).or_default().all += 1;
     }
-    let (next, report) = (AtomicUsize::new(0), Mutex::new(report));
     all.drain(..skip.min(all.len()));
     all.truncate(most);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while until.is_none_or(|until| Instant::now() < until)
-                    && let Some((course, group, number)) = all.get(next.fetch_add(1, Ordering::Relaxed))
-                {
-                    let (failure, refused) = try_one(course, &course.faults(*number));
-                    let mut report = report.lock().unwrap();
-                    let tally = report.entry(*group).or_default();
-                    tally.tried += 1;
-                    tally.refused += refused;
-                    if let Some(failure) = failure {
-                        tell(News::Failed(&failure));
-                        tally.failed += 1;
-                    }
-                    let sum = |of: &dyn Fn(&Tally) -> usize| report.values().map(of).sum();
-                    let (tried, failed) = (sum(&|tally| tally.tried), sum(&|tally| tally.failed));
-                    tell(News::Tried { tried, all: all.len(), failed });
-                }
-            });
-        }
-    });
+    let report = Mutex::new(report);
+    let copies = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    for round in all.chunks(ROUND).take_while(|_| until.is_none_or(|until| Instant::now() < until)) {
+        let bundles = bundles(round);
+        let play = |number: usize, report: &PipeWriter| bundles[number].play(twice, until, report);
+        let heard = Mutex::new(BTreeSet::new());
+        let hear = |word: Word| {
+            if heard.lock().unwrap().insert(word.id) {
+                let mut report = report.lock().unwrap();
+                note(&mut report, round[word.id], word, tell);
+                let sum = |of: &dyn Fn(&Tally) -> usize| report.values().map(of).sum();
+                let (tried, failed) = (sum(&|tally| tally.tried), sum(&|tally| tally.failed));
+                tell(News::Tried { tried, all: all.len(), failed });
+            }
+        };
+        branches::spread(copies, bundles.len(), play, |number| bundles[number].ids(), &hear);
+    }
     report.into_inner().unwrap()
 }
 
-/// What went wrong, and how many writes of other users were refused.
-fn try_one(course: &Course, faults: &[Planned]) -> (Option<Failure>, usize) {
-    let mut disturbed = course.scenario.clone();
-    disturbed.faults.extend(faults);
-    let outcome = play(&disturbed, 3);
-    let wrong = judged(&disturbed, &course.base, &outcome);
-    let failure = Failure { name: course.name.clone(), file: disturbed.to_string(), wrong };
-    (Some(failure).filter(|failure| !failure.wrong.is_empty()), outcome.refused)
+/// Counts what came of a point, and tells where it did not pass.
+fn note(
+    report: &mut BTreeMap<Group, Tally>,
+    (course, group, number): (&Course, Group, usize),
+    word: Word,
+    tell: &(dyn Fn(News<'_>) + Sync),
+) {
+    let wrong = word.wrong.unwrap_or_else(|| vec!["its process ended without a word of it".to_owned()]);
+    let tally = report.entry(group).or_default();
+    tally.tried += 1;
+    tally.refused += word.refused;
+    if !wrong.is_empty() {
+        tally.failed += 1;
+        let file = course.disturbed(&course.faults(number)).to_string();
+        tell(News::Failed(&Failure { name: course.name.clone(), file, wrong }));
+    }
 }
 
 /// What is wrong with a disturbed run: where another user's write was stored it need not end as the other.
-fn judged(scenario: &Scenario, base: &Outcome, outcome: &Outcome) -> Vec<String> {
+pub(crate) fn judged(scenario: &Scenario, base: &Outcome, outcome: &Outcome) -> Vec<String> {
     match acts::of(scenario) {
         Some(act) if outcome.corrupted > 0 => acts::wrong(scenario, act, base, outcome),
         None if outcome.corrupted > 0 => corruption::wrong(scenario, base, outcome),

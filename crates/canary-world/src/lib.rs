@@ -5,7 +5,8 @@
 //! - [`api`], [`server`]: the API server, from a request's path to its answer; [`contract`] holds it against a real one.
 //! - [`cluster`]: controllers, pods, gateway, traffic; [`prometheus`]: what is scraped of it.
 //! - [`scenario`]: what happens, as text; [`fault`]: what goes wrong, and where; [`run`]: both together.
-//! - [`enumerate`]: every fault at every point; [`acts`]: what people do; [`corruption`]: what other users write; [`walk`]: anything in any order.
+//! - [`enumerate`]: every fault at every point; [`acts`]: what people do; [`corruption`]: what other users write;
+//!   [`branches`]: what runs have in common is played once; [`walk`]: anything in any order.
 //! - [`promises`]: what must hold at every write. It looks at objects and traffic only, never at what the operator
 //!   thinks.
 //!
@@ -22,6 +23,8 @@
 pub mod acts;
 pub mod admission;
 pub mod api;
+pub mod branches;
+mod bundle;
 pub mod cluster;
 pub mod contract;
 pub mod corruption;

@@ -1,8 +1,9 @@
 //! `canary-world play FILE`: plays a scenario, prints what was asked and what came of it, and with faults holds it
 //! against the run without.
-//! `canary-world every [--thin] [--seconds N] [--skip N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...`:
+//! `canary-world every [--thin] [--twice] [--seconds N] [--skip N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...`:
 //! these groups of faults at every point of these scenarios, or at as many as the time allows, in the order that the seed
-//! gives, the groups in turn. With `--skip` a long one is played in parts.
+//! gives, the groups in turn. With `--skip` a long one is played in parts. What many have in common is played once; with
+//! `--twice` each is played by itself too, and must go the same way.
 //! `canary-world walk [--seed N] [--actions N] [--seconds N]`: random walks of 40 actions each, 10,000 actions in all or
 //! as many as the time allows; each that fails is printed as a scenario file, as short as it could be made.
 //! `canary-world contract KUBECONFIG NAMESPACE`: whether a real API server answers as this world's does; the definitions of
@@ -37,7 +38,7 @@ fn run(arguments: &[String]) -> Result<bool, String> {
         Some(("every", rest)) => enumerated(rest),
         Some(("walk", rest)) => walked(rest),
         Some(("contract", [kubeconfig, namespace])) => contract(kubeconfig, namespace),
-        _ => Err("say: contract KUBECONFIG NAMESPACE, play FILE, walk [--seed N] [--actions N] [--seconds N], or every [--thin] [--seconds N] [--skip N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...".to_owned()),
+        _ => Err("say: contract KUBECONFIG NAMESPACE, play FILE, walk [--seed N] [--actions N] [--seconds N], or every [--thin] [--twice] [--seconds N] [--skip N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...".to_owned()),
     }
 }
 
@@ -67,9 +68,13 @@ fn played(scenario: &Scenario) -> Result<bool, String> {
 fn enumerated(arguments: &[String]) -> Result<bool, String> {
     let started = Instant::now();
     let (mut breadth, mut resyncs) = (Breadth::Every, None);
-    let mut choice = Choice { seed: 1, skip: 0, most: usize::MAX, until: None };
+    let mut choice = Choice { seed: 1, skip: 0, most: usize::MAX, until: None, twice: false };
     let mut words = arguments.iter().map(String::as_str).peekable();
     while let Some(option) = words.next_if(|word| word.starts_with("--")) {
+        if option == "--twice" {
+            choice.twice = true;
+            continue;
+        }
         let mut number = || words.next().and_then(|word| word.parse().ok()).ok_or_else(|| format!("{option} N"));
         match option {
             "--thin" => breadth = Breadth::Thin,

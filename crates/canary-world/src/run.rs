@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::api::{Caller, PatchKind};
+use crate::branches::Branches;
 use crate::cluster::Cluster;
 use crate::fault::{Fault, Planned, Point, Struck};
 use crate::manifests;
@@ -30,10 +31,12 @@ use crate::world::{Entry, NAMESPACE, World};
 
 /// How long a dead process takes to be followed by another.
 const SUCCESSION: Duration = Duration::from_secs(5);
-/// How long a moment is waited for.
-const PATIENCE: Duration = Duration::from_secs(12 * 3600);
+/// How long a moment is waited for, beside the time in which nothing can happen: a clock may be set back by an hour.
+const PATIENCE: Duration = Duration::from_secs(2 * 3600);
 /// The same where somebody writes what is not his, and in a walk: a release that was told to stand still does so.
 const LITTLE_PATIENCE: Duration = Duration::from_secs(1200);
+/// How long nothing is done before a release that is paused stays so: it goes on measuring, and somebody has to command.
+const LONG: Duration = Duration::from_secs(900);
 /// How the lines begin that tell of another end than the scenario's.
 pub const OTHER_END: &str = "the run";
 /// A developer.
@@ -90,10 +93,36 @@ impl Outcome {
 /// Plays a scenario to its end and beyond: so many re-syncs at rest must write nothing.
 #[must_use]
 pub fn play(scenario: &Scenario, resyncs: usize) -> Outcome {
+    played(scenario, resyncs, stands_still(&scenario.faults), None).0
+}
+
+/// The same of runs that begin alike, of which any freeze or none; it returns in each process that came to an end.
+pub(crate) fn play_branches(
+    scenario: &Scenario,
+    resyncs: usize,
+    freezes: bool,
+    branches: Branches,
+) -> (Outcome, Branches) {
+    let (outcome, branches) = played(scenario, resyncs, freezes, Some(branches));
+    (outcome, branches.expect("nobody takes them away"))
+}
+
+/// Whether a process stands still among these faults: its calls must have no end of their own then.
+pub(crate) fn stands_still(faults: &[Planned]) -> bool {
+    faults.iter().any(|planned| matches!(planned.fault, Fault::Freeze(_)))
+}
+
+fn played(
+    scenario: &Scenario,
+    resyncs: usize,
+    freezes: bool,
+    branches: Option<Branches>,
+) -> (Outcome, Option<Branches>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     listen_to_panics();
     runtime.block_on(async {
-        let mut run = Run::begin(scenario);
+        let mut run = Run::begin(scenario, freezes);
+        run.world.lock().branches = branches;
         let mut wrong = Vec::new();
         if let Err(why) = run.script(scenario).await {
             wrong.push(why);
@@ -108,7 +137,8 @@ pub fn play(scenario: &Scenario, resyncs: usize) -> Outcome {
         for own in std::mem::take(&mut run.processes) {
             own.kill(&run.world).await;
         }
-        outcome
+        let branches = run.world.lock().branches.take();
+        (outcome, branches)
     })
 }
 
@@ -154,12 +184,15 @@ struct Run {
     world: World,
     processes: Vec<Process>,
     options: Options,
-    patience: Duration,
+    /// What goes wrong in every run that begins so.
+    faults: Vec<Fault>,
+    /// No end is foreseen.
+    walk: bool,
     began: Instant,
 }
 
 impl Run {
-    fn begin(scenario: &Scenario) -> Self {
+    fn begin(scenario: &Scenario, freezes: bool) -> Self {
         let world = World::new();
         {
             let mut inner = world.lock();
@@ -211,23 +244,28 @@ impl Run {
             }
             inner.api.create(&jane, CANARY_RELEASES, NAMESPACE, manifests::release(&scenario.spec)).unwrap();
         }
-        let long = scenario.faults.iter().any(|planned| matches!(planned.fault, Fault::Freeze(_)));
         let day = Duration::from_secs(24 * 3600);
-        let options = if long { Options { deadline: day, tick_deadline: day } } else { Options::default() };
-        let meddled = scenario.faults.iter().any(|planned| matches!(planned.fault, Fault::Corrupt(_) | Fault::Act(_)));
-        let away = |fault: Fault| match fault {
-            Fault::ServerDown(time) | Fault::MetricsDown(time) => time,
-            _ => Duration::ZERO,
-        };
+        let options = if freezes { Options { deadline: day, tick_deadline: day } } else { Options::default() };
         let struck = scenario.script.iter().filter_map(|line| match line.action {
             Action::Strike(fault) => Some(fault),
             _ => None,
         });
-        let faults = scenario.faults.iter().map(|planned| planned.fault).chain(struck);
+        let faults = scenario.faults.iter().map(|planned| planned.fault).chain(struck).collect();
         let walk = scenario.ends.is_empty();
-        let patience = if meddled || walk { LITTLE_PATIENCE } else { PATIENCE };
-        let patience = patience + faults.map(away).sum::<Duration>();
-        Self { world, processes: Vec::new(), options, patience, began: Instant::now() }
+        Self { world, processes: Vec::new(), options, faults, walk, began: Instant::now() }
+    }
+
+    /// How long a moment is waited for.
+    fn patience(&self) -> Duration {
+        let parted = self.world.lock().branches.as_ref().map_or(Vec::new(), |branches| branches.struck().to_vec());
+        let faults = || self.faults.iter().copied().chain(parted.iter().map(|planned| planned.fault));
+        let meddled = faults().any(|fault| matches!(fault, Fault::Corrupt(_) | Fault::Act(_)));
+        let away = |fault: Fault| match fault {
+            Fault::ServerDown(time) | Fault::MetricsDown(time) | Fault::Freeze(time) => time,
+            _ => Duration::ZERO,
+        };
+        let patience = if meddled || self.walk { LITTLE_PATIENCE } else { PATIENCE };
+        patience + faults().map(away).sum::<Duration>()
     }
 
     async fn script(&mut self, scenario: &Scenario) -> Result<(), String> {
@@ -255,10 +293,20 @@ impl Run {
 
     /// Waits for a moment, and follows dead processes up meanwhile.
     async fn until(&mut self, when: &When) -> Result<(), String> {
-        let patience = Instant::now() + self.patience;
+        let since = Instant::now();
+        let (mut done, mut acted) = (0, Instant::now());
         while !self.is(&when.moment) {
-            if Instant::now() > patience {
-                return Err(format!("{OTHER_END} never came to {when}, within {} min", self.patience.as_secs() / 60));
+            let away = self.is_away();
+            let acts = self.world.lock().acts;
+            if acts != done || away || !self.is(&Moment::Paused) {
+                (done, acted) = (acts, Instant::now());
+            }
+            if acted.elapsed() >= LONG {
+                return Err(format!("{OTHER_END} never came to {when}: it is paused"));
+            }
+            let patience = self.patience();
+            if since.elapsed() > patience {
+                return Err(format!("{OTHER_END} never came to {when}, within {} min", patience.as_secs() / 60));
             }
             self.pass(Duration::from_secs(60)).await;
         }
@@ -301,6 +349,14 @@ impl Run {
         if !frozen.is_empty() && self.processes.len() == frozen.len() {
             self.processes.push(Process::start(&self.world, self.options));
         }
+    }
+
+    /// Whether a process stands still, or nobody reaches the API server: what is to be done is done later.
+    fn is_away(&self) -> bool {
+        let inner = self.world.lock();
+        let now = Instant::now();
+        let still = |own: &Process| inner.processes[own.number].frozen.is_some_and(|until| until > now);
+        inner.server_down.is_some_and(|until| until > now) || self.processes.iter().any(still)
     }
 
     fn is(&self, moment: &Moment) -> bool {
@@ -416,35 +472,30 @@ impl Run {
     /// Waits until nobody does anything, then re-syncs.
     async fn rest(&mut self, resyncs: usize) -> Result<(), String> {
         const QUIET: Duration = Duration::from_secs(30);
-        const LONG: Duration = Duration::from_secs(900);
-        let patience = Instant::now() + self.patience;
+        let began = Instant::now();
         let (mut writes, mut since) = (0, Instant::now());
         let (mut done, mut acted) = (0, Instant::now());
         loop {
-            let (now, acts, idle, frozen) = {
+            let away = self.is_away();
+            let (now, acts, idle) = {
                 let inner = self.world.lock();
                 let idle = |own: &Process| inner.processes[own.number].idle && !inner.processes[own.number].in_tick;
-                let still =
-                    |own: &Process| inner.processes[own.number].frozen.is_some_and(|until| until > Instant::now());
-                let down = inner.server_down.is_some_and(|until| until > Instant::now());
                 let rests = self.processes.iter().all(idle) && !self.processes.is_empty();
-                (inner.writes, inner.acts, rests, down || self.processes.iter().any(still))
+                (inner.writes, inner.acts, rests)
             };
-            // Whoever stands still has yet to go on, and rest is counted from then.
-            if now != writes || frozen {
+            if now != writes || away {
                 (writes, since) = (now, Instant::now());
             }
-            if acts != done || frozen {
+            if acts != done || away {
                 (done, acted) = (acts, Instant::now());
             }
             if idle && since.elapsed() >= QUIET {
                 break;
             }
-            // A release that is paused goes on measuring and says so; that is its end, unless somebody commands.
             if acted.elapsed() >= LONG {
                 return Ok(());
             }
-            if Instant::now() > patience {
+            if began.elapsed() > self.patience() {
                 return Err("it does not come to rest".to_owned());
             }
             self.pass(Duration::from_secs(5)).await;
@@ -454,6 +505,9 @@ impl Run {
             // What was to strike in the release, and came too late for it, is no part of its rest; a watch that was cut
             // stays so.
             inner.plan.retain(|planned| planned.fault == Fault::WatchCut);
+            if let Some(branches) = &mut inner.branches {
+                branches.close();
+            }
             inner.writes
         };
         let key = ObjectKey::new(NAMESPACE, "web");

@@ -30,8 +30,9 @@ use crate::world::{Entry, Inner, Skew, World};
 
 /// How long a write takes on its way.
 const LATENCY: Duration = Duration::from_millis(1);
-/// How long a connection stays open without an answer: longer than an operator's call.
-const SILENCE: Duration = Duration::from_secs(30);
+/// How long a connection stays open without an answer: longer than an operator's call, and no longer than matters where
+/// that has no deadline of its own.
+const SILENCE: Duration = Duration::from_secs(9);
 /// How long a watch stays away that waits for an object to be changed again.
 pub(crate) const LONGEST_CUT: Duration = Duration::from_secs(30);
 
@@ -218,8 +219,11 @@ impl Inner {
             self.acts += usize::from(!words);
         }
         let mut arrival = Arrival::Course(Course::Goes);
-        let struck: Vec<Fault> =
+        let mut struck: Vec<Fault> =
             self.plan.iter().filter(|planned| points.contains(&planned.at)).map(|planned| planned.fault).collect();
+        if let Some(branches) = &mut self.branches {
+            struck.extend(branches.part(&points));
+        }
         for fault in struck {
             self.struck.push(Struck { fault, reads: call.verb.reads(), plural: call.resource.plural });
             match fault {

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::api::Api;
+use crate::branches::Branches;
 use crate::cluster::Cluster;
 use crate::fault::{Planned, Struck};
 use crate::promises::Promises;
@@ -48,6 +49,8 @@ pub struct Inner {
     pub processes: Vec<Process>,
     /// What will go wrong.
     pub plan: Vec<Planned>,
+    /// The same of runs that begin alike.
+    pub branches: Option<Branches>,
     /// Until when the API server answers nobody.
     pub server_down: Option<Instant>,
     /// Until when the metrics can't be asked.
@@ -179,6 +182,7 @@ impl World {
                 cluster: Cluster::new(start),
                 processes: Vec::new(),
                 plan: Vec::new(),
+                branches: None,
                 server_down: None,
                 metrics_down: None,
                 watch_lag: Duration::from_millis(20),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use canary_world::contract;
 use canary_world::enumerate::held_against;
@@ -92,4 +93,18 @@ fn what_was_found_stays_mended() {
         let wrong = held_against(&scenario, &play(&scenario, 3));
         assert!(wrong.is_empty(), "{}: {wrong:#?}", file.display());
     }
+}
+
+#[test]
+fn runs_that_are_played_together_go_as_they_do_alone() {
+    let all = "crashes,answers,stale,leaders,outages,clocks,watch,corruption,acts,pairs";
+    let files = files("scenarios").into_iter().filter(|file| file.ends_with("good.txt") || file.ends_with("abort.txt"));
+    let done = Command::new(env!("CARGO_BIN_EXE_canary-world"))
+        .args(["every", "--twice", "--resyncs", "1", "--points", "30", all])
+        .args(files)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(said.contains("2 scenarios: 30 of ") && said.contains(", 0 failed"), "{said}");
+    assert!(done.status.success(), "{}: {said}", done.status);
 }
