@@ -1,9 +1,10 @@
 //! Runs that begin alike, played as one until a fault parts them: where one strikes, the process is copied, the copy goes
 //! on with the fault and the original without. So what lies before a fault is played once for all faults, and what lies
-//! before the second of a pair once for all that have the first. It decides who goes on with which faults; what a fault
-//! does is the API server's, how a run is judged [`enumerate`](crate::enumerate)'s.
+//! before the second of a pair once for all that have the first. It decides who goes on with which faults; it never decides
+//! what a fault does, which is the API server's, nor how a run is judged, which is [`enumerate`](crate::enumerate)'s.
 //!
-//! A process that is copied has one thread, and waits for its copy: it never has two that work.
+//! A process that is copied has one thread, and waits for its copy. Whoever can't be copied or heard ends at once and not
+//! well, so that its original says so for all runs that it stood for.
 
 use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _};
 use std::time::Instant;
@@ -22,19 +23,22 @@ pub(crate) struct Leaf {
     pub faults: Vec<Planned>,
 }
 
-/// What of the runs that begin alike is still ahead.
+/// The runs that a process stands for.
 #[derive(Debug)]
-pub struct Branches {
+pub(crate) struct Branches {
+    /// Those of which a fault is still to strike.
     waiting: Vec<Leaf>,
-    whole: Vec<usize>,
-    struck: Vec<Planned>,
+    /// Those of which all faults struck, or can strike no more.
+    complete: Vec<usize>,
+    /// Until when others begin.
     until: Option<Instant>,
+    /// Where it is told what came of them.
     report: PipeWriter,
 }
 
 /// What came of a run.
 #[derive(Debug)]
-pub(crate) struct Word {
+pub(crate) struct Told {
     /// Which.
     pub id: usize,
     /// What went wrong; `None` where its process ended without telling.
@@ -46,22 +50,17 @@ pub(crate) struct Word {
 impl Branches {
     /// These runs, told of in `report`, of which none begins after `until`.
     pub(crate) const fn new(waiting: Vec<Leaf>, until: Option<Instant>, report: PipeWriter) -> Self {
-        Self { waiting, whole: Vec::new(), struck: Vec::new(), until, report }
+        Self { waiting, complete: Vec::new(), until, report }
     }
 
-    /// Faults that struck in this process.
-    pub(crate) fn struck(&self) -> &[Planned] {
-        &self.struck
-    }
-
-    /// The runs that this process speaks for at its end: a fault whose point never came is one that did not strike.
-    pub(crate) fn own(&self) -> Vec<usize> {
-        self.whole.iter().copied().chain(self.waiting.iter().map(|leaf| leaf.id)).collect()
+    /// The runs that end with this process: a fault whose point never came is one that did not strike.
+    pub(crate) fn spoken_for(&self) -> Vec<usize> {
+        self.complete.iter().copied().chain(self.waiting.iter().map(|leaf| leaf.id)).collect()
     }
 
     /// From now on nothing strikes: what was to strike in the release came too late for it.
     pub(crate) fn close(&mut self) {
-        self.whole = self.own();
+        self.complete = self.spoken_for();
         self.waiting.clear();
     }
 
@@ -86,38 +85,41 @@ impl Branches {
             }
         }
         for (faults, leaves) in ways {
-            self.end_if(self.until.is_some_and(|until| Instant::now() > until));
+            if self.until.is_some_and(|until| Instant::now() > until) {
+                std::process::exit(0);
+            }
             if self.copied(&leaves) {
-                let (whole, waiting) = leaves.into_iter().partition::<Vec<_>, _>(|leaf| leaf.faults.is_empty());
-                self.whole = whole.into_iter().map(|leaf| leaf.id).collect();
+                let (complete, waiting) = leaves.into_iter().partition::<Vec<_>, _>(|leaf| leaf.faults.is_empty());
+                self.complete = complete.into_iter().map(|leaf| leaf.id).collect();
                 self.waiting = waiting;
-                self.struck.extend(&faults);
                 return faults.into_iter().map(|planned| planned.fault).collect();
             }
         }
-        self.end_if(self.waiting.is_empty() && self.whole.is_empty());
+        if self.spoken_for().is_empty() {
+            std::process::exit(0);
+        }
         Vec::new()
     }
 
     /// Whether this is the copy; the original comes back when that has ended.
-    fn copied(&mut self, leaves: &[Leaf]) -> bool {
-        match fork().expect("a process can be copied") {
-            Fork::Child => true,
-            Fork::Parent(child) => {
+    fn copied(&self, leaves: &[Leaf]) -> bool {
+        match fork() {
+            Ok(Fork::Child) => true,
+            Ok(Fork::Parent(child)) => {
                 if !matches!(waitpid(child), Ok(0)) {
                     died(&self.report, leaves.iter().map(|leaf| leaf.id));
                 }
                 false
             }
+            Err(error) => give_up(&format!("this process can't be copied: {error}")),
         }
     }
+}
 
-    /// Nobody asks how this process goes on.
-    fn end_if(&self, unasked: bool) {
-        if unasked {
-            std::process::exit(0);
-        }
-    }
+/// A panic would be caught by the operator that is played.
+fn give_up(why: &str) -> ! {
+    eprintln!("canary-world: {why}");
+    std::process::exit(1)
 }
 
 /// The process of these runs ended without telling of all.
@@ -127,9 +129,12 @@ fn died(report: &PipeWriter, ids: impl IntoIterator<Item = usize>) {
     }
 }
 
-fn say(mut report: &PipeWriter, word: &Value) {
-    let line = format!("{word}\n");
-    report.write_all(line.as_bytes()).expect("whoever began the runs hears of them");
+fn say(mut report: &PipeWriter, told: &Value) {
+    // A line of its own, also after one that a process left unfinished.
+    let line = format!("\n{told}\n");
+    if let Err(error) = report.write_all(line.as_bytes()) {
+        give_up(&format!("nobody hears what came of a run: {error}"));
+    }
 }
 
 /// Does so many pieces of work in so many copies of this process at once. `work` has the number of a piece and the pipe
@@ -140,7 +145,7 @@ pub(crate) fn spread(
     pieces: usize,
     work: impl Fn(usize, &PipeWriter),
     of: impl Fn(usize) -> Vec<usize>,
-    hear: &(dyn Fn(Word) + Sync),
+    hear: &(dyn Fn(Told) + Sync),
 ) {
     let queue = queue(pieces);
     let mut running: Vec<(i32, PipeReader)> = Vec::new();
@@ -156,13 +161,16 @@ pub(crate) fn spread(
         running.push((child, reader));
     }
     std::thread::scope(|scope| {
-        for (child, reader) in running {
+        let hearing = running.into_iter().map(|(child, reader)| {
             scope.spawn(move || {
-                for line in BufReader::new(reader).lines() {
-                    hear(word(&line.expect("what a copy tells can be read")));
-                }
+                let lines = BufReader::new(reader).lines().map(|line| line.expect("what a copy tells can be read"));
+                lines.filter_map(|line| told(&line)).for_each(hear);
                 assert!(matches!(waitpid(child), Ok(0)), "a copy that hands out work died");
-            });
+            })
+        });
+        // Joined one by one: where the next pieces are given out, none of these threads is still ending.
+        for thread in hearing.collect::<Vec<_>>() {
+            thread.join().expect("a thread that hears");
         }
     });
 }
@@ -182,7 +190,7 @@ fn copy(work: impl FnOnce()) -> i32 {
 fn queue(pieces: usize) -> PipeReader {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     let numbers: Vec<u8> = (0..u16::try_from(pieces).expect("few pieces")).flat_map(u16::to_le_bytes).collect();
-    assert!(numbers.len() <= 1 << 16, "they fit in a pipe");
+    assert!(numbers.len() <= 4096, "the smallest pipe takes them all");
     writer.write_all(&numbers).expect("a pipe takes them");
     reader
 }
@@ -193,10 +201,11 @@ fn next(mut queue: &PipeReader) -> Option<usize> {
     Some(u16::from_le_bytes(number).into())
 }
 
-fn word(line: &str) -> Word {
-    let told: Value = serde_json::from_str(line).expect("a copy tells in whole lines");
-    let number = |field: &str| told[field].as_u64().map_or(0, |number| number as usize);
+/// What a line tells; nothing where it is not whole.
+fn told(line: &str) -> Option<Told> {
+    let told: Value = serde_json::from_str(line).ok()?;
+    let number = |field: &str| told[field].as_u64().and_then(|number| usize::try_from(number).ok());
     let text = |text: &Value| text.as_str().unwrap_or_default().to_owned();
     let wrong = told["wrong"].as_array().map(|lines| lines.iter().map(text).collect());
-    Word { id: number("id"), wrong, refused: number("refused") }
+    Some(Told { id: number("id")?, wrong, refused: number("refused").unwrap_or_default() })
 }

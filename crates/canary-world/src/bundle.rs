@@ -1,5 +1,6 @@
 //! Points of one course, played together: those whose faults strike where a request arrives share what lies before. It
-//! decides which are; that each goes as it does alone is held against runs alone where somebody asks for it.
+//! decides which are; it never decides how a run goes: that each goes as it does alone is held against runs alone where
+//! somebody asks for it.
 
 use std::collections::BTreeMap;
 use std::io::PipeWriter;
@@ -10,7 +11,7 @@ use crate::enumerate::{Course, Group, judged};
 use crate::fault::{Planned, Point};
 use crate::run::{Outcome, play, play_branches, stands_still};
 
-/// How many runs a bundle has at the most.
+/// How many runs a bundle has at the most: few enough that the last one does not keep one processor busy for long.
 const BUNDLE: usize = 256;
 
 /// Runs of a course that begin alike.
@@ -24,11 +25,11 @@ pub(crate) struct Bundle<'a> {
 /// The points of a round, by course and place; the id of each is its place in the round.
 pub(crate) fn bundles<'a>(round: &[(&'a Course, Group, usize)]) -> Vec<Bundle<'a>> {
     type Placed<'a> = (usize, &'a Course, Leaf);
-    let mut alike: BTreeMap<(&str, bool), Vec<Placed<'a>>> = BTreeMap::new();
+    let mut alike: BTreeMap<(*const Course, bool), Vec<Placed<'a>>> = BTreeMap::new();
     for (id, (course, _, number)) in round.iter().enumerate() {
         let faults = course.faults(*number);
         let first = faults.iter().map(|planned| course.position(planned.at)).min().unwrap_or_default();
-        let leaves = alike.entry((&course.name, stands_still(&faults))).or_default();
+        let leaves = alike.entry((std::ptr::from_ref(*course), stands_still(&faults))).or_default();
         leaves.push((first, course, Leaf { id, faults }));
     }
     let mut bundles = Vec::new();
@@ -53,21 +54,22 @@ impl Bundle<'_> {
     pub(crate) fn play(&self, twice: bool, until: Option<Instant>, report: &PipeWriter) {
         // A watch breaks at a change, whoever made it, not where a request arrives: those are played by themselves.
         let at_a_change = |leaf: &Leaf| leaf.faults.iter().any(|planned| matches!(planned.at, Point::Change(_)));
+        let over = || until.is_some_and(|until| Instant::now() > until);
         let (alone, together) = self.leaves.iter().cloned().partition::<Vec<Leaf>, _>(at_a_change);
         let faults: BTreeMap<usize, Vec<Planned>> =
             self.leaves.iter().map(|leaf| (leaf.id, leaf.faults.clone())).collect();
         let branches = |leaves| Branches::new(leaves, until, report.try_clone().expect("a pipe has many ends"));
-        let word = branches(Vec::new());
-        for leaf in alone.into_iter().take_while(|_| until.is_none_or(|until| Instant::now() < until)) {
+        let alone_told = branches(Vec::new());
+        for leaf in alone.into_iter().take_while(|_| !over()) {
             let disturbed = self.course.disturbed(&leaf.faults);
             let outcome = play(&disturbed, 3);
-            word.tell(leaf.id, &judged(&disturbed, &self.course.base, &outcome), outcome.refused);
+            alone_told.tell(leaf.id, &judged(&disturbed, &self.course.base, &outcome), outcome.refused);
         }
-        if together.is_empty() {
+        if together.is_empty() || over() {
             return;
         }
         let (outcome, branches) = play_branches(&self.course.scenario, 3, self.freezes, branches(together));
-        for id in branches.own() {
+        for id in branches.spoken_for() {
             let disturbed = self.course.disturbed(&faults[&id]);
             let mut wrong = judged(&disturbed, &self.course.base, &outcome);
             if twice {
@@ -80,7 +82,11 @@ impl Bundle<'_> {
 
 /// Where a run that was played together with others went otherwise than alone.
 fn otherwise(together: &Outcome, alone: &Outcome) -> Option<String> {
-    let (one, other) = (together.log(), alone.log());
+    let told = |outcome: &Outcome| {
+        let Outcome { end, serves, wrong, state, struck, corrupted, refused, told, .. } = outcome;
+        format!("{}{end} {serves:?} {struck:?} {corrupted} {refused} {told}\n{wrong:#?}\n{state:#?}", outcome.log())
+    };
+    let (one, other) = (told(together), told(alone));
     let lines = one.lines().chain(std::iter::once("its end")).zip(other.lines().chain(std::iter::once("its end")));
     let (one, other) = lines.into_iter().find(|(one, other)| one != other)?;
     Some(format!("together it goes otherwise than alone:\n    {one}\n  and not\n    {other}"))

@@ -1,4 +1,4 @@
-//! Every fault at every point of a scenario. The undisturbed run gives the points; each is played in a world of its own,
+//! Every fault at every point of a scenario. The undisturbed run gives the points; each is played as if alone in the world,
 //! and must end in the same state, with the same number of writes to each object.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,11 +6,11 @@ use std::io::PipeWriter;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::branches::{self, Word};
+use crate::branches::{self, Told};
 use crate::bundle::bundles;
 use crate::fault::{Answer, Fault, Planned, Point, Struck};
 use crate::run::{OTHER_END, Outcome, play};
-use crate::scenario::Scenario;
+use crate::scenario::{Action, Scenario};
 use crate::store::{Change, Store};
 use crate::world::{Entry, NAMESPACE};
 use crate::{acts, corruption};
@@ -265,7 +265,7 @@ impl Course {
     /// Plays a scenario undisturbed, with so many re-syncs at its end.
     ///
     /// # Errors
-    /// Where that goes wrong by itself.
+    /// Where that goes wrong by itself, or has faults of its own, which `play` plays.
     pub fn new(
         name: &str,
         scenario: Scenario,
@@ -273,6 +273,10 @@ impl Course {
         breadth: Breadth,
         resyncs: usize,
     ) -> Result<Self, Vec<String>> {
+        let strikes = scenario.script.iter().any(|line| matches!(line.action, Action::Strike(_)));
+        if strikes || !scenario.faults.is_empty() {
+            return Err(vec!["it has faults of its own".to_owned()]);
+        }
         let base = play(&scenario, resyncs);
         if !base.wrong.is_empty() {
             return Err(base.wrong);
@@ -353,52 +357,83 @@ fn order(courses: &[Course], seed: u64) -> Vec<(&Course, Group, usize)> {
     turns.into_iter().map(|(_, point)| point).collect()
 }
 
-/// How many points are sorted into bundles at once: the more, the more of their runs is played once for all.
-const ROUND: usize = 16_384;
+/// What came of the chosen points.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// By group.
+    pub groups: BTreeMap<Group, Tally>,
+    /// How many points of the order are behind it, none left out: what to skip to go on.
+    pub through: usize,
+}
+
+/// How many points are sorted into bundles at once, without an end in time and with one: the more, the more of their runs
+/// is played once for all; the fewer, the fewer are played again by who goes on.
+const ROUND: (usize, usize) = (16_384, 2_048);
 
 /// Plays the chosen points of these courses in as many processes as the machine has cores; the caller has no other thread.
 /// `tell` hears how it goes.
 #[must_use]
-pub fn every(courses: &[Course], choice: Choice, tell: &(dyn Fn(News<'_>) + Sync)) -> BTreeMap<Group, Tally> {
-    let Choice { seed, skip, most, until, twice } = choice;
+pub fn every(courses: &[Course], choice: Choice, tell: &(dyn Fn(News<'_>) + Sync)) -> Report {
+    let Choice { seed, skip, most, until, .. } = choice;
     let mut all = order(courses, seed);
-    let mut report: BTreeMap<Group, Tally> = BTreeMap::new();
+    let mut groups: BTreeMap<Group, Tally> = BTreeMap::new();
     for (_, group, _) in &all {
-        report.entry(*group).or_default().all += 1;
+        groups.entry(*group).or_default().all += 1;
     }
-    all.drain(..skip.min(all.len()));
+    let skipped = all.drain(..skip.min(all.len())).len();
     all.truncate(most);
-    let report = Mutex::new(report);
-    let copies = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    for round in all.chunks(ROUND).take_while(|_| until.is_none_or(|until| Instant::now() < until)) {
-        let bundles = bundles(round);
-        let play = |number: usize, report: &PipeWriter| bundles[number].play(twice, until, report);
-        let heard = Mutex::new(BTreeSet::new());
-        let hear = |word: Word| {
-            if heard.lock().unwrap().insert(word.id) {
-                let mut report = report.lock().unwrap();
-                note(&mut report, round[word.id], word, tell);
-                let sum = |of: &dyn Fn(&Tally) -> usize| report.values().map(of).sum();
-                let (tried, failed) = (sum(&|tally| tally.tried), sum(&|tally| tally.failed));
-                tell(News::Tried { tried, all: all.len(), failed });
-            }
-        };
-        branches::spread(copies, bundles.len(), play, |number| bundles[number].ids(), &hear);
+    let groups = Mutex::new(groups);
+    let mut through = skipped;
+    for round in all.chunks(if until.is_none() { ROUND.0 } else { ROUND.1 }) {
+        if !every_of(round, all.len(), choice, &groups, tell) {
+            break;
+        }
+        through += round.len();
     }
-    report.into_inner().unwrap()
+    Report { groups: groups.into_inner().unwrap(), through }
+}
+
+/// Plays the points of a round of so many in all; whether none was left out for want of time.
+fn every_of(
+    round: &[(&Course, Group, usize)],
+    all: usize,
+    Choice { until, twice, .. }: Choice,
+    groups: &Mutex<BTreeMap<Group, Tally>>,
+    tell: &(dyn Fn(News<'_>) + Sync),
+) -> bool {
+    let heard = Mutex::new(BTreeSet::new());
+    let hear = |told: Told| {
+        if heard.lock().unwrap().insert(told.id) {
+            let mut groups = groups.lock().unwrap();
+            note(&mut groups, round[told.id], told, tell);
+            let sum = |of: &dyn Fn(&Tally) -> usize| groups.values().map(of).sum();
+            let (tried, failed) = (sum(&|tally| tally.tried), sum(&|tally| tally.failed));
+            tell(News::Tried { tried, all, failed });
+        }
+    };
+    let bundles = bundles(round);
+    let play = |number: usize, report: &PipeWriter| bundles[number].play(twice, until, report);
+    let copies = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    branches::spread(copies, bundles.len(), play, |number| bundles[number].ids(), &hear);
+    let silent: Vec<usize> = (0..round.len()).filter(|id| !heard.lock().unwrap().contains(id)).collect();
+    let in_time = until.is_none_or(|until| Instant::now() < until);
+    if in_time {
+        silent.iter().for_each(|id| hear(Told { id: *id, wrong: None, refused: 0 }));
+    }
+    in_time || silent.is_empty()
 }
 
 /// Counts what came of a point, and tells where it did not pass.
 fn note(
     report: &mut BTreeMap<Group, Tally>,
     (course, group, number): (&Course, Group, usize),
-    word: Word,
+    told: Told,
     tell: &(dyn Fn(News<'_>) + Sync),
 ) {
-    let wrong = word.wrong.unwrap_or_else(|| vec!["its process ended without a word of it".to_owned()]);
+    let wrong = told.wrong.unwrap_or_else(|| vec!["its process ended without a word of it".to_owned()]);
     let tally = report.entry(group).or_default();
     tally.tried += 1;
-    tally.refused += word.refused;
+    tally.refused += told.refused;
     if !wrong.is_empty() {
         tally.failed += 1;
         let file = course.disturbed(&course.faults(number)).to_string();

@@ -6,7 +6,7 @@
 //! - [`cluster`]: controllers, pods, gateway, traffic; [`prometheus`]: what is scraped of it.
 //! - [`scenario`]: what happens, as text; [`fault`]: what goes wrong, and where; [`run`]: both together.
 //! - [`enumerate`]: every fault at every point; [`acts`]: what people do; [`corruption`]: what other users write;
-//!   [`branches`]: what runs have in common is played once; [`walk`]: anything in any order.
+//!   `branches`: what runs have in common is played once; [`walk`]: anything in any order.
 //! - [`promises`]: what must hold at every write. It looks at objects and traffic only, never at what the operator
 //!   thinks.
 //!
@@ -23,7 +23,7 @@
 pub mod acts;
 pub mod admission;
 pub mod api;
-pub mod branches;
+mod branches;
 mod bundle;
 pub mod cluster;
 pub mod contract;

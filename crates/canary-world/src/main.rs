@@ -117,7 +117,7 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
     let progress = Progress::of("points tried");
     let report = every(&courses, choice, &|news| progress.tell(news));
     let mut sum = Tally::default();
-    for (group, Tally { all, tried, failed, refused }) in &report {
+    for (group, Tally { all, tried, failed, refused }) in &report.groups {
         let refused = if *refused > 0 { format!(", {refused} writes refused") } else { String::new() };
         say(&format!("{}: {tried} of {all} points tried, {failed} failed{refused}", group.word()));
         sum.all = sum.all.saturating_add(*all);
@@ -130,7 +130,10 @@ fn enumerated(arguments: &[String]) -> Result<bool, String> {
         "{scenarios} scenarios: {tried} of {all} points tried (seed {}), {failed} failed, {seconds} s",
         choice.seed
     ));
-    Ok(failed == 0 && report.values().all(|tally| tally.tried > 0))
+    if choice.until.is_some() && report.through < all {
+        say(&format!("to go on: --seed {} --skip {}", choice.seed, report.through));
+    }
+    Ok(failed == 0 && report.groups.values().all(|tally| tally.tried > 0))
 }
 
 fn say(text: &str) {

@@ -31,11 +31,12 @@ use crate::world::{Entry, NAMESPACE, World};
 
 /// How long a dead process takes to be followed by another.
 const SUCCESSION: Duration = Duration::from_secs(5);
-/// How long a moment is waited for, beside the time in which nothing can happen: a clock may be set back by an hour.
+/// How long a moment is waited for, beside the time in which what went wrong keeps all from going on.
 const PATIENCE: Duration = Duration::from_secs(2 * 3600);
 /// The same where somebody writes what is not his, and in a walk: a release that was told to stand still does so.
 const LITTLE_PATIENCE: Duration = Duration::from_secs(1200);
-/// How long nothing is done before a release that is paused stays so: it goes on measuring, and somebody has to command.
+/// How long nothing is done before a release that is paused stays so: it goes on measuring, and nothing ends a pause but a
+/// command, a breach or a job that failed.
 const LONG: Duration = Duration::from_secs(900);
 /// How the lines begin that tell of another end than the scenario's.
 pub const OTHER_END: &str = "the run";
@@ -184,8 +185,6 @@ struct Run {
     world: World,
     processes: Vec<Process>,
     options: Options,
-    /// What goes wrong in every run that begins so.
-    faults: Vec<Fault>,
     /// No end is foreseen.
     walk: bool,
     began: Instant,
@@ -246,22 +245,18 @@ impl Run {
         }
         let day = Duration::from_secs(24 * 3600);
         let options = if freezes { Options { deadline: day, tick_deadline: day } } else { Options::default() };
-        let struck = scenario.script.iter().filter_map(|line| match line.action {
-            Action::Strike(fault) => Some(fault),
-            _ => None,
-        });
-        let faults = scenario.faults.iter().map(|planned| planned.fault).chain(struck).collect();
         let walk = scenario.ends.is_empty();
-        Self { world, processes: Vec::new(), options, faults, walk, began: Instant::now() }
+        Self { world, processes: Vec::new(), options, walk, began: Instant::now() }
     }
 
-    /// How long a moment is waited for.
+    /// How long a moment is waited for, after what went wrong so far.
     fn patience(&self) -> Duration {
-        let parted = self.world.lock().branches.as_ref().map_or(Vec::new(), |branches| branches.struck().to_vec());
-        let faults = || self.faults.iter().copied().chain(parted.iter().map(|planned| planned.fault));
+        let inner = self.world.lock();
+        let faults = || inner.struck.iter().map(|struck| struck.fault);
         let meddled = faults().any(|fault| matches!(fault, Fault::Corrupt(_) | Fault::Act(_)));
         let away = |fault: Fault| match fault {
             Fault::ServerDown(time) | Fault::MetricsDown(time) | Fault::Freeze(time) => time,
+            Fault::ClockJumps(seconds) => Duration::from_secs(seconds.unsigned_abs()),
             _ => Duration::ZERO,
         };
         let patience = if meddled || self.walk { LITTLE_PATIENCE } else { PATIENCE };
@@ -351,12 +346,13 @@ impl Run {
         }
     }
 
-    /// Whether a process stands still, or nobody reaches the API server: what is to be done is done later.
+    /// Whether a process stands still, or nobody reaches the API server or the metrics: what is to be done is done later.
     fn is_away(&self) -> bool {
         let inner = self.world.lock();
         let now = Instant::now();
         let still = |own: &Process| inner.processes[own.number].frozen.is_some_and(|until| until > now);
-        inner.server_down.is_some_and(|until| until > now) || self.processes.iter().any(still)
+        let down = |until: Option<Instant>| until.is_some_and(|until| until > now);
+        down(inner.server_down) || down(inner.metrics_down) || self.processes.iter().any(still)
     }
 
     fn is(&self, moment: &Moment) -> bool {

@@ -30,8 +30,8 @@ use crate::world::{Entry, Inner, Skew, World};
 
 /// How long a write takes on its way.
 const LATENCY: Duration = Duration::from_millis(1);
-/// How long a connection stays open without an answer: longer than an operator's call, and no longer than matters where
-/// that has no deadline of its own.
+/// How long a connection stays open without an answer: a little longer than the operator waits for one. Where its calls
+/// have no deadline, since a process is to stand still with one under way, that is how long it waits.
 const SILENCE: Duration = Duration::from_secs(9);
 /// How long a watch stays away that waits for an object to be changed again.
 pub(crate) const LONGEST_CUT: Duration = Duration::from_secs(30);

@@ -50,7 +50,7 @@ pub struct Inner {
     /// What will go wrong.
     pub plan: Vec<Planned>,
     /// The same of runs that begin alike.
-    pub branches: Option<Branches>,
+    pub(crate) branches: Option<Branches>,
     /// Until when the API server answers nobody.
     pub server_down: Option<Instant>,
     /// Until when the metrics can't be asked.

@@ -449,6 +449,10 @@ fn at_rest(tick: &mut Tick<'_>, target: &Value) {
         }
     }
     let digest = template::digest(serving::template_of(target));
+    // It was let go in a tick that could not say so: what superseded the candidate asks for nothing.
+    if tick.status.outcome == "Superseded" {
+        return nothing_to_release(tick, digest);
+    }
     let speaks_of_another =
         tick.status.current.as_ref().is_none_or(|last| last.revert.is_none() && last.candidate.digest != digest);
     if speaks_of_another {
@@ -459,11 +463,15 @@ fn at_rest(tick: &mut Tick<'_>, target: &Value) {
 fn put_back(tick: &mut Tick<'_>, wanted: &Value) {
     let digest = template::digest(wanted);
     if tick.status.observed_template != digest {
-        tick.note("PutBack", "the serving version's template was written back: nothing to release");
-        tick.status.observed_template = digest;
-        tick.status.outcome = "Promoted".to_owned();
+        nothing_to_release(tick, digest);
     }
     tick.wake(Duration::from_millis(500));
+}
+
+fn nothing_to_release(tick: &mut Tick<'_>, digest: String) {
+    tick.note("PutBack", "the serving version's template was written back: nothing to release");
+    tick.status.observed_template = digest;
+    tick.status.outcome = "Promoted".to_owned();
 }
 
 /// A change that ran without us: said, and taken for the serving version once it is complete.

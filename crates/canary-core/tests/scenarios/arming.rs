@@ -388,6 +388,21 @@ fn after_a_promotion_the_template_that_serves_now_is_the_one_spoken_of() {
     assert_eq!(done.status.observed_template, digest_of(world.target()));
 }
 
+#[test]
+fn a_template_that_was_put_back_unseen_is_told_once_the_target_runs_it() {
+    let world = World::armed();
+    let digest = digest_of(world.target());
+    let text = "the serving version's template was written back: nothing to release";
+    for (outcome, told_now) in [("Superseded", vec![("PutBack", text)]), ("Promoted", Vec::new())] {
+        let done = world.decided(|seen| {
+            status(seen).observed_template = "sha256:before".to_owned();
+            status(seen).outcome = outcome.to_owned();
+        });
+        assert_eq!(told(&done), told_now, "{outcome}");
+        assert_eq!((done.status.outcome.as_str(), done.status.observed_template), ("Promoted", digest.clone()));
+    }
+}
+
 /// Something that got past the hold with this template is told and recorded the first time it is seen, and not again.
 fn assert_told_once(world: &World, event: &str, digest: &str, text: &str, change: impl Fn(&mut Observed)) {
     for (noticed, outcome, said) in [
