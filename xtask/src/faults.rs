@@ -16,7 +16,7 @@ const SECONDS: u64 = 240;
 /// The order in which they are tried then.
 const SEED: u64 = 1;
 /// How many of them a test tries: the same ones everywhere, as far as the time suffices.
-const POINTS: usize = 1_500;
+const POINTS: usize = 3_000;
 /// How many actions random walks have with every test, and for how long at the most.
 const ACTIONS: (usize, u64) = (10_000, 240);
 
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// Which points come first
     #[arg(long, default_value_t = SEED)]
     seed: u64,
-    /// Leave out so many of the first points: with the same seed, `--full` is so played in parts
+    /// Leave out so many of the first points: with `--full`, the same seed and `--seconds` all are so played in parts
     #[arg(long, default_value_t = 0)]
     skip: usize,
     /// Only these groups: crashes, answers, stale, leaders, outages, clocks, watch, corruption, acts, pairs
