@@ -83,10 +83,12 @@ pub enum Kin {
     Outage,
     /// A write is refused, and what the script does next comes before it is tried again.
     Refused,
+    /// Two faults struck: together they may take all looks at a stage of ten seconds.
+    Two,
 }
 
 impl Kin {
-    const ALL: [(&'static str, Self); 8] = [
+    const ALL: [(&'static str, Self); 9] = [
         ("absent", Self::Absent),
         ("stale", Self::Stale),
         ("late", Self::Late),
@@ -95,15 +97,23 @@ impl Kin {
         ("clock", Self::Clock),
         ("outage", Self::Outage),
         ("refused", Self::Refused),
+        ("two", Self::Two),
     ];
 
     fn word(self) -> &'static str {
         text::word(&Self::ALL, &self)
     }
 
-    /// Whether a fault that came to pass is of this kind.
+    /// Whether what came to pass has this kind.
     #[must_use]
-    pub fn has(self, struck: &Struck) -> bool {
+    pub fn among(self, struck: &[Struck]) -> bool {
+        match self {
+            Self::Two => struck.len() > 1,
+            kin => struck.iter().any(|struck| kin.has(struck)),
+        }
+    }
+
+    fn has(self, struck: &Struck) -> bool {
         let other = struck.reads && struck.plural != "canaryreleases";
         match (self, struck.fault) {
             (Self::Absent, Fault::Answer(Answer::NotFound)) | (Self::Stale, Fault::Stale(_)) => other,
@@ -224,9 +234,7 @@ impl Scenario {
     pub fn allows(&self, outcome: &Outcome) -> bool {
         let served = outcome.serves.join("+");
         let fits = |allowed: &Allowed| {
-            outcome.struck.iter().any(|struck| allowed.of.has(struck))
-                && allowed.ends.contains(&outcome.end)
-                && allowed.serves.contains(&served)
+            allowed.of.among(&outcome.struck) && allowed.ends.contains(&outcome.end) && allowed.serves.contains(&served)
         };
         self.allowed.iter().any(fits)
     }
