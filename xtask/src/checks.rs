@@ -133,6 +133,19 @@ pub(crate) fn tail(text: &str) -> String {
     lines.get(from..).unwrap_or_default().join("\n")
 }
 
+/// What the tests that failed said, of all that `cargo test` printed; its end where it says of none.
+fn failures(out: &str) -> String {
+    let mut said = Vec::new();
+    let mut within = false;
+    for line in out.lines() {
+        within = (within || line == "failures:") && !line.starts_with("test result:");
+        if within {
+            said.push(line);
+        }
+    }
+    if said.is_empty() { tail(out) } else { said.join("\n") }
+}
+
 /// The core decides without I/O, so nothing that does I/O may be among its dependencies.
 fn core_is_pure() -> Result<Option<String>> {
     let output = programs::cargo()
@@ -177,7 +190,7 @@ fn unit_tests() -> Tally {
     if !output.status.success() {
         // A test that does not compile fails too.
         tally.failed = tally.failed.max(1);
-        println!("{}\n{}", tail(&out), tail(&String::from_utf8_lossy(&output.stderr)));
+        println!("{}\n{}", failures(&out), tail(&String::from_utf8_lossy(&output.stderr)));
     }
     let mark = if tally.failed == 0 { "ok  " } else { "FAIL" };
     println!(
@@ -302,4 +315,19 @@ fn scenarios(built: programs::Programs, play: &Play) -> Result<Tally> {
         [passed, failed] => Tally { passed: *passed, failed: *failed },
         _ => Tally::one(false),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_that_failed_is_named_however_much_comes_after_it() {
+        let out = format!(
+            "running 2 tests\nF.\nfailures:\n\n---- it_holds stdout ----\nit does not\n\nfailures:\n    it_holds\n\ntest result: FAILED. 1 passed; 1 failed\n{}",
+            "running 0 tests\n".repeat(500)
+        );
+        assert_eq!(failures(&out), "failures:\n\n---- it_holds stdout ----\nit does not\n\nfailures:\n    it_holds\n");
+        assert!(failures("error: could not compile").contains("could not compile"));
+    }
 }

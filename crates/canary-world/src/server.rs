@@ -140,7 +140,7 @@ async fn serve(world: World, process: usize, request: Request<Body>) -> Result<R
         let what = brief(&call, &body);
         inner.note(process, &call, numbers, code, &what);
         if answer.is_err() && call.verb.reads() && code != 404 {
-            inner.processes[process].failed_reads.push((call.resource.plural, call.name.clone()));
+            inner.processes[process].failed_reads.push((call.resource.plural, asked_for(&call)));
         }
         if matches!(course, Course::GoesAndKills) {
             inner.processes[process].dead = true;
@@ -316,7 +316,7 @@ impl Inner {
     fn lost(&mut self, process: usize, call: &Call, numbers: (usize, usize)) {
         self.note(process, call, numbers, 0, "no answer");
         if call.verb.reads() {
-            self.processes[process].failed_reads.push((call.resource.plural, call.name.clone()));
+            self.processes[process].failed_reads.push((call.resource.plural, asked_for(call)));
         }
     }
 
@@ -328,7 +328,7 @@ impl Inner {
         } else {
             call.verb.word()
         };
-        let name = if call.name.is_empty() { selectors(call) } else { call.name.clone() };
+        let name = asked_for(call);
         let tick = self.processes[process].ticks;
         let place = self.place();
         let entry = Entry {
@@ -537,7 +537,11 @@ fn refusal(answer: Answer, call: &Call) -> Refusal {
     }
 }
 
-fn selectors(call: &Call) -> String {
+/// The name, or a list's selectors.
+fn asked_for(call: &Call) -> String {
+    if !call.name.is_empty() {
+        return call.name.clone();
+    }
     [call.parameter("labelSelector"), call.parameter("fieldSelector")]
         .into_iter()
         .filter(|text| !text.is_empty())

@@ -93,7 +93,9 @@ impl Promises {
             ("deployments", "web") if lets_go(write) => {
                 needs.extend([("httproutes", "web"), ("deployments", "web-canary")])
             }
-            ("httproutes", _) if raised(write) => needs.extend([("pods", ""), ("deployments", "web-canary")]),
+            ("httproutes", _) if raised(write) => {
+                needs.extend([("pods", "app=web-canary"), ("deployments", "web-canary")])
+            }
             _ => {}
         }
         for (plural, name) in needs {
