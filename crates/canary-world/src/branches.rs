@@ -64,11 +64,6 @@ impl Branches {
         self.waiting.clear();
     }
 
-    /// Tells what came of one of them.
-    pub(crate) fn tell(&self, id: usize, wrong: &[String], refused: usize) {
-        say(&self.report, &json!({"id": id, "wrong": wrong, "refused": refused}));
-    }
-
     /// What strikes now, in this process. It is called at points that all runs of it come to, and returns in as many
     /// processes as go on from there.
     pub(crate) fn part(&mut self, points: &[Point]) -> Vec<Fault> {
@@ -85,7 +80,7 @@ impl Branches {
             }
         }
         for (faults, leaves) in ways {
-            if self.until.is_some_and(|until| Instant::now() > until) {
+            if over(self.until) {
                 std::process::exit(0);
             }
             if self.copied(&leaves) {
@@ -114,6 +109,16 @@ impl Branches {
             Err(error) => give_up(&format!("this process can't be copied: {error}")),
         }
     }
+}
+
+/// Whether it is too late for another run.
+pub(crate) fn over(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() > until)
+}
+
+/// Tells what came of a run.
+pub(crate) fn tell(report: &PipeWriter, id: usize, wrong: &[String], refused: usize) {
+    say(report, &json!({"id": id, "wrong": wrong, "refused": refused}));
 }
 
 /// A panic would be caught by the operator that is played.

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::io::PipeWriter;
 use std::time::Instant;
 
-use crate::branches::{Branches, Leaf};
+use crate::branches::{Branches, Leaf, over, tell};
 use crate::enumerate::{Course, Group, judged};
-use crate::fault::{Planned, Point};
+use crate::fault::Point;
 use crate::run::{Outcome, play, play_branches, stands_still};
 
 /// How many runs a bundle has at the most: few enough that the last one does not keep one processor busy for long.
@@ -53,29 +53,26 @@ impl Bundle<'_> {
     /// Plays them all, each as far as it has nothing in common with another.
     pub(crate) fn play(&self, twice: bool, until: Option<Instant>, report: &PipeWriter) {
         // A watch breaks at a change, whoever made it, not where a request arrives: those are played by themselves.
-        let at_a_change = |leaf: &Leaf| leaf.faults.iter().any(|planned| matches!(planned.at, Point::Change(_)));
-        let over = || until.is_some_and(|until| Instant::now() > until);
-        let (alone, together) = self.leaves.iter().cloned().partition::<Vec<Leaf>, _>(at_a_change);
-        let faults: BTreeMap<usize, Vec<Planned>> =
-            self.leaves.iter().map(|leaf| (leaf.id, leaf.faults.clone())).collect();
-        let branches = |leaves| Branches::new(leaves, until, report.try_clone().expect("a pipe has many ends"));
-        let alone_told = branches(Vec::new());
-        for leaf in alone.into_iter().take_while(|_| !over()) {
+        let at_a_change = |leaf: &&Leaf| leaf.faults.iter().any(|planned| matches!(planned.at, Point::Change(_)));
+        let (alone, together) = self.leaves.iter().partition::<Vec<&Leaf>, _>(at_a_change);
+        for leaf in alone.into_iter().take_while(|_| !over(until)) {
             let disturbed = self.course.disturbed(&leaf.faults);
             let outcome = play(&disturbed, 3);
-            alone_told.tell(leaf.id, &judged(&disturbed, &self.course.base, &outcome), outcome.refused);
+            tell(report, leaf.id, &judged(&disturbed, &self.course.base, &outcome), outcome.refused);
         }
-        if together.is_empty() || over() {
+        if together.is_empty() || over(until) {
             return;
         }
-        let (outcome, branches) = play_branches(&self.course.scenario, 3, self.freezes, branches(together));
-        for id in branches.spoken_for() {
-            let disturbed = self.course.disturbed(&faults[&id]);
+        let report_of_copies = report.try_clone().expect("a pipe has many ends");
+        let branches = Branches::new(together.into_iter().cloned().collect(), until, report_of_copies);
+        let (outcome, ended) = play_branches(&self.course.scenario, 3, self.freezes, branches);
+        for leaf in self.leaves.iter().filter(|leaf| ended.contains(&leaf.id)) {
+            let disturbed = self.course.disturbed(&leaf.faults);
             let mut wrong = judged(&disturbed, &self.course.base, &outcome);
             if twice {
                 wrong.extend(otherwise(&outcome, &play(&disturbed, 3)));
             }
-            branches.tell(id, &wrong, outcome.refused);
+            tell(report, leaf.id, &wrong, outcome.refused);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io::PipeWriter;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::branches::{self, Told};
+use crate::branches::{self, Told, over};
 use crate::bundle::bundles;
 use crate::fault::{Answer, Fault, Planned, Point, Struck};
 use crate::run::{OTHER_END, Outcome, play};
@@ -421,7 +421,7 @@ fn every_of(
     let copies = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     branches::spread(copies, bundles.len(), play, |number| bundles[number].ids(), &hear);
     let silent: Vec<usize> = (0..round.len()).filter(|id| !heard.lock().unwrap().contains(id)).collect();
-    let in_time = until.is_none_or(|until| Instant::now() < until);
+    let in_time = !over(until);
     if in_time {
         silent.iter().for_each(|id| hear(Told { id: *id, wrong: None, refused: 0 }));
     }

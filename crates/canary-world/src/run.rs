@@ -97,15 +97,15 @@ pub fn play(scenario: &Scenario, resyncs: usize) -> Outcome {
     played(scenario, resyncs, stands_still(&scenario.faults), None).0
 }
 
-/// The same of runs that begin alike, of which any freeze or none; it returns in each process that came to an end.
+/// The same of runs that begin alike, of which any freeze or none. It returns in each process that came to an end, with the
+/// runs that ended so.
 pub(crate) fn play_branches(
     scenario: &Scenario,
     resyncs: usize,
     freezes: bool,
     branches: Branches,
-) -> (Outcome, Branches) {
-    let (outcome, branches) = played(scenario, resyncs, freezes, Some(branches));
-    (outcome, branches.expect("nobody takes them away"))
+) -> (Outcome, Vec<usize>) {
+    played(scenario, resyncs, freezes, Some(branches))
 }
 
 /// Whether a process stands still among these faults: its calls must have no end of their own then.
@@ -113,12 +113,7 @@ pub(crate) fn stands_still(faults: &[Planned]) -> bool {
     faults.iter().any(|planned| matches!(planned.fault, Fault::Freeze(_)))
 }
 
-fn played(
-    scenario: &Scenario,
-    resyncs: usize,
-    freezes: bool,
-    branches: Option<Branches>,
-) -> (Outcome, Option<Branches>) {
+fn played(scenario: &Scenario, resyncs: usize, freezes: bool, branches: Option<Branches>) -> (Outcome, Vec<usize>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     listen_to_panics();
     runtime.block_on(async {
@@ -138,8 +133,8 @@ fn played(
         for own in std::mem::take(&mut run.processes) {
             own.kill(&run.world).await;
         }
-        let branches = run.world.lock().branches.take();
-        (outcome, branches)
+        let ended = run.world.lock().branches.take().map_or_else(Vec::new, |branches| branches.spoken_for());
+        (outcome, ended)
     })
 }
 
@@ -179,6 +174,26 @@ fn versions(store: &Store, labels: &BTreeMap<String, String>) -> Vec<String> {
 /// A refusal in its words.
 fn said(done: Result<(), Refusal>) -> Result<(), String> {
     done.map_err(|refusal| refusal.message)
+}
+
+/// For how long a count has stood still.
+struct Quiet {
+    count: usize,
+    since: Instant,
+}
+
+impl Quiet {
+    fn new() -> Self {
+        Self { count: 0, since: Instant::now() }
+    }
+
+    /// How long nothing was counted; where something `stirs` that need not be counted, none of the time is.
+    fn lasts(&mut self, count: usize, stirs: bool) -> Duration {
+        if count != self.count || stirs {
+            *self = Self { count, since: Instant::now() };
+        }
+        self.since.elapsed()
+    }
 }
 
 struct Run {
@@ -289,14 +304,11 @@ impl Run {
     /// Waits for a moment, and follows dead processes up meanwhile.
     async fn until(&mut self, when: &When) -> Result<(), String> {
         let since = Instant::now();
-        let (mut done, mut acted) = (0, Instant::now());
+        let mut acts = Quiet::new();
         while !self.is(&when.moment) {
-            let away = self.is_away();
-            let acts = self.world.lock().acts;
-            if acts != done || away || !self.is(&Moment::Paused) {
-                (done, acted) = (acts, Instant::now());
-            }
-            if acted.elapsed() >= LONG {
+            let stirs = self.is_away() || !self.is(&Moment::Paused);
+            let done = self.world.lock().acts;
+            if acts.lasts(done, stirs) >= LONG {
                 return Err(format!("{OTHER_END} never came to {when}: it is paused"));
             }
             let patience = self.patience();
@@ -469,26 +481,20 @@ impl Run {
     async fn rest(&mut self, resyncs: usize) -> Result<(), String> {
         const QUIET: Duration = Duration::from_secs(30);
         let began = Instant::now();
-        let (mut writes, mut since) = (0, Instant::now());
-        let (mut done, mut acted) = (0, Instant::now());
+        let (mut writes, mut acts) = (Quiet::new(), Quiet::new());
         loop {
             let away = self.is_away();
-            let (now, acts, idle) = {
+            let (written, done, idle) = {
                 let inner = self.world.lock();
                 let idle = |own: &Process| inner.processes[own.number].idle && !inner.processes[own.number].in_tick;
                 let rests = self.processes.iter().all(idle) && !self.processes.is_empty();
                 (inner.writes, inner.acts, rests)
             };
-            if now != writes || away {
-                (writes, since) = (now, Instant::now());
-            }
-            if acts != done || away {
-                (done, acted) = (acts, Instant::now());
-            }
-            if idle && since.elapsed() >= QUIET {
+            let (unwritten, undone) = (writes.lasts(written, away), acts.lasts(done, away));
+            if idle && unwritten >= QUIET {
                 break;
             }
-            if acted.elapsed() >= LONG {
+            if undone >= LONG {
                 return Ok(());
             }
             if began.elapsed() > self.patience() {
