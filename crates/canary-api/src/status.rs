@@ -186,9 +186,9 @@ pub struct ReleaseStatus {
     /// How often the canary lost its ready pods in this stage.
     #[serde(skip_serializing_if = "is_zero")]
     pub flaps: u32,
-    /// Whether the stage was given its one extension.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub extended: bool,
+    /// When the stage was given its one extension, which lasts as long as the stage was planned to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extended_since: Option<Time>,
     /// `<name>-<number>`; commands name it.
     pub id: String,
     /// The jobs of the release, each with its newest attempt at its place.

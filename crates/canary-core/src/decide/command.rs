@@ -149,7 +149,7 @@ fn resume(tick: &mut Tick<'_>, by: &str) -> Result<String, String> {
     }
     let step = tick.step();
     let current = tick.current();
-    current.extended = false;
+    current.extended_since = None;
     if step == Step::Bake {
         current.window_since = Some(now);
         current.counts.clear();

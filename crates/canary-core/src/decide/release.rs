@@ -724,7 +724,7 @@ fn shift(tick: &mut Tick<'_>) {
     if tick.status.current.as_ref().is_some_and(|current| current.partial) {
         return finish_stages(tick);
     }
-    tick.current().extended = false;
+    tick.current().extended_since = None;
     tick.current().approved = false;
     tick.enter(Step::Bake);
     jobs::stage_begins(tick);
@@ -734,10 +734,12 @@ fn shift(tick: &mut Tick<'_>) {
 fn bake(tick: &mut Tick<'_>) {
     tick.wake(tick.spec.interval.std());
     let Some(stage) = tick.stage() else { return };
-    let extended = tick.status.current.as_ref().is_some_and(|current| current.extended);
-    let due = stage.duration.std().saturating_mul(if extended { 2 } else { 1 });
-    if tick.in_step() < due {
-        tick.wake(due.saturating_sub(tick.in_step()));
+    // An extension counts from when it is given: nobody may have looked for long after the planned end.
+    let extension = tick.status.current.as_ref().and_then(|current| current.extended_since.as_ref());
+    let extended = extension.is_some();
+    let held = if extended { tick.since(extension).min(tick.in_step()) } else { tick.in_step() };
+    if held < stage.duration.std() {
+        tick.wake(stage.duration.std().saturating_sub(held));
         return;
     }
     let open: Vec<_> = tick
@@ -748,7 +750,7 @@ fn bake(tick: &mut Tick<'_>) {
         .collect();
     if !open.is_empty() && !extended {
         beside::unmeasured(tick);
-        tick.current().extended = true;
+        tick.current().extended_since = Some(tick.time());
         tick.warn(
             "StageExtended",
             format!(
@@ -763,7 +765,7 @@ fn bake(tick: &mut Tick<'_>) {
     if !open.is_empty() {
         if beside::unmeasured(tick) {
             // That is not the candidate's doing: the stage has its time again, compared with stable.
-            tick.current().extended = false;
+            tick.current().extended_since = None;
             return tick.enter(Step::Bake);
         }
         return inconclusive(tick, &open.join(", "));

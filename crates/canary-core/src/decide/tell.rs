@@ -138,15 +138,11 @@ fn without_stable(tick: &Tick<'_>) -> Option<String> {
 fn baking(tick: &Tick<'_>, waiting: &str) -> String {
     let Some(current) = &tick.status.current else { return String::new() };
     let length = tick.stage().map(|stage| stage.duration.std()).unwrap_or_default();
-    let (length, extended) =
-        if current.extended { (length.saturating_mul(2), ", extended once") } else { (length, "") };
-    format!(
-        "{}: stage {} at {} until {}{extended}{waiting}",
-        current.id,
-        tick.stage_text(),
-        current.weight,
-        ends(tick, length)
-    )
+    let (until, extended) = match &current.extended_since {
+        Some(since) => (later(since, length), ", extended once"),
+        None => (ends(tick, length), ""),
+    };
+    format!("{}: stage {} at {} until {until}{extended}{waiting}", current.id, tick.stage_text(), current.weight)
 }
 
 fn done(tick: &Tick<'_>) -> String {
@@ -341,10 +337,13 @@ fn short(digest: &str) -> String {
 
 /// When the step ends at the earliest.
 fn ends(tick: &Tick<'_>, length: std::time::Duration) -> String {
-    let since =
-        tick.status.current.as_ref().and_then(|current| current.step_since.as_ref()).map_or(tick.now, |since| since.0);
+    let since = tick.status.current.as_ref().and_then(|current| current.step_since.as_ref());
+    later(since.unwrap_or(&Time(tick.now)), length)
+}
+
+fn later(since: &Time, length: std::time::Duration) -> String {
     let length = jiff::SignedDuration::try_from(length).unwrap_or_default();
-    clock(&Time(since.checked_add(length).unwrap_or(since)))
+    clock(&Time(since.0.checked_add(length).unwrap_or(since.0)))
 }
 
 fn clock(time: &Time) -> String {

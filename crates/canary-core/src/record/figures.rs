@@ -22,7 +22,8 @@ pub(super) fn take(record: &mut ReleaseRecordStatus, tick: &Tick<'_>, is: &Relea
     if stage.result == stages::PLANNED {
         return;
     }
-    stage.extended |= was.extended || (is.stage_index == was.stage_index && is.extended);
+    stage.extended |=
+        was.extended_since.is_some() || (is.stage_index == was.stage_index && is.extended_since.is_some());
     if !is.observed_share.is_empty() {
         stage.observed_share.clone_from(&is.observed_share);
     }

@@ -453,7 +453,7 @@ pub fn canonical(status: &Value) -> Value {
     }
     if let Some(current) = status.get_mut("current").and_then(Value::as_object_mut) {
         let forward = matches!(step.as_str(), "Scale" | "Shift" | "Bake");
-        let of_stage = ["extended", "flaps", "shortSince"].into_iter().filter(|_| !forward);
+        let of_stage = ["extendedSince", "flaps", "shortSince"].into_iter().filter(|_| !forward);
         for field in ["counts", "observedShare", "baseline", "blind"].into_iter().chain(of_stage) {
             current.remove(field);
         }
@@ -465,7 +465,7 @@ pub fn canonical(status: &Value) -> Value {
 fn aged(release: &Value) -> Value {
     let mut release = release.clone();
     let now: Timestamp = NOW.parse().unwrap();
-    for path in ["stepSince", "windowSince", "shortSince", "paused/since"] {
+    for path in ["stepSince", "extendedSince", "windowSince", "shortSince", "paused/since"] {
         let Some(time) = release.pointer_mut(&format!("/status/current/{path}")) else { continue };
         let Some(since) = time.as_str().and_then(|text| text.parse::<Timestamp>().ok()) else { continue };
         let age = now.duration_since(since).as_secs();

@@ -376,7 +376,7 @@ fn baseline_pods_that_count_nothing_are_left_out_and_the_stage_goes_on() {
     // So is what falls silent only after the stage was extended.
     let mut world = release(&json!({"onInconclusive": "Revert"}), (Step::Bake, 0));
     world.metrics = Metrics::Down;
-    world.until("extended", |world| world.status().current.unwrap().extended);
+    world.until("extended", |world| world.status().current.unwrap().extended_since.is_some());
     world.metrics = Metrics::WithoutBaseline;
     assert_promoted(&mut world);
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use canary_api::{ReleaseStatus, Step};
+use canary_api::Step;
 use canary_core::{
     evidence::{Accounts, Totals},
     gates::{Measure, Reading},
@@ -213,17 +213,18 @@ fn baking(millis: i64) -> Sight {
 }
 
 #[test]
-fn a_stage_lasts_its_time_and_twice_that_where_it_was_extended() {
-    let extended = |current: &mut ReleaseStatus| current.extended = true;
-    for (before, at) in [(baking(29_999), 30_000), (baking(59_999).changed(extended), 60_000)] {
-        let early = before.gauge(1.0, 0);
-        let done = early.decide();
+fn a_stage_lasts_its_time_and_again_as_long_from_when_it_was_extended() {
+    let (planned, extended) = (baking, |millis| baking(3_600_000).extended(millis));
+    for (early, over) in [(planned(29_999), planned(30_000)), (extended(29_999), extended(30_000))] {
+        let done = early.gauge(1.0, 0).decide();
         assert_eq!((step(&done), done.wake_after), (Step::Bake, Some(Duration::from_millis(1))));
-        let done = early.since(at).changed(|current| current.flaps = 2).decide();
+        let done = over.gauge(1.0, 0).changed(|current| current.flaps = 2).decide();
         assert_eq!((step(&done), done.wake_after), (Step::Scale, Some(Duration::ZERO)));
         assert_eq!((release(&done).stage_index, release(&done).flaps, release(&done).canary_pods), (2, 0, 4));
         assert_eq!(told(&done), [("StagePassed", "stage 2/3: every gate passed")]);
     }
+    // An extension that began before the step is none of it.
+    assert_eq!(step(&baking(29_999).extended(3_600_000).gauge(1.0, 0).decide()), Step::Bake);
     let last = Sight::good((Step::Bake, 2)).since(30_000).decide();
     assert_eq!(step(&last), Step::Roll);
     let text = "Deployment web takes the candidate over; traffic stays on the canary's pods until it has";
@@ -233,10 +234,12 @@ fn a_stage_lasts_its_time_and_twice_that_where_it_was_extended() {
 #[test]
 fn a_stage_without_a_verdict_is_extended_once_and_then_stopped_or_reverted() {
     let done = baking(30_000).gauge(31.0, 1).decide();
-    assert_eq!((step(&done), release(&done).extended, release(&done).stage_index), (Step::Bake, true, 1));
+    assert_eq!((step(&done), release(&done).stage_index), (Step::Bake, 1));
+    let given = release(&done).extended_since.as_ref().unwrap().0;
+    assert_eq!(given, release(&done).step_since.as_ref().unwrap().0 + Duration::from_secs(30));
     let text = "stage 2/3 goes on for at most 30s more: no verdict from staleness (Inconclusive)";
     assert_eq!(told(&done), [("StageExtended", text)]);
-    let extended = || baking(60_000).gauge(31.0, 1).changed(|current| current.extended = true);
+    let extended = || baking(60_000).gauge(31.0, 1).extended(30_000);
     let why = "stage 2/3 ended without a verdict from staleness (Inconclusive)";
     let done = extended().decide();
     assert_eq!((stopped(&done), release(&done).weight.as_str()), (Some(("Inconclusive", why, false)), "50%"));

@@ -90,17 +90,20 @@ fn a_revert_is_told_with_its_reason() {
 fn a_stage_that_was_extended_ends_later_and_says_so() {
     let mut seen = baking().seen;
     let begun = current(&mut seen).step_since.clone().unwrap().0;
-    current(&mut seen).extended = true;
-    let told = decide(&seen, begun + Duration::from_secs(5)).status;
-    let ends = begun + Duration::from_secs(60);
-    assert_eq!(told.message, format!("web-1: stage 2/3 at 50% until {ends}, extended once"));
-    // Times are told in whole seconds, and a step whose beginning is not known began now.
-    current(&mut seen).step_since = Some(Time(begun + Duration::from_millis(600)));
-    let told = decide(&seen, begun + Duration::from_secs(5)).status;
-    assert_eq!(told.message, format!("web-1: stage 2/3 at 50% until {}, extended once", ends + Duration::from_secs(1)));
+    let told = |seen: &Observed, given: Option<Duration>| {
+        let mut seen = seen.clone();
+        current(&mut seen).extended_since = given.map(|given| Time(begun + given));
+        decide(&seen, begun + Duration::from_secs(5)).status.message
+    };
+    let until = |seconds| format!("web-1: stage 2/3 at 50% until {}", begun + Duration::from_secs(seconds));
+    assert_eq!(told(&seen, None), until(30));
+    // From when it is extended, which may be long after its planned end. Times are told in whole seconds.
+    for (given, ends) in [(30_000, 60), (30_600, 61), (3_600_000, 3_630)] {
+        assert_eq!(told(&seen, Some(Duration::from_millis(given))), format!("{}, extended once", until(ends)));
+    }
+    // A step whose beginning is not known began now.
     current(&mut seen).step_since = None;
-    let told = decide(&seen, begun).status;
-    assert_eq!(told.message, format!("web-1: stage 2/3 at 50% until {ends}, extended once"));
+    assert_eq!(told(&seen, None), until(35));
 }
 
 #[test]

@@ -166,10 +166,12 @@ fn a_stage_is_judged_from_when_the_gateway_had_time_to_switch() {
     let early = shifted(2499).decide();
     assert_eq!((step(&early), early.wake_after), (Step::Shift, Some(Duration::from_millis(1))));
     assert_waits(&early, "the gateway takes the weight over");
-    let before = |current: &mut ReleaseStatus| (current.extended, current.approved) = (true, true);
+    let before = |current: &mut ReleaseStatus| {
+        (current.extended_since, current.approved) = (current.step_since.clone(), true);
+    };
     let done = shifted(2500).changed(before).decide();
     assert_eq!((step(&done), done.wake_after), (Step::Bake, Some(Duration::from_millis(500))));
-    assert_eq!((release(&done).extended, release(&done).approved), (false, false));
+    assert_eq!((&release(&done).extended_since, release(&done).approved), (&None, false));
 }
 
 #[test]

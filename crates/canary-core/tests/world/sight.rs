@@ -123,6 +123,12 @@ impl Sight {
         self.changed(|current| current.step_since = since)
     }
 
+    /// The stage was extended so long ago.
+    pub fn extended(self, millis: i64) -> Self {
+        let since = Some(self.ago(millis));
+        self.changed(|current| current.extended_since = since)
+    }
+
     pub fn paused(mut self, without_weight: bool) -> Self {
         let since = self.ago(1000);
         pause(&mut self.seen, since, "Command", without_weight);

@@ -181,11 +181,10 @@ fn stage_index(current: &ReleaseStatus) -> usize {
     usize::try_from(current.stage_index).unwrap_or(0)
 }
 
-/// How long the stage is held: twice as long where it was extended.
-fn held(spec: &CanaryReleaseSpec, current: &ReleaseStatus) -> Option<Duration> {
+/// When the stage that is judged ends at the earliest. An extension is as long as the stage, and counts from when it was given.
+fn stage_ends(spec: &CanaryReleaseSpec, current: &ReleaseStatus) -> Option<Timestamp> {
     let stage = spec.stages.get(stage_index(current))?;
-    let times = if current.extended { 2 } else { 1 };
-    Some(Duration::from_millis(stage.duration.millis().saturating_mul(times)))
+    Some(after(current.extended_since.as_ref().or(current.step_since.as_ref())?, stage.duration))
 }
 
 /// When the clock that runs now ends, at the earliest; none while it stands, or nothing is timed.
@@ -196,7 +195,7 @@ fn clock_ends(spec: &CanaryReleaseSpec, current: &ReleaseStatus) -> Option<Times
     let Baseline { duration: baseline, .. } = spec.baseline;
     let length = match current.step {
         Step::Baseline => baseline,
-        Step::Bake => held(spec, current)?,
+        Step::Bake => return stage_ends(spec, current),
         Step::Soak => spec.soak,
         _ => return None,
     };
@@ -248,12 +247,12 @@ fn stage_state(current: &ReleaseStatus, index: usize) -> StageState {
 }
 
 fn share_passed(spec: &CanaryReleaseSpec, current: &ReleaseStatus, now: Timestamp) -> f64 {
-    let (Step::Bake, Some(since), Some(length)) = (current.step, &current.step_since, held(spec, current)) else {
+    let (Step::Bake, Some(since), Some(ends)) = (current.step, &current.step_since, stage_ends(spec, current)) else {
         return 0.0;
     };
     let stands = current.paused.as_ref().map(|paused| paused.since.0);
     let spent = stands.unwrap_or(now).duration_since(since.0).as_secs_f64();
-    (spent / length.secs_f64()).clamp(0.0, 1.0)
+    (spent / ends.duration_since(since.0).as_secs_f64()).clamp(0.0, 1.0)
 }
 
 /// What comes next, if nothing goes wrong.

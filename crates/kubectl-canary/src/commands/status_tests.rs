@@ -110,12 +110,14 @@ fn colours_change_nothing_but_colours() {
 }
 
 #[test]
-fn an_extended_stage_has_twice_its_time_and_a_paused_clock_stands() {
+fn an_extension_counts_from_when_it_was_given_and_a_paused_clock_stands() {
     let mut extended = baking();
-    extended["current"]["extended"] = json!(true);
-    let seen = view(&release(extended), at(20)).unwrap();
-    assert_eq!(seen.left.unwrap().to_string(), "10m");
-    assert_eq!(seen.stages[1].passed, 20.0 / 30.0);
+    for (given, left, of) in [("12:15", "10m", 30.0), ("12:18", "13m", 33.0)] {
+        extended["current"]["extendedSince"] = json!(format!("2026-11-21T{given}:00Z"));
+        let seen = view(&release(extended.clone()), at(20)).unwrap();
+        assert_eq!(seen.left.unwrap().to_string(), left);
+        assert_eq!(seen.stages[1].passed, 20.0 / of);
+    }
 
     let mut paused = baking();
     paused["phase"] = json!("Paused");
