@@ -38,8 +38,6 @@ const REPLAY: Duration = Duration::from_secs(2 * 3600);
 const MOST_TICKS: u32 = 1500;
 /// Of the requests in the status, at least this part must be found again, or the replay is not believed.
 const FOUND: f64 = 0.9;
-/// A look that failed is not taken again before so much time is over.
-const AGAIN: Duration = Duration::from_secs(1);
 /// How long after a sample's time a store is taken to answer with it.
 const STORED: Duration = Duration::from_millis(300);
 
@@ -88,11 +86,7 @@ pub(super) struct Ledger {
     warm_ups: (WarmUps, WarmUps, WarmUps),
     accounts: Accounts,
     streaks: Streaks,
-    /// When each value gate's number was last counted, and what it came to.
-    counted: BTreeMap<String, (Timestamp, Measure)>,
     asked: Option<Timestamp>,
-    /// Whether what was asked for last could not be read.
-    failed: bool,
     /// When the canary's next sample should be there.
     due: Option<Timestamp>,
     readings: Vec<Reading>,
@@ -125,9 +119,7 @@ impl Ledger {
             warm_ups: (WarmUps::new(), WarmUps::new(), WarmUps::new()),
             accounts: Accounts::new(&release.spec, current, window.since, resumed),
             streaks: Streaks::of(current),
-            counted: BTreeMap::new(),
             asked: None,
-            failed: false,
             due: None,
             readings: Vec::new(),
             stable_first: None,
@@ -191,9 +183,7 @@ impl Ledger {
             self.baseline.begin_window(window.as_millisecond());
             self.accounts = Accounts::new(&release.spec, current, window, None);
             self.streaks = Streaks::default();
-            self.counted.clear();
             self.asked = None;
-            self.failed = false;
             self.due = None;
             self.readings.clear();
             self.stable_first = None;
@@ -216,17 +206,6 @@ impl Ledger {
         if seconds > 0.0 {
             self.stable_rate = Some((total - then).max(0.0) / seconds).filter(|rate| rate.is_finite());
         }
-    }
-
-    /// Takes a value gate's number in. One that was there when something else failed is not counted again before its time.
-    fn number(&mut self, gate: &Gate, value: f64, now: Timestamp) -> Measure {
-        let soon = |then: Timestamp| since(then, now) < spacing(self.spec.interval.std());
-        if let Some((_, measure)) = self.counted.get(&gate.name).filter(|(then, _)| self.failed && soon(*then)) {
-            return measure.clone();
-        }
-        let measure = self.streaks.push(gate, value);
-        self.counted.insert(gate.name.clone(), (now, measure.clone()));
-        measure
     }
 
     /// Whom to ask about. A release does without the list of its baseline pods for a while.
@@ -252,18 +231,11 @@ impl Ledger {
         commanded && self.asked.is_some_and(|asked| since(asked, now) < fresh)
     }
 
-    /// Whether the time has not come to ask again. What failed is asked again by the next tick: that may be the one at
-    /// which a stage ends, which is not to go by an answer that was missing some seconds ago.
+    /// Whether the time has not come to ask again.
     fn young(&self, interval: Duration, now: Timestamp) -> bool {
-        let spacing = if self.failed { spacing(interval).min(AGAIN) } else { spacing(interval) };
-        let recent = self.asked.is_some_and(|asked| since(asked, now) < spacing);
+        let recent = self.asked.is_some_and(|asked| since(asked, now) < interval.mul_f64(0.8));
         recent && self.due.is_none_or(|due| now < due)
     }
-}
-
-/// Looks nearer to each other than this are not another tick.
-fn spacing(interval: Duration) -> Duration {
-    interval.mul_f64(0.8)
 }
 
 /// The window that gates count in, and what is known of its samples.
@@ -328,7 +300,6 @@ pub(super) async fn gates(
             }
         }
         ledger.asked = Some(now);
-        ledger.failed = failed(ledger, observed);
     }
     observed.measured = Measured {
         stable_rate: ledger.stable_rate,
@@ -336,12 +307,6 @@ pub(super) async fn gates(
         next_look: ledger.due.filter(|due| *due > now).map(|due| since(now, due)),
         ..Measured::new(&ledger.readings, ledger.accounts.traffic())
     };
-}
-
-/// Whether something that a look rests on could not be read. What has no data yet was read.
-fn failed(ledger: &Ledger, observed: &Observed) -> bool {
-    let unlisted = [&observed.canary_pods, &observed.target_pods].iter().any(|pods| matches!(pods, Fetched::Failed(_)));
-    unlisted || ledger.readings.iter().any(|reading| matches!(reading.canary, Measure::Error(_)))
 }
 
 /// Asks a source, and takes what it says.
@@ -521,7 +486,7 @@ fn take(ledger: &mut Ledger, observed: &Observed, read: &Read<'_>) {
                 let nothing = Measure::NoData("a value gate looks at the candidate only".to_owned());
                 Some(Totals::new(
                     &gate.name,
-                    answer.as_ref().map_or_else(Clone::clone, |value| ledger.number(gate, *value, now)),
+                    answer.as_ref().map_or_else(Clone::clone, |value| ledger.streaks.push(gate, *value)),
                     nothing,
                 ))
             }

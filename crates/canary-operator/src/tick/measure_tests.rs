@@ -508,58 +508,6 @@ async fn pods_that_could_not_be_listed_pass_nothing() {
     assert!(matches!(observed.measured.readings[0].stable, Measure::Counted { .. }));
 }
 
-/// What the canary's counters say at the second tick, so long after a first one that found `before`.
-async fn second_look(before: impl Fn(&FakeSource, &mut Observed), millis: i64) -> Measure {
-    let (mut ledger, source) = (None, FakeSource::new());
-    source.set_counter("requests_total", Ok(vec![series("s", 10.0, 20), series("c", 1.0, 20)]));
-    source.set_counter("bad_total", Ok(Vec::new()));
-    let mut release = release("Bake", "2026-01-01T01:00:10Z");
-    release.spec.interval = "5s".parse().unwrap();
-    let mut first = observed(release.clone());
-    before(&source, &mut first);
-    gates(&mut ledger, Ok(Source::Store(&source)), &mut first, at(20)).await;
-    assert!(!matches!(first.measured.readings[0].canary, Measure::Counted { .. }));
-    source.set_counter("requests_total", Ok(vec![series("s", 10.0, 22), series("c", 1.0, 22)]));
-    let mut second = observed(release);
-    let now = at(20).checked_add(jiff::SignedDuration::from_millis(millis)).unwrap();
-    gates(&mut ledger, Ok(Source::Store(&source)), &mut second, now).await;
-    second.measured.readings.remove(0).canary
-}
-
-#[tokio::test]
-async fn a_look_that_failed_is_taken_again_by_the_next_tick_and_one_without_data_in_its_time() {
-    let counted = |measure: Measure| matches!(measure, Measure::Counted { n, .. } if n > 0.0);
-    let unlisted = |_: &FakeSource, seen: &mut Observed| seen.canary_pods = Fetched::Failed("no answer".to_owned());
-    let unasked = |source: &FakeSource, _: &mut Observed| {
-        source.set_counter("requests_total", Err(canary_metrics::Problem::Timeout(2000)))
-    };
-    let empty = |source: &FakeSource, _: &mut Observed| source.set_counter("requests_total", Ok(Vec::new()));
-    assert!(counted(second_look(unlisted, 1000).await));
-    assert!(counted(second_look(unasked, 1000).await));
-    assert!(!counted(second_look(unasked, 999).await), "a store that fails is not asked at every turn");
-    assert!(!counted(second_look(empty, 3999).await));
-    assert!(counted(second_look(empty, 4000).await));
-}
-
-#[tokio::test]
-async fn a_number_is_counted_once_in_its_time_though_another_gate_is_asked_again() {
-    let mut release = release("Bake", "2026-01-01T01:00:10Z");
-    release.spec.interval = "5s".parse().unwrap();
-    let late = json!({"name": "late", "value": {"query": "late", "max": 1, "consecutive": 3, "scope": "Total"}});
-    release.spec.gates.push(serde_json::from_value(late).unwrap());
-    let (mut ledger, source) = (None, FakeSource::new());
-    source.set_counter("requests_total", Err(canary_metrics::Problem::Timeout(2000)));
-    source.set_value("late", Ok(Instant::Scalar(7.0)));
-    let mut streaks = Vec::new();
-    for second in [20, 21, 22, 23, 24, 25, 27, 28] {
-        let mut observed = observed(release.clone());
-        gates(&mut ledger, Ok(Source::Store(&source)), &mut observed, at(second)).await;
-        let Measure::Number { streak, .. } = observed.measured.readings[1].canary else { panic!("no number") };
-        streaks.push(streak);
-    }
-    assert_eq!(streaks, [1, 1, 1, 1, 2, 2, 2, 3]);
-}
-
 #[tokio::test]
 async fn events_are_held_against_the_time_that_their_samples_cover() {
     let mut ledger = None;
