@@ -128,10 +128,10 @@ impl Start {
     }
 }
 
-/// Every stage extended, and a minute for each of the waits between.
+/// Every stage extended, each end looked at once more, and a minute for each of the waits between.
 fn longest(spec: &CanaryReleaseSpec) -> Duration {
-    let stages =
-        spec.stages.iter().map(|stage| stage.duration.std().saturating_mul(2).saturating_add(Duration::from_secs(60)));
+    let between = Duration::from_secs(60).saturating_add(spec.interval.std().saturating_mul(4));
+    let stages = spec.stages.iter().map(|stage| stage.duration.std().saturating_mul(2).saturating_add(between));
     let ends = [spec.baseline.duration.std(), spec.drain.std(), spec.soak.std(), Duration::from_secs(300)];
     stages.chain(ends).fold(Duration::ZERO, Duration::saturating_add)
 }

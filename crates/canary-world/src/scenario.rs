@@ -83,7 +83,7 @@ pub enum Kin {
     Outage,
     /// A write is refused, and what the script does next comes before it is tried again.
     Refused,
-    /// Two faults struck: what each leaves time for, a look at a stage of ten seconds above all, both may not.
+    /// Two faults struck: what each leaves time for, both may not.
     Two,
 }
 

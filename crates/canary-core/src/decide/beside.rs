@@ -138,12 +138,14 @@ pub(super) fn give(tick: &mut Tick<'_>) {
     }
 }
 
-/// Leaves them out of a stage whose gates found nothing to compare with: they are not measured. Whether that was so.
-pub(super) fn unmeasured(tick: &mut Tick<'_>) -> bool {
-    let empty = |measure: &Measure| gates::counts(measure, false).is_none_or(|(requests, _)| requests <= 0.0);
+/// Leaves them out of a stage whose gates found nothing to compare with: they are not measured. Whether that was so. What
+/// could not be read may be there: it is none that they lack before the stage was extended, too.
+pub(super) fn unmeasured(tick: &mut Tick<'_>, extended: bool) -> bool {
+    let some = |measure: &Measure| gates::counts(measure, false).is_some_and(|(requests, _)| requests > 0.0);
+    let lacking = |measure: &Measure| !some(measure) && (extended || !matches!(measure, Measure::Error(_)));
     // Where the canary counts nothing either, it is not for them.
     let without_them =
-        |reading: &Reading| !empty(&reading.canary) && empty(reading.baseline_pods.as_ref().unwrap_or(&reading.stable));
+        |reading: &Reading| some(&reading.canary) && lacking(reading.baseline_pods.as_ref().unwrap_or(&reading.stable));
     let silent = tick.judged.iter().filter(|judged| judged.verdict == Verdict::NoData).any(|judged| {
         let gate = tick.spec.gates.iter().find(|gate| gate.name == judged.shown.gate);
         let reading = tick.seen.measured.of(&judged.shown.gate);

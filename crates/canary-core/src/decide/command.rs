@@ -137,6 +137,7 @@ fn resume(tick: &mut Tick<'_>, by: &str) -> Result<String, String> {
         let current = tick.current();
         current.stage_index = 0;
         current.flaps = 0;
+        current.extended_since = None;
         current.partial = false;
         current.counts.clear();
         current.window_since = Some(now);
@@ -184,6 +185,7 @@ fn promote(tick: &mut Tick<'_>, by: &str) -> Result<String, String> {
     current.partial = true;
     current.stage_index = last;
     current.flaps = 0;
+    current.extended_since = None;
     beside::next_stage(tick);
     tick.enter(Step::Scale);
     tick.note(

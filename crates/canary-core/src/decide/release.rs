@@ -591,8 +591,7 @@ fn scale(tick: &mut Tick<'_>) {
 /// Whether nothing is known of the candidate just now, whose weight is to be raised. A person who promotes it knows.
 fn unmeasured(tick: &mut Tick<'_>) -> bool {
     let promoted = tick.status.current.as_ref().is_some_and(|current| current.partial);
-    let blind = |judged: &&Judged| judged.verdict == Verdict::NoData;
-    let gates: Vec<_> = tick.judged.iter().filter(blind).map(|judged| judged.shown.gate.clone()).collect();
+    let gates = without_data(tick);
     if gates.is_empty() || promoted || tick.weight() == 0 {
         return false;
     }
@@ -734,41 +733,11 @@ fn shift(tick: &mut Tick<'_>) {
 fn bake(tick: &mut Tick<'_>) {
     tick.wake(tick.spec.interval.std());
     let Some(stage) = tick.stage() else { return };
-    // An extension counts from when it is given: nobody may have looked for long after the planned end.
-    let extension = tick.status.current.as_ref().and_then(|current| current.extended_since.as_ref());
-    let extended = extension.is_some();
-    let held = if extended { tick.since(extension).min(tick.in_step()) } else { tick.in_step() };
-    if held < stage.duration.std() {
-        tick.wake(stage.duration.std().saturating_sub(held));
-        return;
+    if let Some(left) = left_of(tick, stage.duration.std()) {
+        return tick.wake(left);
     }
-    let open: Vec<_> = tick
-        .judged
-        .iter()
-        .filter(|judged| judged.verdict != Verdict::Pass)
-        .map(|judged| format!("{} ({})", judged.shown.gate, judged.shown.verdict))
-        .collect();
-    if !open.is_empty() && !extended {
-        beside::unmeasured(tick);
-        tick.current().extended_since = Some(tick.time());
-        tick.warn(
-            "StageExtended",
-            format!(
-                "stage {} goes on for at most {} more: no verdict from {}",
-                tick.stage_text(),
-                stage.duration,
-                open.join(", ")
-            ),
-        );
-        return;
-    }
-    if !open.is_empty() {
-        if beside::unmeasured(tick) {
-            // That is not the candidate's doing: the stage has its time again, compared with stable.
-            tick.current().extended_since = None;
-            return tick.enter(Step::Bake);
-        }
-        return inconclusive(tick, &open.join(", "));
+    if tick.judged.iter().any(open) {
+        return unproved(tick, stage.duration);
     }
     if tick.waiting.is_some() {
         return;
@@ -792,10 +761,63 @@ fn bake(tick: &mut Tick<'_>) {
     }
     tick.current().stage_index = next;
     tick.current().flaps = 0;
+    tick.current().extended_since = None;
     beside::next_stage(tick);
     tick.enter(Step::Scale);
     count_pods(tick);
     tick.wake(Duration::ZERO);
+}
+
+/// What the stage has left of its time. An extension counts from when it is given, since nobody may have looked until
+/// long after the planned end; with twice the planned time behind it the stage goes on once every gate passes. A gate
+/// without data at the end is looked at once more, an interval later: what can't be read in one tick ends nothing.
+fn left_of(tick: &mut Tick<'_>, planned: Duration) -> Option<Duration> {
+    let in_step = tick.in_step();
+    let extension = tick.status.current.as_ref().and_then(|current| current.extended_since.as_ref());
+    let extension = extension.filter(|_| tick.judged.iter().any(open) || in_step < planned.saturating_mul(2));
+    let held = extension.map_or(in_step, |since| tick.since(Some(since)).min(in_step));
+    if held < planned {
+        return Some(planned.saturating_sub(held));
+    }
+    let once_more = planned.saturating_add(tick.spec.interval.std());
+    let blind = without_data(tick);
+    if blind.is_empty() || held >= once_more {
+        return None;
+    }
+    tick.waiting.get_or_insert_with(|| format!("no data of {}: looked at once more", blind.join(", ")));
+    Some(once_more.saturating_sub(held))
+}
+
+fn open(judged: &Judged) -> bool {
+    judged.verdict != Verdict::Pass
+}
+
+/// The gates that nothing is known of just now.
+fn without_data(tick: &Tick<'_>) -> Vec<String> {
+    let blind = tick.judged.iter().filter(|judged| judged.verdict == Verdict::NoData);
+    blind.map(|judged| judged.shown.gate.clone()).collect()
+}
+
+/// The stage's time is over, and gates have no verdict: it is extended once.
+fn unproved(tick: &mut Tick<'_>, planned: canary_api::Duration) {
+    let open = tick.judged.iter().filter(|judged| open(judged));
+    let open: Vec<_> = open.map(|judged| format!("{} ({})", judged.shown.gate, judged.shown.verdict)).collect();
+    let open = open.join(", ");
+    let extended = tick.status.current.as_ref().is_some_and(|current| current.extended_since.is_some());
+    let without_baseline_pods = beside::unmeasured(tick, extended);
+    if !extended {
+        tick.current().extended_since = Some(tick.time());
+        return tick.warn(
+            "StageExtended",
+            format!("stage {} goes on for at most {planned} more: no verdict from {open}", tick.stage_text()),
+        );
+    }
+    if without_baseline_pods {
+        // That is not the candidate's doing: the stage has its time again, compared with stable.
+        tick.current().extended_since = None;
+        return tick.enter(Step::Bake);
+    }
+    inconclusive(tick, &open);
 }
 
 fn inconclusive(tick: &mut Tick<'_>, open: &str) {

@@ -34,14 +34,18 @@ fn none() -> Measure {
     Measure::NoData("no series".to_owned())
 }
 
+fn unread() -> Measure {
+    Measure::Error("timeout".to_owned())
+}
+
 /// A gate that compares with the baseline pods, which counted this.
 fn compared(canary: Measure, stable: Measure, baseline_pods: Measure) -> Reading {
     Reading { baseline_pods: Some(baseline_pods), ..Reading::new("as-stable", canary, stable) }
 }
 
-/// The tick at the end of a stage in which this was read.
+/// The tick at the end of a stage, looked at once more, in which this was read.
 fn at_the_end(mut sight: Sight, readings: Vec<Reading>) -> Decision {
-    sight.now += Duration::from_secs(31);
+    sight.now += Duration::from_secs(36);
     sight.decided(|seen| seen.measured.readings = readings)
 }
 
@@ -51,6 +55,7 @@ fn baseline_pods_are_left_out_only_where_a_comparison_with_them_is_what_lacks() 
     for (what, readings, out) in [
         ("they count nothing", vec![compared(SOME, SOME, none())], true),
         ("they count no request", vec![compared(SOME, SOME, ZERO)], true),
+        ("they can't be read", vec![compared(SOME, SOME, unread())], false),
         ("both count nothing", vec![compared(none(), SOME, none())], false),
         ("both count something", vec![compared(SOME, none(), SOME)], false),
         (
@@ -66,6 +71,19 @@ fn baseline_pods_are_left_out_only_where_a_comparison_with_them_is_what_lacks() 
         assert_eq!(beside.weight, if out { "0%" } else { "20%" }, "{what}");
         assert_eq!(told_of(&world.decide(), "BaselineNotMeasured"), NONE, "{what}");
     }
+}
+
+#[test]
+fn baseline_pods_that_can_not_be_read_until_an_extensions_end_are_left_out() {
+    let world = release(&json!({}), (Step::Bake, 0));
+    let sight = Sight::of(&world);
+    let begun = world.status().current.unwrap().step_since;
+    let mut sight = sight.changed(|current| current.extended_since = begun);
+    sight.now += Duration::from_secs(36);
+    let done = sight.decided(|seen| seen.measured.readings = vec![compared(SOME, SOME, unread())]);
+    assert_eq!(told_of(&done, "BaselineNotMeasured").len(), 1, "{:?}", done.notes);
+    let current = done.status.current.unwrap();
+    assert_eq!((current.step, current.extended_since), (Step::Bake, None));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use canary_api::{ReleaseRecordStatus, Step};
 use serde_json::json;
 
-use crate::world::{Fate, JANE, World};
+use crate::world::{Fate, JANE, Metrics, World};
 
 fn results(record: &ReleaseRecordStatus) -> Vec<&str> {
     record.stages.iter().map(|stage| stage.result.as_str()).collect()
@@ -260,4 +260,19 @@ fn the_last_word_of_a_deleted_release_is_recorded() {
     let record = world.record("web-1");
     assert!(record.frozen);
     assert_eq!((record.outcome.as_str(), record.rollbacks[0].trigger.as_str()), ("Aborted", "deletion"));
+}
+
+#[test]
+fn a_stage_that_was_extended_is_recorded_so_and_the_next_is_not() {
+    let mut world = World::new(json!({}));
+    world.arm();
+    world.apply("v2").unwrap();
+    world.until("stage 2", |world| world.place() == (Step::Bake, 1));
+    world.metrics = Metrics::Down;
+    world.until("extended", |world| world.status().current.unwrap().extended_since.is_some());
+    world.metrics = Metrics::Fine;
+    assert_eq!(world.finish(), "Promoted");
+    let record = world.records.values().next().unwrap();
+    let extended: Vec<bool> = record.stages.iter().map(|stage| stage.extended).collect();
+    assert_eq!(extended, [false, true, false]);
 }

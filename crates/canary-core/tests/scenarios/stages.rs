@@ -214,14 +214,20 @@ fn baking(millis: i64) -> Sight {
 
 #[test]
 fn a_stage_lasts_its_time_and_again_as_long_from_when_it_was_extended() {
-    let (planned, extended) = (baking, |millis| baking(3_600_000).extended(millis));
-    for (early, over) in [(planned(29_999), planned(30_000)), (extended(29_999), extended(30_000))] {
+    let extended = |millis: i64| baking(30_000 + millis).extended(millis);
+    for (early, over) in [(baking(29_999), baking(30_000)), (extended(29_999), extended(30_000))] {
         let done = early.gauge(1.0, 0).decide();
         assert_eq!((step(&done), done.wake_after), (Step::Bake, Some(Duration::from_millis(1))));
         let done = over.gauge(1.0, 0).changed(|current| current.flaps = 2).decide();
         assert_eq!((step(&done), done.wake_after), (Step::Scale, Some(Duration::ZERO)));
         assert_eq!((release(&done).stage_index, release(&done).flaps, release(&done).canary_pods), (2, 0, 4));
         assert_eq!(told(&done), [("StagePassed", "stage 2/3: every gate passed")]);
+    }
+    // One that is given long after the planned end, since nobody looked, is given whole; a verdict ends it at once.
+    let late = |millis| baking(3_600_000).extended(millis);
+    assert_eq!(step(&late(1).gauge(1.0, 0).decide()), Step::Scale);
+    for (millis, over) in [(29_999, false), (30_000, true)] {
+        assert_eq!(stopped(&late(millis).gauge(31.0, 1).decide()).is_some(), over);
     }
     // An extension that began before the step is none of it.
     assert_eq!(step(&baking(29_999).extended(3_600_000).gauge(1.0, 0).decide()), Step::Bake);
@@ -249,6 +255,29 @@ fn a_stage_without_a_verdict_is_extended_once_and_then_stopped_or_reverted() {
     assert_eq!(told(&done), [("Paused", text.as_str())]);
     let done = extended().with(json!({"onInconclusive": "Revert"})).decide();
     assert_eq!(reverted(&done), Some(("Inconclusive", "gates", true)));
+}
+
+#[test]
+fn what_could_not_be_read_at_a_stages_end_is_looked_at_once_more() {
+    let blind = |sight: Sight| sight.seeing(|seen| seen.measured.readings.clear()).decide();
+    let early = blind(baking(29_999));
+    assert_eq!((early.status.message.contains("once more"), early.wake_after), (false, Some(Duration::from_millis(1))));
+    let extended = |millis: i64| baking(30_000 + millis).extended(millis);
+    for (waits, over, what) in [
+        ((baking(30_000), baking(34_999)), baking(35_000), "StageExtended"),
+        ((extended(30_000), extended(34_999)), extended(35_000), "Paused"),
+    ] {
+        for (waits, left) in [(waits.0, 5000), (waits.1, 1)] {
+            let done = blind(waits);
+            assert_eq!((step(&done), told(&done), stopped(&done)), (Step::Bake, vec![], None));
+            assert_waits(&done, "no data of errors, staleness: looked at once more");
+            assert_eq!(done.wake_after, Some(Duration::from_millis(left)));
+        }
+        assert_eq!(told(&blind(over))[0].0, what);
+    }
+    // What was read then counts.
+    assert_eq!(step(&baking(32_000).gauge(1.0, 0).decide()), Step::Scale);
+    assert_eq!(told(&baking(30_000).gauge(31.0, 1).decide())[0].0, "StageExtended");
 }
 
 #[test]
