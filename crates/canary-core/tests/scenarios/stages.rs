@@ -226,6 +226,9 @@ fn a_stage_lasts_its_time_and_again_as_long_from_when_it_was_extended() {
     // One that is given long after the planned end, since nobody looked, is given whole; a verdict ends it at once.
     let late = |millis| baking(3_600_000).extended(millis);
     assert_eq!(step(&late(1).gauge(1.0, 0).decide()), Step::Scale);
+    for (millis, next) in [(59_999, Step::Bake), (60_000, Step::Scale)] {
+        assert_eq!(step(&baking(millis).extended(1).gauge(1.0, 0).decide()), next);
+    }
     for (millis, over) in [(29_999, false), (30_000, true)] {
         assert_eq!(stopped(&late(millis).gauge(31.0, 1).decide()).is_some(), over);
     }

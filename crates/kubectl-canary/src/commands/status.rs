@@ -181,7 +181,8 @@ fn stage_index(current: &ReleaseStatus) -> usize {
     usize::try_from(current.stage_index).unwrap_or(0)
 }
 
-/// When the stage that is judged ends at the earliest. An extension is as long as the stage, and counts from when it was given.
+/// When the stage that is judged has had its time. An extension is as long as the stage, and counts from when it was
+/// given.
 fn stage_ends(spec: &CanaryReleaseSpec, current: &ReleaseStatus) -> Option<Timestamp> {
     let stage = spec.stages.get(stage_index(current))?;
     Some(after(current.extended_since.as_ref().or(current.step_since.as_ref())?, stage.duration))
