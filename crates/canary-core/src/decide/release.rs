@@ -501,12 +501,13 @@ fn say_what_stages_can_know(tick: &mut Tick<'_>) {
     tick.current().blind = blind;
 }
 
-/// Whether a gate's figures of the stable side are late, or needed and missing.
+/// Whether a gate's figures of the stable side are late, could not be read, or are needed and missing. From them comes
+/// how bursty stable is, too, which each gate is judged by.
 fn not_yet(gate: &Gate, reading: &Reading) -> bool {
     let compares = gate.relative.as_ref().is_some_and(|rule| rule.to == To::Baseline);
     match reading.stable {
-        Measure::Partial { .. } => true,
-        Measure::Error(_) | Measure::NoData(_) => compares,
+        Measure::Partial { .. } | Measure::Error(_) => true,
+        Measure::NoData(_) => compares,
         Measure::Counted { .. } | Measure::Number { .. } => false,
     }
 }
