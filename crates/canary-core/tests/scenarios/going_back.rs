@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use canary_api::{RevertStatus, Step, names};
-use canary_core::{Effect, Fetched, Observed, decide, object};
+use canary_core::{Decision, Effect, Fetched, Kind, Observed, decide, object};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
@@ -44,6 +44,10 @@ fn rolled() -> Sight {
     });
     ready(&mut sight.seen, "web:v1", 0);
     sight
+}
+
+fn hold(seen: &mut Observed) {
+    target(seen)["spec"]["paused"] = json!(true);
 }
 
 /// So many pods of a version are ready in the target's ReplicaSet.
@@ -155,6 +159,29 @@ fn a_revert_raises_no_weight_above_what_a_route_gives() {
         seen.routes.push(second);
     };
     assert_eq!(given(two), "40%");
+}
+
+#[test]
+fn a_target_that_was_not_let_go_is_written_after_the_route_and_one_that_rolls_waits_for_no_route() {
+    let written = |done: &Decision| -> Vec<Kind> {
+        done.effects.iter().filter(|effect| effect.name() == "web").map(Effect::kind).collect()
+    };
+    for (what, change, expected) in [
+        ("held", hold as Change, vec![Kind::HttpRoute, Kind::Deployment]),
+        (
+            "held, and the route can't be read",
+            |seen| {
+                hold(seen);
+                seen.routes[0].1 = failed();
+            },
+            vec![],
+        ),
+        ("it rolls", |_| {}, vec![Kind::HttpRoute, Kind::Deployment]),
+        ("it rolls, and the route can't be read", |seen| seen.routes[0].1 = failed(), vec![Kind::Deployment]),
+    ] {
+        let done = rolled().route(|route| give(route, 100, None)).decided(change);
+        assert_eq!(written(&done), expected, "{what}");
+    }
 }
 
 #[test]
