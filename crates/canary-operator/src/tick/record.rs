@@ -103,12 +103,13 @@ impl Journal {
                 page.read_logs(desk, seen).await;
             }
         }
-        let at_rest = current.step == Step::Done;
-        if may_call && timeout(DEADLINE_OF_ALL, self.write(desk, at_rest)).await.is_err() {
-            self.failed(desk, &current.id, "no answers in time", at_rest);
+        let over = (current.step == Step::Done).then_some(current.id.as_str());
+        if may_call && timeout(DEADLINE_OF_ALL, self.write(desk, over)).await.is_err() {
+            self.failed(desk, &current.id, "no answers in time", over);
         }
         self.settle(&current.id);
-        let unwritten = at_rest && !self.pages.is_empty();
+        // What could not be taken up after a restart may lack its end, too.
+        let unwritten = over.is_some() && (!self.pages.is_empty() || !self.knows(&current.id));
         let wait = || self.quiet_until.map_or(Duration::ZERO, |until| until.duration_since(Instant::now()));
         unwritten.then(|| wait().max(Duration::from_secs(1)))
     }
@@ -148,6 +149,7 @@ impl Journal {
         if !may_call {
             return;
         }
+        let over = (current.step == Step::Done).then_some(current.id.as_str());
         let before = format!("{}-{}", metadata.name.as_deref().unwrap_or_default(), current.number.saturating_sub(1));
         let earlier = (current.number > 1 && !self.knows(&before)).then_some(&before);
         for id in earlier.into_iter().chain([&current.id]) {
@@ -167,13 +169,13 @@ impl Journal {
                 }
                 Some(Fetched::Missing) if *id == current.id => self.pages.push(Page::new(name, namespace.clone())),
                 Some(Fetched::Missing) => {}
-                Some(Fetched::Failed(why)) => return self.failed(desk, &name, &why, false),
-                None => return self.failed(desk, &name, "no answer in time", false),
+                Some(Fetched::Failed(why)) => return self.failed(desk, &name, &why, over),
+                None => return self.failed(desk, &name, "no answer in time", over),
             }
         }
     }
 
-    async fn write(&mut self, desk: &Desk<'_>, at_rest: bool) {
+    async fn write(&mut self, desk: &Desk<'_>, over: Option<&str>) {
         let mut failed = None;
         for page in &mut self.pages {
             if !due(page.written.as_ref(), &page.record, page.at.elapsed()) {
@@ -192,25 +194,24 @@ impl Journal {
             }
         }
         if let Some((name, why)) = failed {
-            self.failed(desk, &name, &why, at_rest);
+            self.failed(desk, &name, &why, over);
         }
     }
 
-    fn failed(&mut self, desk: &Desk<'_>, name: &str, why: &str, at_rest: bool) {
+    /// Puts the next try off. The record of a release that is `over` is given up after some.
+    fn failed(&mut self, desk: &Desk<'_>, name: &str, why: &str, over: Option<&str>) {
         desk.metrics.record_write("failed");
         if self.failures == 0 {
             tracing::warn!(record = name, "the record can't be written; the release goes on without it for now: {why}");
         }
-        let longest = if at_rest { LONGEST_DELAY.1 } else { LONGEST_DELAY.0 };
+        let longest = if over.is_some() { LONGEST_DELAY.1 } else { LONGEST_DELAY.0 };
         let delay =
             FIRST_DELAY.saturating_mul(1_u32.checked_shl(self.failures.min(16)).unwrap_or(u32::MAX)).min(longest);
         self.failures = self.failures.saturating_add(1);
         self.quiet_until = Instant::now().checked_add(delay);
-        if at_rest && self.failures >= GIVE_UP {
+        if let Some(id) = over.filter(|_| self.failures >= GIVE_UP) {
             tracing::warn!(record = name, "the record stays as it was last written: {why}");
-            if let Some(page) = self.pages.last() {
-                self.settled.clone_from(&page.record.id);
-            }
+            id.clone_into(&mut self.settled);
             self.pages.clear();
             self.failures = 0;
         }

@@ -26,6 +26,7 @@ struct State {
     calls: Vec<String>,
     /// Every write is answered with this code.
     refuses: Option<u16>,
+    unreadable: bool,
     /// Nothing is answered.
     hangs: bool,
     /// The Job, its pods, and what its log is.
@@ -106,6 +107,7 @@ impl Server {
         let (name, status) = (parts.next().unwrap_or_default().to_owned(), parts.next() == Some("status"));
         if *method == Method::GET {
             return match state.records.get(&name) {
+                _ if state.unreadable => refuse(403),
                 _ if name.is_empty() => {
                     (200, json!({"kind": "List", "items": state.records.values().collect::<Vec<_>>()}))
                 }
@@ -409,6 +411,30 @@ async fn the_last_word_is_tried_for_a_while_and_then_rest_is_silent() {
         assert!(tries < 100, "it never rests");
     }
     assert_eq!(bench.tick(status(Step::Done, 1)).await, (None, Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_can_not_be_read_after_a_restart_gets_its_end_or_is_given_up() {
+    for readable_again in [true, false] {
+        let mut bench = Bench::new();
+        bench.tick(status(Step::Bake, 1)).await;
+        bench.journal = Journal::default();
+        bench.server.with(|state| state.unreadable = true);
+        bench.tick(status(Step::Roll, 1)).await;
+        let (mut again, _) = bench.tick(status(Step::Done, 1)).await;
+        assert!(again.is_some());
+        bench.server.with(|state| state.unreadable = !readable_again);
+        let mut tries = 0;
+        while let Some(wait) = again {
+            assert!(wait <= LONGEST_DELAY.1);
+            tokio::time::advance(wait).await;
+            (again, _) = bench.tick(status(Step::Done, 1)).await;
+            tries += 1;
+            assert!(tries < 100, "it never rests");
+        }
+        assert_eq!(bench.server.status().frozen, readable_again);
+        assert_eq!(bench.tick(status(Step::Done, 1)).await, (None, Vec::new()));
+    }
 }
 
 #[tokio::test(start_paused = true)]
