@@ -5,7 +5,7 @@ use canary_api::{CommandStatus, Paused, Step, names};
 use serde_json::json;
 use std::time::Duration;
 
-use super::{arm, beside, jobs, revert, tick::Tick};
+use super::{arm, jobs, release, revert, tick::Tick};
 use crate::{
     Kind,
     object::{self, Patch},
@@ -134,16 +134,13 @@ fn resume(tick: &mut Tick<'_>, by: &str) -> Result<String, String> {
     let now = tick.time();
     if paused.without_weight {
         let owed = jobs::start_is_owed(tick);
+        release::go_to_stage(tick, 0);
         let current = tick.current();
-        current.stage_index = 0;
-        current.flaps = 0;
-        current.extended_since = None;
         current.partial = false;
         current.counts.clear();
         current.window_since = Some(now);
         // Whoever promoted past the jobs before the start skipped them for that once.
         let baseline = current.step == Step::Baseline || owed;
-        beside::next_stage(tick);
         tick.enter(if baseline { Step::Baseline } else { Step::Scale });
         jobs::resumed(tick);
         return Ok("the release starts again at stage 1".to_owned());
@@ -183,10 +180,7 @@ fn promote(tick: &mut Tick<'_>, by: &str) -> Result<String, String> {
     let current = tick.current();
     current.paused = None;
     current.partial = true;
-    current.stage_index = last;
-    current.flaps = 0;
-    current.extended_since = None;
-    beside::next_stage(tick);
+    release::go_to_stage(tick, last);
     tick.enter(Step::Scale);
     tick.note(
         "PromoteCommanded",

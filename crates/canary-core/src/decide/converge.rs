@@ -83,8 +83,7 @@ fn of_release(tick: &mut Tick<'_>) {
             let revert = tick.status.current.as_ref().and_then(|current| current.revert.as_ref());
             let rolled = revert.is_some_and(|revert| revert.rolled);
             // One that was not let go after all harms nobody: the route comes first.
-            let held = tick.target().is_some_and(|target| object::truth(target, "/spec/paused"));
-            if rolled && !(held && unread_route(tick)) {
+            if rolled && !(tick.held() && unread_route(tick)) {
                 restore(tick, true);
             }
         }

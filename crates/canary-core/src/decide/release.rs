@@ -760,13 +760,19 @@ fn bake(tick: &mut Tick<'_>) {
     if usize::try_from(next).unwrap_or(usize::MAX) >= tick.spec.stages.len() {
         return finish_stages(tick);
     }
-    tick.current().stage_index = next;
-    tick.current().flaps = 0;
-    tick.current().extended_since = None;
-    beside::next_stage(tick);
+    go_to_stage(tick, next);
     tick.enter(Step::Scale);
     count_pods(tick);
     tick.wake(Duration::ZERO);
+}
+
+/// Goes to a stage: what befell the one before is past.
+pub(super) fn go_to_stage(tick: &mut Tick<'_>, index: i32) {
+    let current = tick.current();
+    current.stage_index = index;
+    current.flaps = 0;
+    current.extended_since = None;
+    beside::next_stage(tick);
 }
 
 /// What the stage has left of its time. An extension counts from when it is given, since nobody may have looked until

@@ -436,7 +436,7 @@ fn over(tick: &mut Tick<'_>) {
         _ => tick.note("Superseded", text.clone()),
     }
     let name = tick.name();
-    let held = tick.target().is_some_and(|target| object::truth(target, "/spec/paused"));
+    let held = tick.held();
     if let Some(hold) = &mut tick.status.hold {
         hold.holds_rejected = held && revert.rejects;
     }

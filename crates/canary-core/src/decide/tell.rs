@@ -6,7 +6,7 @@ use jiff::{Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{jobs, revert, tick::Tick};
-use crate::{canary, object};
+use crate::canary;
 
 /// Jobs that the summary names.
 const MOST_JOBS: usize = 5;
@@ -263,9 +263,8 @@ fn what_to_do(tick: &Tick<'_>) -> String {
             (false, false) => format!("nothing; to end it: {}", command("abort")),
         };
     }
-    let held = tick.target().is_some_and(|target| object::truth(target, "/spec/paused"));
     match tick.status.outcome.as_str() {
-        "RolledBack" | "Aborted" if held => format!(
+        "RolledBack" | "Aborted" if tick.held() => format!(
             "write a template that mends it, or put the serving one back; to release the same again: {}",
             command("retry")
         ),

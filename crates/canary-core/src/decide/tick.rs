@@ -135,6 +135,11 @@ impl<'a> Tick<'a> {
         self.seen.target.known()
     }
 
+    /// Whether the target is there and does not roll.
+    pub(super) fn held(&self) -> bool {
+        self.target().is_some_and(|target| object::truth(target, "/spec/paused"))
+    }
+
     pub(super) fn target_template(&self) -> Option<&'a Value> {
         self.target()?.pointer("/spec/template")
     }

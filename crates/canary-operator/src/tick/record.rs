@@ -103,7 +103,7 @@ impl Journal {
                 page.read_logs(desk, seen).await;
             }
         }
-        let over = (current.step == Step::Done).then_some(current.id.as_str());
+        let over = over(current);
         if may_call && timeout(DEADLINE_OF_ALL, self.write(desk, over)).await.is_err() {
             self.failed(desk, &current.id, "no answers in time", over);
         }
@@ -149,7 +149,6 @@ impl Journal {
         if !may_call {
             return;
         }
-        let over = (current.step == Step::Done).then_some(current.id.as_str());
         let before = format!("{}-{}", metadata.name.as_deref().unwrap_or_default(), current.number.saturating_sub(1));
         let earlier = (current.number > 1 && !self.knows(&before)).then_some(&before);
         for id in earlier.into_iter().chain([&current.id]) {
@@ -169,8 +168,8 @@ impl Journal {
                 }
                 Some(Fetched::Missing) if *id == current.id => self.pages.push(Page::new(name, namespace.clone())),
                 Some(Fetched::Missing) => {}
-                Some(Fetched::Failed(why)) => return self.failed(desk, &name, &why, over),
-                None => return self.failed(desk, &name, "no answer in time", over),
+                Some(Fetched::Failed(why)) => return self.failed(desk, &name, &why, over(current)),
+                None => return self.failed(desk, &name, "no answer in time", over(current)),
             }
         }
     }
@@ -225,6 +224,11 @@ impl Journal {
         }
         self.pages.retain(|page| !settled(page));
     }
+}
+
+/// The release, where it is over.
+fn over(current: &ReleaseStatus) -> Option<&str> {
+    (current.step == Step::Done).then_some(&current.id)
 }
 
 impl Page {
