@@ -15,7 +15,7 @@ use crate::manifests;
 use crate::refusal::Refusal;
 use crate::resources::{CANARY_RELEASES, DEPLOYMENTS, Resource};
 use crate::run::{JANE, OTHER_END, Outcome};
-use crate::scenario::{Action, Scenario};
+use crate::scenario::{Action, Line, Scenario};
 use crate::text;
 use crate::world::{Entry, Inner, NAMESPACE};
 
@@ -207,6 +207,10 @@ impl<'a> Done<'a> {
 
     fn wrong_end(&self) -> Option<String> {
         let (end, served) = (self.outcome.end.as_str(), &self.served);
+        let again = |line: &Line| matches!(&line.action, Action::Restore(kind, _) if kind == "CanaryRelease");
+        if self.act == Act::DeleteRelease && end != "gone" && !self.scenario.script.iter().any(again) {
+            return Some(format!("it was deleted, and ends {end:?}"));
+        }
         if self.usual_end() || (end == "gone" && self.act == Act::DeleteRelease) {
             return None;
         }
@@ -238,7 +242,13 @@ impl<'a> Done<'a> {
 
     /// Where people do nothing else, what was asked for in a stage or before is what is done.
     fn not_heeded(&self) -> Option<String> {
-        let else_done = |action: &Action| matches!(action, Action::Command(_) | Action::Restore(..) | Action::Sync(_));
+        // Who promotes may still abort.
+        let heard = |command: &str| self.act == Act::Abort && command == "promote";
+        let else_done = |action: &Action| match action {
+            Action::Command(command) => !heard(command),
+            Action::Restore(..) | Action::Sync(_) => true,
+            _ => false,
+        };
         if self.pushes > 1 || self.scenario.script.iter().any(|line| else_done(&line.action)) {
             return None;
         }
@@ -270,13 +280,12 @@ impl Inner {
     /// Jane gives a command to the release that is there.
     pub(crate) fn command(&mut self, command: &str) -> Result<(), Refusal> {
         let id = self.status().current.map_or_else(|| "web-1".to_owned(), |current| current.id);
-        if command.starts_with("retry") {
-            self.promises.retried();
-        }
         let (verb, stage) = command.split_once(' ').unwrap_or((command, ""));
         let text = format!("{verb} {id} {stage}").trim_end().to_owned();
         let patch = json!({"metadata": {"annotations": {names::ANNOTATION_COMMAND: text}}});
-        self.merge(JANE, "kubectl-annotate", CANARY_RELEASES, "web", &patch)
+        self.merge(JANE, "kubectl-annotate", CANARY_RELEASES, "web", &patch)?;
+        self.promises.commanded(verb, &id);
+        Ok(())
     }
 
     /// Jane deletes an object.

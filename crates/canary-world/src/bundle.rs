@@ -74,6 +74,8 @@ impl Bundle<'_> {
             }
             tell(report, leaf.id, &wrong, outcome.refused);
         }
+        // As what it played in: the process ends with this.
+        std::mem::forget(outcome);
     }
 }
 

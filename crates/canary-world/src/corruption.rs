@@ -291,7 +291,7 @@ impl Corruption {
 }
 
 /// Sets or takes away what a pointer leads to, with the maps on its way.
-fn set(object: &mut Value, pointer: &str, value: Option<Value>) {
+pub(crate) fn set(object: &mut Value, pointer: &str, value: Option<Value>) {
     let Some((parent, last)) = pointer.rsplit_once('/') else { return };
     let last = last.replace("~1", "/").replace("~0", "~");
     if object.pointer(parent).is_none_or(Value::is_null) && value.is_some() {

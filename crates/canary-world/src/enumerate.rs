@@ -221,7 +221,7 @@ fn answers_of_a_read(number: usize, breadth: Breadth) -> Vec<Answer> {
     vec![Answer::NotFound, Answer::Timeout, others[number % others.len()]]
 }
 
-/// What was asked until the script was done; re-syncs are no part of it.
+/// What was asked until all was done; re-syncs are no part of it.
 pub(crate) fn asked(base: &Outcome) -> &[Entry] {
     base.journal.get(..base.reached).unwrap_or(&base.journal)
 }

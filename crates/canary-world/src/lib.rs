@@ -37,6 +37,7 @@ pub mod process;
 pub mod prometheus;
 pub mod promises;
 pub mod refusal;
+mod remains;
 mod request;
 pub mod resources;
 pub mod run;

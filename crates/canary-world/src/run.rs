@@ -26,7 +26,7 @@ use crate::resources::{
 };
 use crate::scenario::{Action, Moment, Scenario, Trait, When};
 use crate::server::LONGEST_CUT;
-use crate::store::Store;
+use crate::store::{Key, Store};
 use crate::world::{Entry, NAMESPACE, World};
 
 /// How long a dead process takes to be followed by another.
@@ -56,7 +56,7 @@ pub struct Outcome {
     pub wrong: Vec<String>,
     /// All requests.
     pub journal: Vec<Entry>,
-    /// How many of them there were when the script was done.
+    /// How many of them there were when all was done, and nobody did anything any more.
     pub reached: usize,
     /// Every object as it is at the end, without what differs between runs that are the same.
     pub state: BTreeMap<String, String>,
@@ -123,18 +123,22 @@ fn played(scenario: &Scenario, resyncs: usize, freezes: bool, branches: Option<B
         if let Err(why) = run.script(scenario).await {
             wrong.push(why);
         }
-        let reached = run.world.lock().journal.len();
         if wrong.iter().all(|line| line.starts_with(OTHER_END))
             && let Err(why) = run.rest(resyncs).await
         {
             wrong.push(why);
         }
-        let outcome = Outcome { reached, ..run.outcome(wrong, scenario) };
+        let outcome = run.outcome(wrong, scenario);
+        let branches = run.world.lock().branches.take();
+        if let Some(branches) = branches {
+            // A copy of a process ends soon: to free what it shares with its original would first copy that.
+            std::mem::forget(run);
+            return (outcome, branches.spoken_for());
+        }
         for own in std::mem::take(&mut run.processes) {
             own.kill(&run.world).await;
         }
-        let ended = run.world.lock().branches.take().map_or_else(Vec::new, |branches| branches.spoken_for());
-        (outcome, ended)
+        (outcome, Vec::new())
     })
 }
 
@@ -171,6 +175,11 @@ fn versions(store: &Store, labels: &BTreeMap<String, String>) -> Vec<String> {
     versions
 }
 
+/// Whether it is another's write.
+const fn meddles(fault: Fault) -> bool {
+    matches!(fault, Fault::Corrupt(_) | Fault::Act(_))
+}
+
 /// A refusal in its words.
 fn said(done: Result<(), Refusal>) -> Result<(), String> {
     done.map_err(|refusal| refusal.message)
@@ -203,6 +212,8 @@ struct Run {
     /// No end is foreseen.
     walk: bool,
     began: Instant,
+    /// Requests until it was at rest.
+    reached: usize,
 }
 
 impl Run {
@@ -261,14 +272,14 @@ impl Run {
         let day = Duration::from_secs(24 * 3600);
         let options = if freezes { Options { deadline: day, tick_deadline: day } } else { Options::default() };
         let walk = scenario.ends.is_empty();
-        Self { world, processes: Vec::new(), options, walk, began: Instant::now() }
+        Self { world, processes: Vec::new(), options, walk, began: Instant::now(), reached: 0 }
     }
 
     /// How long a moment is waited for, after what went wrong so far.
     fn patience(&self) -> Duration {
         let inner = self.world.lock();
         let faults = || inner.struck.iter().map(|struck| struck.fault);
-        let meddled = faults().any(|fault| matches!(fault, Fault::Corrupt(_) | Fault::Act(_)));
+        let meddled = faults().any(meddles);
         let away = |fault: Fault| match fault {
             Fault::ServerDown(time) | Fault::MetricsDown(time) | Fault::Freeze(time) => time,
             Fault::ClockJumps(seconds) => Duration::from_secs(seconds.unsigned_abs()),
@@ -427,6 +438,19 @@ impl Run {
                 drop(inner);
                 done.map(drop).map_err(|refusal| refusal.message)?;
             }
+            Action::Forge(kind, name, pointer, value) => {
+                let resource = Resource::of_kind(kind).ok_or_else(|| format!("unknown kind {kind}"))?;
+                let mut inner = self.world.lock();
+                let (key, now) = (Key::new(resource, NAMESPACE, name), inner.api.now);
+                let stored = inner.api.store.get(&key).ok_or_else(|| format!("there is no {kind} {name}"))?;
+                let mut forged = stored.value.clone();
+                crate::corruption::set(&mut forged, pointer, Some(value.clone()));
+                if pointer.starts_with("/spec") {
+                    let generation = object::integer(&forged, "/metadata/generation", 1) + 1;
+                    forged["metadata"]["generation"] = json!(generation);
+                }
+                inner.api.store.put(key, forged, now);
+            }
             Action::Strike(fault) => {
                 let mut inner = self.world.lock();
                 let writes =
@@ -465,7 +489,7 @@ impl Run {
                 traffic.turned.insert(image, (now, bad));
                 behaviour.errors = f64::from(thousandths) / 1000.0;
             }
-            Trait::Gauge(value) => behaviour.gauge = f64::from(value),
+            Trait::Gauge(value) => (behaviour.gauge, behaviour.gauge_since) = (f64::from(value), Some(now)),
             Trait::Fate(fate) => behaviour.fate = fate,
             Trait::Silent => behaviour.counts = false,
         }
@@ -481,7 +505,10 @@ impl Run {
     async fn rest(&mut self, resyncs: usize) -> Result<(), String> {
         const QUIET: Duration = Duration::from_secs(30);
         let began = Instant::now();
+        // Of one that goes on measuring the rest has no end.
+        self.reached = self.world.lock().journal.len();
         let (mut writes, mut acts) = (Quiet::new(), Quiet::new());
+        let mut looked = false;
         loop {
             let away = self.is_away();
             let (written, done, idle) = {
@@ -492,7 +519,14 @@ impl Run {
             };
             let (unwritten, undone) = (writes.lasts(written, away), acts.lasts(done, away));
             if idle && unwritten >= QUIET {
-                break;
+                // What another did last, and of which no watch tells, is seen by the next who looks.
+                let meddled = self.world.lock().struck.iter().any(|struck| meddles(struck.fault));
+                if looked || !meddled {
+                    break;
+                }
+                looked = true;
+                self.resync().await;
+                continue;
             }
             if undone >= LONG {
                 return Ok(());
@@ -510,14 +544,12 @@ impl Run {
             if let Some(branches) = &mut inner.branches {
                 branches.close();
             }
+            self.reached = inner.journal.len();
             inner.writes
         };
-        let key = ObjectKey::new(NAMESPACE, "web");
         for number in 0..resyncs {
             sleep(Duration::from_secs(60)).await;
-            for own in &self.processes {
-                let _ = own.ticker.tick(key.clone()).await;
-            }
+            self.resync().await;
             let inner = self.world.lock();
             if inner.writes != before {
                 let last = inner.journal.iter().rev().find(|entry| entry.write > 0).map(ToString::to_string);
@@ -525,6 +557,13 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Each process looks at the CanaryRelease once.
+    async fn resync(&self) {
+        for own in &self.processes {
+            let _ = own.ticker.tick(ObjectKey::new(NAMESPACE, "web")).await;
+        }
     }
 
     fn outcome(&self, mut wrong: Vec<String>, scenario: &Scenario) -> Outcome {
@@ -553,6 +592,18 @@ impl Run {
         let serves = versions(&inner.api.store, &stable.unwrap_or_default());
         let runs = versions(&inner.api.store, &BTreeMap::from([("app".to_owned(), "web".to_owned())]));
         wrong.extend(inner.promises.broken.iter().cloned());
+        // Of marks that another took away or wrote nobody knows whose the rest is; and what one that stood still makes
+        // when the CanaryRelease is gone nobody sees.
+        let nobodys = |fault: Fault| match fault {
+            Fault::Corrupt(_) => true,
+            Fault::Freeze(_) => end == "gone",
+            _ => false,
+        };
+        if !inner.struck.iter().any(|struck| nobodys(struck.fault)) {
+            wrong.extend(
+                crate::remains::of(&inner.api, &end).into_iter().map(|left| format!("it ends {end:?}, and {left}")),
+            );
+        }
         let unanswered: f64 = inner.cluster.traffic.unanswered.values().sum();
         if unanswered > 0.0 && !scenario.outage {
             wrong.push(format!("{unanswered:.1} requests found no pod: {:?}", inner.cluster.traffic.unanswered));
@@ -591,7 +642,7 @@ impl Run {
             refused: inner.refused,
             store: std::mem::take(&mut inner.api.store),
             journal: std::mem::take(&mut inner.journal),
-            reached: 0,
+            reached: self.reached,
         }
     }
 }

@@ -200,6 +200,8 @@ pub enum Action {
     Restart,
     /// A JSON patch by somebody: user, kind, name, operations.
     Patch(String, String, String, Value),
+    /// A field is written past all rules, as it may be from another build or a backup: kind, name, pointer, value.
+    Forge(String, String, String, Value),
     /// Git's tool applies the target's or the route's manifest again.
     Sync(String),
     /// This goes wrong at the next request of a tick, or the next write where it is a write that it needs.
@@ -410,6 +412,12 @@ impl FromStr for Action {
                 let operations = serde_json::from_str(operations).map_err(|error| format!("{text:?}: {error}"))?;
                 Self::Patch((*user).to_owned(), (*kind).to_owned(), (*name).to_owned(), operations)
             }
+            "forge" => {
+                let parts: Vec<&str> = rest.splitn(4, ' ').collect();
+                let [kind, name, pointer, value] = parts.as_slice() else { return Err(unknown()) };
+                let value = serde_json::from_str(value).map_err(|error| format!("{text:?}: {error}"))?;
+                Self::Forge((*kind).to_owned(), (*name).to_owned(), (*pointer).to_owned(), value)
+            }
             version if version.starts_with('v') && version[1..].parse::<u32>().is_ok() => {
                 Self::Version(version.to_owned(), rest.parse()?)
             }
@@ -432,6 +440,7 @@ impl fmt::Display for Action {
             Self::Gateway(works) => f.write_str(if *works { "gateway works" } else { "gateway stops" }),
             Self::Restart => f.write_str("restart"),
             Self::Patch(user, kind, name, operations) => write!(f, "patch {user} {kind} {name} {operations}"),
+            Self::Forge(kind, name, pointer, value) => write!(f, "forge {kind} {name} {pointer} {value}"),
             Self::Sync(what) => write!(f, "sync {what}"),
             Self::Strike(fault) => write!(f, "strike {fault}"),
         }

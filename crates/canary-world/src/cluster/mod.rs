@@ -48,6 +48,8 @@ pub struct Behaviour {
     pub errors: f64,
     /// What its gauge shows.
     pub gauge: f64,
+    /// Since when, where it is not the first.
+    pub gauge_since: Option<Timestamp>,
     /// What becomes of its pods.
     pub fate: Fate,
     /// Whether it counts its requests.
@@ -56,7 +58,7 @@ pub struct Behaviour {
 
 impl Default for Behaviour {
     fn default() -> Self {
-        Self { errors: 0.0, gauge: 1.0, fate: Fate::Ready, counts: true }
+        Self { errors: 0.0, gauge: 1.0, gauge_since: None, fate: Fate::Ready, counts: true }
     }
 }
 

@@ -36,6 +36,9 @@ use crate::resources::{CANARY_RELEASES, HTTP_ROUTES, SERVICES};
 use crate::store::{Key, Store, Version};
 use crate::world::NAMESPACE;
 
+/// Seconds that a clock may be off when it has heard the server's time: a second is not mended, and another is cut off.
+const CLOCK: f64 = 3.0;
+
 /// Reads that failed in the tick that writes: plural, and name or, for a list, its selectors.
 pub(crate) type Failed = [(&'static str, String)];
 
@@ -68,7 +71,7 @@ pub struct Promises {
     pub broken: Vec<String>,
     /// Steps and stages that the status went through, by release.
     pub trail: Vec<(String, Step, i32)>,
-    /// Whether some clock of the operator is off: how long things take is then not judged.
+    /// Whether some clock of the operator is off: what it does is as much too early as it needs to hear the server's time.
     pub clocks_off: bool,
     /// Whether somebody else wrote fields that tie our objects together: what a tick had read by then holds for it.
     pub meddled: bool,
@@ -88,6 +91,10 @@ pub struct Promises {
     rejected: BTreeMap<String, String>,
     /// Releases of which a breach was told, in the status or on a route.
     breached: BTreeSet<String>,
+    /// Stages that passed on evidence, by release.
+    passed: BTreeSet<(String, i32)>,
+    /// Releases that a person promoted.
+    commanded: BTreeSet<String>,
     /// Times the target was let go on to a candidate, by template.
     promoted: BTreeMap<String, usize>,
     /// What the candidate had answered when the stage's window began: all and bad.
@@ -116,10 +123,23 @@ impl Promises {
         }
     }
 
-    /// A person lifts every rejection.
-    pub fn retried(&mut self) {
-        self.rejected.clear();
-        self.promoted.clear();
+    /// The API server took a person's command to this release.
+    pub fn commanded(&mut self, verb: &str, id: &str) {
+        match verb {
+            "promote" => drop(self.commanded.insert(id.to_owned())),
+            "retry" => {
+                let lifted = |_: &String, by: &mut String| by == id;
+                for digest in self.rejected.extract_if(.., lifted).map(|(digest, _)| digest) {
+                    self.promoted.remove(&digest);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What times may be short by, in seconds, where a clock is off.
+    const fn leeway(&self) -> f64 {
+        if self.clocks_off { CLOCK } else { 0.0 }
     }
 
     /// The cluster or a person changed something.
@@ -175,7 +195,7 @@ fn release(api: &Api) -> Option<CanaryRelease> {
     serde_json::from_value(found.value.clone()).ok()
 }
 
-fn status_of(object: Option<&Value>) -> CanaryReleaseStatus {
+pub(crate) fn status_of(object: Option<&Value>) -> CanaryReleaseStatus {
     let status = object.and_then(|object| object.get("status"));
     status.and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default()
 }

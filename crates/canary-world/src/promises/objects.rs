@@ -1,6 +1,6 @@
 //! Writes of the objects: whose they are, what they rest on, and what must be so before weight or pods move.
 
-use canary_api::{Step, names};
+use canary_api::{Percent, ReleaseStatus, Step, names};
 use canary_core::{object, template};
 use serde_json::Value;
 
@@ -134,9 +134,16 @@ impl Promises {
             self.breached.insert(id.to_owned());
         }
         let stored = self.stored(write);
-        let release = current(stored.as_ref().map(|release| &release.value));
+        let stored = stored.as_ref().map(|release| &release.value);
+        let release = current(stored);
         let (was, now) = (weight_of(before, "web-canary"), weight_of(after, "web-canary"));
         let pods = i64::from(release.target_pods).max(1);
+        if now > was && !self.commanded.contains(&release.id) && release.step < Step::Roll {
+            let most = stage_weight(stored, release.stage_index);
+            if now > most {
+                self.break_it(api, "I6", &format!("weight {now} in a stage of {most}"));
+            }
+        }
         if now > was {
             if reverting(release.step) || release.revert.is_some() {
                 self.break_it(api, "I2", &format!("weight rises from {was} to {now} in a revert"));
@@ -194,6 +201,10 @@ impl Promises {
         if release.step != Step::Roll {
             self.break_it(api, "I1", &format!("the candidate is let go in step {:?}", release.step));
         }
+        let unproved = self.unproved(&release, stages(stored), &digest);
+        if !unproved.is_empty() {
+            self.break_it(api, "I1", &format!("{} is let go, and {}", release.id, unproved.join(", ")));
+        }
         // After another was promoted it is a candidate again.
         self.promoted.retain(|known, _| *known == digest);
         let times = self.promoted.entry(digest).or_default();
@@ -212,6 +223,20 @@ impl Promises {
         if ready < i64::from(release.target_pods) {
             self.break_it(api, "I3", &format!("the target rolls while {ready} canary pods carry all of the traffic"));
         }
+    }
+
+    /// What is missing for a promotion: a command, or each stage passed on evidence; and for this template.
+    fn unproved(&self, release: &ReleaseStatus, stages: usize, digest: &str) -> Vec<String> {
+        let mut unproved = Vec::new();
+        if release.candidate.digest != digest {
+            unproved.push("the template is another".to_owned());
+        }
+        if !self.commanded.contains(&release.id) {
+            let missing = |stage: &i32| !self.passed.contains(&(release.id.clone(), *stage));
+            let missing = (0..i32::try_from(stages).unwrap_or(i32::MAX)).filter(missing);
+            unproved.extend(missing.map(|stage| format!("stage {} never passed", stage + 1)));
+        }
+        unproved
     }
 
     /// Capacity of ours goes only after its weight and its drain.
@@ -233,8 +258,8 @@ impl Promises {
         }
         let since = self.weight.filter(|(weight, _)| *weight == 0).map(|(_, since)| since);
         let drained = since.map(|since| api.now.duration_since(since).as_secs_f64());
-        let wanted = if self.clocks_off { 0.0 } else { drain(api).as_secs_f64() };
-        if drained.is_none_or(|drained| drained + 1.001 < wanted) {
+        let wanted = drain(api).as_secs_f64();
+        if drained.is_none_or(|drained| drained + 1.001 + self.leeway() < wanted) {
             let ready = write.cluster.traffic.flows_to(name);
             self.break_it(
                 api,
@@ -254,6 +279,18 @@ impl Promises {
         }
         let _ = REPLICA_SETS;
     }
+}
+
+/// The weight of a stage, in thousandths.
+fn stage_weight(release: Option<&Value>, index: i32) -> i64 {
+    let stage = usize::try_from(index).ok().and_then(|index| release?.pointer(&format!("/spec/stages/{index}/weight")));
+    let weight = stage.and_then(Value::as_str).and_then(|weight| weight.parse::<Percent>().ok());
+    weight.map_or(0, |weight| i64::from(weight.permille()))
+}
+
+/// How many stages a CanaryRelease has.
+fn stages(release: Option<&Value>) -> usize {
+    release.map_or(0, |release| object::items(release, "/spec/stages").count())
 }
 
 /// Whether the write lets a paused target go.

@@ -1,11 +1,16 @@
 //! Writes of the CanaryRelease's status: stages go up one by one, on evidence, and a breach stays.
 
+use std::time::Duration;
+
 use canary_api::{Gate, ReleaseStatus, Step};
+use jiff::Timestamp;
 
 use crate::prometheus::{SCRAPE, STORED};
 
 use super::{Promises, Write, canary_weight, current, permille, release, reverting};
 
+/// What happened so long ago is seen by whoever looks.
+const SEEN: Duration = SCRAPE.saturating_add(STORED);
 /// Seconds that a bake may be shorter than its duration: times in the status are cut to whole seconds.
 const ROUNDING: f64 = 1.001;
 
@@ -65,6 +70,9 @@ impl Promises {
     fn goes_on(&mut self, write: &Write<'_>, was: &ReleaseStatus, now: &ReleaseStatus, tell: &str) {
         let api = write.api;
         let commanded = now.partial && !was.partial;
+        if commanded && !self.commanded.contains(&now.id) {
+            self.break_it(api, "I1", &format!("it is promoted as if by command, and nobody gave one: {tell}"));
+        }
         let up = i64::from(now.stage_index) - i64::from(was.stage_index);
         if up > 1 && !commanded {
             self.break_it(api, "I6", &format!("a stage is skipped: {tell}"));
@@ -75,6 +83,7 @@ impl Promises {
         let rolls = now.step == Step::Roll && was.step != Step::Roll;
         if (up == 1 && !commanded) || (rolls && !now.partial) {
             self.passes(write, was, tell);
+            self.passed.insert((was.id.clone(), was.stage_index));
         }
         if rolls && canary_weight(api) != 1000 {
             self.break_it(api, "I4", &format!("the target rolls while stable has traffic: {tell}"));
@@ -112,7 +121,7 @@ impl Promises {
         let stage = usize::try_from(was.stage_index).ok().and_then(|index| release.spec.stages.get(index));
         let wanted = stage.map_or(0.0, |stage| stage.duration.std().as_secs_f64());
         let baked = api.now.duration_since(since).as_secs_f64();
-        if baked + ROUNDING < wanted && !self.clocks_off {
+        if baked + ROUNDING + self.leeway() < wanted {
             self.break_it(api, "I1", &format!("a stage of {wanted} s passes after {baked:.3} s: {tell}"));
         }
         if self.metrics_answered.is_none_or(|answered| answered < since) {
@@ -121,16 +130,28 @@ impl Promises {
         let (all_now, bad_now) = answered(write, was);
         // What turned bad since the last sample that anybody can have is seen with the next.
         let turned = write.cluster.traffic.turned.get(image(was));
-        let unseen =
-            turned.filter(|(at, _)| api.now.duration_since(*at).unsigned_abs() < SCRAPE.saturating_add(STORED));
+        let unseen = turned.filter(|(at, _)| *at + SEEN > api.now);
         let bad_now = unseen.map_or(bad_now, |(_, bad)| *bad);
         let (n, k) = (all_now - self.window.0, (bad_now - self.window.1).max(0.0));
         for gate in &release.spec.gates {
-            if let Some(why) = fails(gate, n, k) {
+            let gauge = || {
+                let of = write.cluster.behaviour(image(was));
+                let seen = |at: &Timestamp| *at < since && *at + SEEN < api.now;
+                of.gauge_since.as_ref().is_none_or(seen).then_some(of.gauge)
+            };
+            if let Some(why) = fails(gate, n, k).or_else(|| off_limits(gate, gauge()?)) {
                 self.break_it(api, "I1", &format!("gate {}: {why}: {tell}", gate.name));
             }
         }
     }
+}
+
+/// Why a gate on a gauge can't have passed: the candidate's shows this, and did for as long as the stage.
+fn off_limits(gate: &Gate, gauge: f64) -> Option<String> {
+    let rule = gate.value.as_ref()?;
+    let above = rule.max.as_ref().is_some_and(|max| gauge > *max);
+    let below = rule.min.as_ref().is_some_and(|min| gauge < *min);
+    (above || below).then(|| format!("{gauge} is past what is allowed"))
 }
 
 /// What the candidate answered so far: all and bad.

@@ -1,0 +1,28 @@
+//! The judge itself: where a status is forged past every rule, what the operator then does wrong is told.
+#![allow(clippy::unwrap_used)]
+
+use canary_world::run::play;
+use canary_world::scenario::Scenario;
+
+#[track_caller]
+fn tells(script: &str, of: &str) {
+    let told = play(&script.parse::<Scenario>().unwrap(), 3).wrong;
+    assert!(told.iter().any(|line| line.contains(of)), "{told:#?}");
+}
+
+#[test]
+fn a_candidate_that_is_let_go_without_each_of_its_stages() {
+    let script = "armed: push v2\n\
+                  Bake/3 +2s: forge CanaryRelease web /status/current/step \"Roll\"\n\
+                  end: Promoted\nserves: v2\n";
+    tells(script, "web-1 is let go, and stage 3 never passed");
+}
+
+#[test]
+fn a_promotion_that_nobody_asked_for() {
+    let script = "armed: push v2\n\
+                  Bake/3 +2s: forge CanaryRelease web /status/current/partial true\n\
+                  then +1s: forge CanaryRelease web /status/current/step \"Roll\"\n\
+                  end: Promoted\nserves: v2\n";
+    tells(script, "web-1 is let go, and stage 3 never passed");
+}
