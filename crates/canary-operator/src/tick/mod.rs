@@ -59,6 +59,10 @@ const REWORD: Duration = Duration::from_secs(5);
 const FOLLOW_UP: Duration = Duration::from_millis(300);
 /// A Job that could not be created, after this long.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// An object that can't be read, after this long: no watch tells of a status that was put right.
+const UNREAD: Duration = Duration::from_secs(60);
+/// How many characters of what is wrong with it are said.
+const QUOTED: usize = 500;
 /// After a conflict.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -214,7 +218,12 @@ impl ReleaseTicker {
         };
         let release: CanaryRelease = match serde_json::from_value(raw.clone()) {
             Ok(release) => release,
-            Err(error) => return self.undecodable(key, &raw, &error.to_string()).await,
+            Err(error) => {
+                // Read once more, slowly, for the field.
+                let named = serde_path_to_error::deserialize::<_, CanaryRelease>(&raw).err();
+                let why = named.map_or_else(|| error.to_string(), |named| named.to_string());
+                return self.undecodable(key, &raw, &why).await;
+            }
         };
         let policies = self.policies.borrow().0.clone();
         let mut observed = observe::cluster(&self.client, release, &policies).await;
@@ -375,10 +384,12 @@ impl ReleaseTicker {
 
     /// An object that this build can't read harms itself only: said on the object, where its status can be written.
     async fn undecodable(&self, key: &ObjectKey, raw: &Value, why: &str) -> Next {
+        // What it quotes may be as long as an object may be.
+        let why: String = why.chars().take(QUOTED).collect();
         let message = format!("this operator can't read the object: {why}; correct it, or upgrade the operator");
         tracing::warn!("{message}");
         if canary_core::object::text(raw, "/status/message") == message {
-            return Next::Idle;
+            return Next::WakeAfter(UNREAD);
         }
         let mut object = raw.clone();
         let status = object.as_object_mut().map(|fields| fields.entry("status").or_insert_with(|| json!({})));
@@ -393,7 +404,7 @@ impl ReleaseTicker {
             );
         }
         match api::put_status(&self.client, api::folder(Kind::CanaryRelease, &key.namespace), &object).await {
-            Ok(_) => Next::Idle,
+            Ok(_) => Next::WakeAfter(UNREAD),
             Err(error) => {
                 tracing::warn!("{error}");
                 Next::Failed(Failure { step: "observe", category: "undecodable" })
