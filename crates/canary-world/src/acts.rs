@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use canary_api::{Step, names};
+use canary_core::template;
 use serde_json::{Value, json};
 
 use crate::api::{Caller, PatchKind};
@@ -284,7 +285,8 @@ impl Inner {
         let text = format!("{verb} {id} {stage}").trim_end().to_owned();
         let patch = json!({"metadata": {"annotations": {names::ANNOTATION_COMMAND: text}}});
         self.merge(JANE, "kubectl-annotate", CANARY_RELEASES, "web", &patch)?;
-        self.promises.commanded(verb, &id);
+        let target = self.get(DEPLOYMENTS, "web").map(|target| template::digest(&target["spec"]["template"]));
+        self.promises.commanded(verb, &id, &target.unwrap_or_default());
         Ok(())
     }
 

@@ -65,7 +65,7 @@ impl Ticker for Told {
         if let Some(began) = own.began.filter(|_| own.failed_reads.is_empty())
             && !matches!(next, Next::Failed(_) | Next::UrgentlyFailed(_))
         {
-            inner.promises.ticked(&inner.api, began);
+            inner.promises.ticked(&inner.api, &inner.cluster, began);
         }
         drop(guard);
         self.world.tell();

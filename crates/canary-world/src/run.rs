@@ -24,7 +24,7 @@ use crate::resources::{
     AUTOSCALERS, CANARY_RELEASES, DEPLOYMENTS, EVENTS, HTTP_ROUTES, MUTATING_BINDINGS, MUTATING_POLICIES, Resource,
     SERVICES, VALIDATING_BINDINGS, VALIDATING_POLICIES,
 };
-use crate::scenario::{Action, Moment, Scenario, Trait, When};
+use crate::scenario::{Action, Kin, Moment, Scenario, Trait, When};
 use crate::server::LONGEST_CUT;
 use crate::store::{Key, Store};
 use crate::world::{Entry, NAMESPACE, World};
@@ -519,9 +519,11 @@ impl Run {
             };
             let (unwritten, undone) = (writes.lasts(written, away), acts.lasts(done, away));
             if idle && unwritten >= QUIET {
-                // What another did last, and of which no watch tells, is seen by the next who looks.
-                let meddled = self.world.lock().struck.iter().any(|struck| meddles(struck.fault));
-                if looked || !meddled {
+                // What another did last, and of which no watch tells, is seen by the next who looks; so is what was read
+                // wrongly by the last one.
+                let unseen =
+                    |struck: &Struck| meddles(struck.fault) || Kin::Absent.has(struck) || Kin::Stale.has(struck);
+                if looked || !self.world.lock().struck.iter().any(unseen) {
                     break;
                 }
                 looked = true;

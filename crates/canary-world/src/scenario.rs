@@ -113,7 +113,7 @@ impl Kin {
         }
     }
 
-    fn has(self, struck: &Struck) -> bool {
+    pub(crate) fn has(self, struck: &Struck) -> bool {
         let other = struck.reads && struck.plural != "canaryreleases";
         match (self, struck.fault) {
             (Self::Absent, Fault::Answer(Answer::NotFound)) | (Self::Stale, Fault::Stale(_)) => other,

@@ -19,7 +19,9 @@ pub const LENGTH: usize = 40;
 /// Pods that the target is ever scaled to.
 const MOST_PODS: i64 = 6;
 /// Lines at a walk's end that bring back what is gone.
-const LAST: usize = 5;
+const LAST: usize = 10;
+/// The versions that somebody applies.
+const VERSIONS: std::ops::Range<u8> = 1..6;
 /// Runs that may be spent on making a walk shorter.
 const SHRINKING: usize = 80;
 
@@ -126,11 +128,15 @@ pub fn walk(seed: u64) -> Scenario {
         };
         line(&mut scenario, after, action(&mut random));
     }
-    // What is gone comes back, the target has all its pods again, and the release may come to its end.
+    // What is gone comes back, what crashed is mended, the target has all its pods again, and the release may come to its
+    // end.
     let web = || "web".to_owned();
     line(&mut scenario, 5, Action::Gateway(true));
     line(&mut scenario, 0, Action::Restore("Service".to_owned(), web()));
     line(&mut scenario, 0, Action::Restore("HTTPRoute".to_owned(), web()));
+    for version in VERSIONS {
+        line(&mut scenario, 0, Action::Version(format!("v{version}"), Trait::Fate(Fate::Ready)));
+    }
     line(&mut scenario, 0, Action::Load(MOST_PODS));
     line(&mut scenario, 0, Action::Scale(MOST_PODS));
     scenario
@@ -141,7 +147,7 @@ fn line(scenario: &mut Scenario, after: u64, action: Action) {
 }
 
 fn version(random: &mut Rng) -> String {
-    format!("v{}", random.u8(1..6))
+    format!("v{}", random.u8(VERSIONS))
 }
 
 fn push(random: &mut Rng) -> Action {

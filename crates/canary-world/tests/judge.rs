@@ -26,3 +26,14 @@ fn a_promotion_that_nobody_asked_for() {
                   end: Promoted\nserves: v2\n";
     tells(script, "web-1 is let go, and stage 3 never passed");
 }
+
+#[test]
+fn a_candidate_that_answers_badly_and_stays() {
+    // A limit that the judge does not ask for: the operator is right to go on, and the judge sees that it does.
+    let script = "spec: {\"stages\": [{\"weight\": \"50%\", \"duration\": \"3m\"}, {\"weight\": \"100%\", \"duration\": \"20s\"}], \"gates\": [{\"name\": \"errors\", \
+                  \"errorRate\": {\"bad\": \"bad_total\", \"total\": \"requests_total\", \"limit\": \"40%\"}}]}\n\
+                  armed: push v2\n\
+                  Bake/1 +1s: v2 errors 30%\n\
+                  end: Promoted\nserves: v2\n";
+    tells(script, "I12 at 00:01:");
+}

@@ -1,16 +1,17 @@
 //! The world by itself: a run ends as it should, and the same run is the same to the byte.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use canary_api::Step;
 use canary_world::contract;
 use canary_world::enumerate::held_against;
 use canary_world::run::play;
 use canary_world::scenario::Scenario;
 use canary_world::server::plain_client;
 use canary_world::walk::walk;
-use canary_world::world::World;
+use canary_world::world::{Entry, World};
 
 fn scenario(name: &str) -> Scenario {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("scenarios/{name}.txt"));
@@ -22,6 +23,22 @@ fn a_good_release_is_promoted_by_the_operators_own_code() {
     let outcome = play(&scenario("good"), 10);
     assert!(outcome.wrong.is_empty(), "{:#?}\n{}", outcome.wrong, outcome.log());
     assert_eq!((outcome.end.as_str(), outcome.serves.as_slice()), ("Promoted", ["v2".to_owned()].as_slice()));
+}
+
+#[test]
+fn a_target_that_was_gone_for_a_moment_is_held_and_no_release_is_told_of() {
+    let breach = scenario("breach-while-shifting");
+    let base = play(&breach, 3);
+    let over = |entry: &Entry| entry.place.is_some_and(|(step, _)| step == Step::Done);
+    let of_target = |entry: &&Entry| (entry.verb, entry.plural, entry.name.as_str()) == ("get", "deployments", "web");
+    let read = base.journal[..base.reached].iter().filter(of_target).rfind(|entry| over(entry));
+    let read = read.expect("the target is read when all is over");
+    let faults = format!("fault request {}: answer 404\n", read.request);
+    let outcome = play(&format!("{breach}{faults}").parse().unwrap(), 3);
+    let said =
+        outcome.journal.iter().rfind(|entry| entry.verb == "status" && entry.plural == "canaryreleases").unwrap();
+    let held = "Deployment web is held: the next change of its template starts a release";
+    assert!(said.what.ends_with(held), "{said}");
 }
 
 #[test]

@@ -162,10 +162,13 @@ fn done(tick: &Tick<'_>) -> String {
         None if outcome == "Promoted" => {
             format!("{} promoted: {} is live", current.id, current.candidate.images.join(", "))
         }
-        _ => format!(
-            "Deployment {} is held: the next change of its template starts a release (last: {outcome})",
-            tick.spec.target.name
-        ),
+        _ => {
+            let last = if outcome.is_empty() { String::new() } else { format!(" (last: {outcome})") };
+            format!(
+                "Deployment {} is held: the next change of its template starts a release{last}",
+                tick.spec.target.name
+            )
+        }
     }
 }
 

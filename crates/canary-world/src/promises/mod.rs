@@ -39,6 +39,11 @@ use crate::world::NAMESPACE;
 /// Seconds that a clock may be off when it has heard the server's time: a second is not mended, and another is cut off.
 const CLOCK: f64 = 3.0;
 
+/// For how long a candidate may answer badly under everybody's eyes: many intervals and scrapes.
+const MINUTE: Duration = Duration::from_secs(60);
+/// How long ago the metrics answered, or a tick ended, at the most, where somebody looks.
+const SIGHT: Duration = Duration::from_secs(15);
+
 /// Reads that failed in the tick that writes: plural, and name or, for a list, its selectors.
 pub(crate) type Failed = [(&'static str, String)];
 
@@ -101,6 +106,20 @@ pub struct Promises {
     window: (f64, f64),
     /// When the stage's bake began.
     bake: Option<Timestamp>,
+    /// A candidate that answers badly, as a tick after the other left it.
+    ill: Option<Ill>,
+}
+
+/// A candidate that answers badly.
+#[derive(Debug)]
+struct Ill {
+    /// Of which release.
+    id: String,
+    since: Timestamp,
+    /// When a tick last ended.
+    seen: Timestamp,
+    /// What it had answered when it began: all and bad.
+    answered: (f64, f64),
 }
 
 impl Promises {
@@ -123,12 +142,12 @@ impl Promises {
         }
     }
 
-    /// The API server took a person's command to this release.
-    pub fn commanded(&mut self, verb: &str, id: &str) {
+    /// The API server took a person's command to this release, while the target had the template of this digest.
+    pub fn commanded(&mut self, verb: &str, id: &str, asked: &str) {
         match verb {
             "promote" => drop(self.commanded.insert(id.to_owned())),
             "retry" => {
-                let lifted = |_: &String, by: &mut String| by == id;
+                let lifted = |digest: &String, by: &mut String| by == id || digest == asked;
                 for digest in self.rejected.extract_if(.., lifted).map(|(digest, _)| digest) {
                     self.promoted.remove(&digest);
                 }
@@ -154,8 +173,9 @@ impl Promises {
     }
 
     /// A tick that began then ended, and neither it nor a read of it failed.
-    pub fn ticked(&mut self, api: &Api, began: Timestamp) {
+    pub fn ticked(&mut self, api: &Api, cluster: &Cluster, began: Timestamp) {
         self.moved(api);
+        self.ills(api, cluster);
         if let Some(dead) = self.dead.filter(|dead| *dead < began) {
             let what = format!("the canary has weight and no ready pod since {dead}, and a tick left it so");
             self.break_it(api, "I3", &what);
@@ -164,6 +184,38 @@ impl Promises {
             let what = format!("pods that are not the candidate's have weight since {stray}, and a tick left it so");
             self.break_it(api, "I3", &what);
         }
+    }
+
+    /// Whether the candidate has answered badly for a minute, with weight and under everybody's eyes, and is not taken
+    /// back. What it truly answers is asked, not what the operator made of it.
+    fn ills(&mut self, api: &Api, cluster: &Cluster) {
+        let stored = api.store.get(&Key::new(CANARY_RELEASES, NAMESPACE, "web")).map(|stored| &stored.value);
+        let now = current(stored);
+        let image = |version: &canary_api::Version| version.images.first().map_or("", String::as_str).to_owned();
+        let (candidate, stable) = (image(&now.candidate), image(&now.stable));
+        let of = cluster.behaviour(&candidate);
+        let answered = cluster.traffic.answered.get(&candidate).copied().unwrap_or_default();
+        let fresh = |at: Timestamp| api.now.duration_since(at).unsigned_abs() < SIGHT;
+        let ill = matches!(now.step, Step::Scale | Step::Shift | Step::Bake)
+            && canary_weight(api) > 0
+            && of.counts
+            && of.errors >= 0.1
+            && cluster.behaviour(&stable).errors == 0.0
+            && self.metrics_answered.is_some_and(fresh);
+        let kept = self.ill.take().filter(|ill| ill.id == now.id && fresh(ill.seen));
+        if !ill {
+            return;
+        }
+        let mut since = kept.unwrap_or_else(|| Ill { id: now.id.clone(), since: api.now, seen: api.now, answered });
+        since.seen = api.now;
+        let (asked, bad) = (answered.0 - since.answered.0, answered.1 - since.answered.1);
+        let long = api.now.duration_since(since.since).unsigned_abs() > MINUTE;
+        if long && asked >= 100.0 && bad >= asked * 0.1 {
+            let what =
+                format!("{} answers badly since {} ({bad:.0} of {asked:.0}), and has weight", now.id, since.since);
+            self.break_it(api, "I12", &what);
+        }
+        self.ill = Some(since);
     }
 
     /// The operator wrote.

@@ -35,6 +35,11 @@ impl Promises {
                     &format!("a template that {by} rejected is released again without a retry: {tell}"),
                 );
             }
+            // What never had pods has none that remember the rejection, once another template was applied.
+            let had_pods = |by: &String| {
+                self.trail.iter().any(|(id, step, _)| id == by && (Step::Scale..=Step::Soak).contains(step))
+            };
+            self.rejected.retain(|digest, by| *digest == now.candidate.digest || had_pods(by));
             self.granted.clear();
         }
         if now.step == Step::Bake
