@@ -99,8 +99,6 @@ fn built() -> Result<PathBuf> {
 /// A command of `canary-world`.
 fn world(program: &Path, word: &str, seed: u64, seconds: Option<u64>) -> Command {
     let mut world = Command::new(program);
-    // Its many short copies don't hand their memory back piece by piece when they end.
-    world.env("MIMALLOC_DESTROY_ON_EXIT", "2");
     world.args([word, "--seed", &seed.to_string()]);
     if let Some(seconds) = seconds {
         world.args(["--seconds", &seconds.to_string()]);

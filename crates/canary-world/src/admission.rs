@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::api::Caller;
 use crate::refusal::Refusal;
 use crate::resources::Resource;
+use crate::text::is_ours;
 
 /// Users that run the cluster: every right.
 const SYSTEM: &str = "system:";
@@ -368,11 +369,7 @@ fn well_formed(command: &str) -> bool {
 
 /// Our annotations are the operator's: whatever another writer does to them is undone.
 fn keep_marks(was: &Value, now: &mut Value) {
-    let ours = |key: &str| {
-        key.starts_with("canaryrelease.dev/")
-            && key != names::ANNOTATION_OVERRIDE
-            && key != names::ANNOTATION_OVERRIDE_BY
-    };
+    let ours = |key: &str| is_ours(key) && key != names::ANNOTATION_OVERRIDE && key != names::ANNOTATION_OVERRIDE_BY;
     if let Some(entries) = now.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         entries.retain(|key, _| !ours(key));
     }

@@ -72,6 +72,12 @@ impl Api {
         self.store.get(&key).cloned().ok_or_else(|| Refusal::not_found(resource, name))
     }
 
+    /// What stands there.
+    #[must_use]
+    pub fn object(&self, resource: &Resource, namespace: &str, name: &str) -> Option<&Value> {
+        self.store.get(&Key::new(resource, namespace, name)).map(|version| &version.value)
+    }
+
     /// Creates an object.
     ///
     /// # Errors

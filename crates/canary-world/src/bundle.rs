@@ -74,8 +74,6 @@ impl Bundle<'_> {
             }
             tell(report, leaf.id, &wrong, outcome.refused);
         }
-        // As what it played in: the process ends with this.
-        std::mem::forget(outcome);
     }
 }
 

@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::promises::{status_of, weight_of};
 use crate::resources::{
-    AUTOSCALERS, CANARY_RELEASES, CONTROLLER_REVISIONS, DEPLOYMENTS, HTTP_ROUTES, RELEASE_RECORDS, Resource, SERVICES,
+    AUTOSCALERS, CANARY_RELEASES, CONTROLLER_REVISIONS, DEPLOYMENTS, HTTP_ROUTES, RELEASE_RECORDS, SERVICES,
 };
-use crate::store::Key;
+use crate::text::is_ours;
 use crate::world::NAMESPACE;
 
 /// What is left, in words; nothing where the release is not `over`. Where the CanaryRelease is gone nothing of ours is.
@@ -25,7 +25,7 @@ pub(crate) fn of(api: &Api, end: &str) -> Vec<String> {
             left.push(format!("route {} gives the canary {weight} thousandths", key.name));
         }
     }
-    if let Some(canary) = named(api, DEPLOYMENTS, "web-canary")
+    if let Some(canary) = api.object(DEPLOYMENTS, NAMESPACE, "web-canary")
         && object::integer(canary, "/spec/replicas", 0) > 0
     {
         left.push("the canary has pods".to_owned());
@@ -46,18 +46,18 @@ pub(crate) fn of(api: &Api, end: &str) -> Vec<String> {
 
 /// A target that is held, but for a template that does not serve.
 fn held_for_nothing(api: &Api) -> Option<String> {
-    let target = named(api, DEPLOYMENTS, "web")?;
+    let target = api.object(DEPLOYMENTS, NAMESPACE, "web")?;
     if !object::truth(target, "/spec/paused") {
         return None;
     }
-    let serving = status_of(named(api, CANARY_RELEASES, "web")).hold.and_then(|hold| hold.serving)?;
+    let serving = status_of(api.object(CANARY_RELEASES, NAMESPACE, "web")).hold.and_then(|hold| hold.serving)?;
     let asked = template::digest(&target["spec"]["template"]);
     (serving.digest == asked).then(|| "the target is paused with the template that serves".to_owned())
 }
 
 /// A release whose record is not there, or does not say how it ended.
 fn unrecorded(api: &Api) -> Option<String> {
-    let status = status_of(named(api, CANARY_RELEASES, "web"));
+    let status = status_of(api.object(CANARY_RELEASES, NAMESPACE, "web"));
     // Where the serving version was written back since, the outcome is that one's.
     let ended = |current: &ReleaseStatus| {
         current.step == Step::Done && !current.id.is_empty() && current.candidate.digest == status.observed_template
@@ -75,7 +75,7 @@ fn unrecorded(api: &Api) -> Option<String> {
 /// What is ours, or marked so, where nobody is left to whom it belongs.
 fn ours(api: &Api) -> Vec<String> {
     let mut left = Vec::new();
-    if named(api, DEPLOYMENTS, "web").is_some_and(|target| object::truth(target, "/spec/paused")) {
+    if api.object(DEPLOYMENTS, NAMESPACE, "web").is_some_and(|target| object::truth(target, "/spec/paused")) {
         left.push("the target is paused, and nobody lets it go".to_owned());
     }
     for resource in [DEPLOYMENTS, SERVICES, HTTP_ROUTES, AUTOSCALERS, CONTROLLER_REVISIONS] {
@@ -88,15 +88,11 @@ fn ours(api: &Api) -> Vec<String> {
     left
 }
 
-fn named<'a>(api: &'a Api, resource: &Resource, name: &str) -> Option<&'a Value> {
-    api.store.get(&Key::new(resource, NAMESPACE, name)).map(|version| &version.value)
-}
-
 /// Labels and annotations of ours.
 fn marks(object: &Value) -> impl Iterator<Item = &str> {
     let all = ["/metadata/labels", "/metadata/annotations"].into_iter().filter_map(|field| object.pointer(field));
     let keys = all.filter_map(Value::as_object).flat_map(|entries| entries.keys().map(String::as_str));
-    keys.filter(|key| key.starts_with("canaryrelease.dev/"))
+    keys.filter(|key| is_ours(key))
 }
 
 #[cfg(test)]
@@ -105,6 +101,7 @@ mod tests {
 
     use super::*;
     use crate::api::Caller;
+    use crate::resources::Resource;
 
     fn left(end: &str, objects: &[(&'static Resource, Value)]) -> Vec<String> {
         let mut api = Api::new("2026-01-01T00:00:00Z".parse().unwrap());
@@ -178,6 +175,34 @@ mod tests {
             let operator = Caller::new(canary_api::names::OPERATOR_USER, "operator");
             api.replace(&operator, CANARY_RELEASES, NAMESPACE, object::name(&made.value), true, release).unwrap();
             assert_eq!(of(&api, "RolledBack"), expected);
+        }
+    }
+
+    #[test]
+    fn a_release_that_is_over_is_recorded_with_its_end() {
+        let mut api = Api::new("2026-01-01T00:00:00Z".parse().unwrap());
+        let operator = Caller::new(canary_api::names::OPERATOR_USER, "operator");
+        let status_is = |api: &mut Api, resource: &'static Resource, name: &str, status: Value| {
+            let mut object = api.object(resource, NAMESPACE, name).unwrap().clone();
+            object["status"] = status;
+            api.replace(&operator, resource, NAMESPACE, name, true, object).unwrap();
+        };
+        let release = crate::manifests::release(&serde_json::Map::new());
+        api.create(&Caller::new("jane", "kubectl"), CANARY_RELEASES, NAMESPACE, release).unwrap();
+        let over = json!({
+            "outcome": "RolledBack", "observedTemplate": "sha256:2",
+            "current": {"id": "web-1", "step": "Done", "candidate": {"digest": "sha256:2"}},
+        });
+        status_is(&mut api, CANARY_RELEASES, "web", over);
+        assert_eq!(of(&api, "RolledBack"), [r#"web-1 is (true, "RolledBack"), and recorded []"#]);
+        // A frozen one stays as it is: each says something else.
+        let said = [("a", false, "RolledBack", 1), ("b", true, "Promoted", 1), ("c", true, "RolledBack", 0)];
+        for (name, frozen, outcome, left) in said {
+            let record = json!({"metadata": {"name": name}, "spec": {}});
+            api.create(&operator, RELEASE_RECORDS, NAMESPACE, record).unwrap();
+            let status = json!({"id": "web-1", "frozen": frozen, "outcome": outcome});
+            status_is(&mut api, RELEASE_RECORDS, name, status);
+            assert_eq!(of(&api, "RolledBack").len(), left, "{frozen} {outcome}");
         }
     }
 }

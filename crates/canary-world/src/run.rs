@@ -129,16 +129,11 @@ fn played(scenario: &Scenario, resyncs: usize, freezes: bool, branches: Option<B
             wrong.push(why);
         }
         let outcome = run.outcome(wrong, scenario);
-        let branches = run.world.lock().branches.take();
-        if let Some(branches) = branches {
-            // A copy of a process ends soon: to free what it shares with its original would first copy that.
-            std::mem::forget(run);
-            return (outcome, branches.spoken_for());
-        }
         for own in std::mem::take(&mut run.processes) {
             own.kill(&run.world).await;
         }
-        (outcome, Vec::new())
+        let ended = run.world.lock().branches.take().map_or_else(Vec::new, |branches| branches.spoken_for());
+        (outcome, ended)
     })
 }
 

@@ -376,6 +376,14 @@ impl fmt::Display for When {
     }
 }
 
+/// Three words, and JSON to the end of the line.
+fn three_and_json(text: &str) -> Result<([String; 3], Value), String> {
+    let parts: Vec<&str> = text.splitn(4, ' ').collect();
+    let [a, b, c, json] = parts.as_slice() else { return Err(format!("no three words and JSON in {text:?}")) };
+    let json = serde_json::from_str(json).map_err(|error| format!("{text:?}: {error}"))?;
+    Ok(([a, b, c].map(|word| (*word).to_owned()), json))
+}
+
 impl FromStr for Action {
     type Err = String;
 
@@ -407,16 +415,12 @@ impl FromStr for Action {
                 Self::Restore(kind, name)
             }
             "patch" => {
-                let parts: Vec<&str> = rest.splitn(4, ' ').collect();
-                let [user, kind, name, operations] = parts.as_slice() else { return Err(unknown()) };
-                let operations = serde_json::from_str(operations).map_err(|error| format!("{text:?}: {error}"))?;
-                Self::Patch((*user).to_owned(), (*kind).to_owned(), (*name).to_owned(), operations)
+                let ([user, kind, name], operations) = three_and_json(rest)?;
+                Self::Patch(user, kind, name, operations)
             }
             "forge" => {
-                let parts: Vec<&str> = rest.splitn(4, ' ').collect();
-                let [kind, name, pointer, value] = parts.as_slice() else { return Err(unknown()) };
-                let value = serde_json::from_str(value).map_err(|error| format!("{text:?}: {error}"))?;
-                Self::Forge((*kind).to_owned(), (*name).to_owned(), (*pointer).to_owned(), value)
+                let ([kind, name, pointer], value) = three_and_json(rest)?;
+                Self::Forge(kind, name, pointer, value)
             }
             version if version.starts_with('v') && version[1..].parse::<u32>().is_ok() => {
                 Self::Version(version.to_owned(), rest.parse()?)

@@ -42,3 +42,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     };
     Some(Duration::from_millis(number.checked_mul(millis)?))
 }
+
+/// Whether a label or an annotation is one of ours.
+pub fn is_ours(key: &str) -> bool {
+    key.split_once('/').is_some_and(|(domain, _)| domain == canary_api::names::GROUP)
+}

@@ -19,7 +19,6 @@ use crate::cluster::Cluster;
 use crate::fault::{Planned, Struck};
 use crate::promises::Promises;
 use crate::resources::{CANARY_RELEASES, Resource};
-use crate::store::Key;
 
 /// The namespace of everything.
 pub const NAMESPACE: &str = "shop";
@@ -294,14 +293,13 @@ impl Inner {
     /// An object.
     #[must_use]
     pub fn get(&self, resource: &Resource, name: &str) -> Option<&Value> {
-        self.api.store.get(&Key::new(resource, NAMESPACE, name)).map(|version| &version.value)
+        self.api.object(resource, NAMESPACE, name)
     }
 
     /// The status of the CanaryRelease.
     #[must_use]
     pub fn status(&self) -> CanaryReleaseStatus {
-        let status = self.get(CANARY_RELEASES, "web").and_then(|release| release.get("status"));
-        status.and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default()
+        crate::promises::status_of(self.get(CANARY_RELEASES, "web"))
     }
 
     /// Where the release stands.

@@ -206,16 +206,16 @@ impl Promises {
         if !ill {
             return;
         }
-        let mut since = kept.unwrap_or_else(|| Ill { id: now.id.clone(), since: api.now, seen: api.now, answered });
-        since.seen = api.now;
-        let (asked, bad) = (answered.0 - since.answered.0, answered.1 - since.answered.1);
-        let long = api.now.duration_since(since.since).unsigned_abs() > MINUTE;
+        let mut known = kept.unwrap_or_else(|| Ill { id: now.id.clone(), since: api.now, seen: api.now, answered });
+        known.seen = api.now;
+        let (asked, bad) = (answered.0 - known.answered.0, answered.1 - known.answered.1);
+        let long = api.now.duration_since(known.since).unsigned_abs() > MINUTE;
         if long && asked >= 100.0 && bad >= asked * 0.1 {
             let what =
-                format!("{} answers badly since {} ({bad:.0} of {asked:.0}), and has weight", now.id, since.since);
+                format!("{} answers badly since {} ({bad:.0} of {asked:.0}), and has weight", now.id, known.since);
             self.break_it(api, "I12", &what);
         }
-        self.ill = Some(since);
+        self.ill = Some(known);
     }
 
     /// The operator wrote.
@@ -256,8 +256,9 @@ fn current(object: Option<&Value>) -> ReleaseStatus {
     status_of(object).current.unwrap_or_else(|| ReleaseStatus { step: Step::Done, ..ReleaseStatus::default() })
 }
 
-fn permille(release: &ReleaseStatus) -> i64 {
-    release.weight.parse::<Percent>().map_or(0, |weight| i64::from(weight.permille()))
+/// A weight in thousandths.
+fn permille(weight: &str) -> i64 {
+    weight.parse::<Percent>().map_or(0, |weight| i64::from(weight.permille()))
 }
 
 const fn reverting(step: Step) -> bool {
@@ -304,4 +305,23 @@ pub(crate) fn ready_behind(store: &Store, service: &str) -> i64 {
     let Some(service) = store.get(&Key::new(SERVICES, NAMESPACE, service)) else { return 0 };
     let pods = selected(store, NAMESPACE, &object::strings(&service.value, "/spec/selector"));
     i64::try_from(pods.iter().filter(|pod| canary_core::pods::ready(pod)).count()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_lifts_what_it_asks_for_and_nothing_else() {
+        let mut promises = Promises::default();
+        for (digest, by) in [("sha256:a", "web-1"), ("sha256:b", "web-2"), ("sha256:c", "web-3")] {
+            promises.rejected.insert(digest.to_owned(), by.to_owned());
+            promises.promoted.insert(digest.to_owned(), 1);
+        }
+        promises.commanded("pause", "web-3", "sha256:c");
+        promises.commanded("retry", "web-1", "sha256:b");
+        assert_eq!(promises.rejected.into_keys().collect::<Vec<_>>(), ["sha256:c"]);
+        assert_eq!(promises.promoted.into_keys().collect::<Vec<_>>(), ["sha256:c"]);
+        assert!(promises.commanded.is_empty());
+    }
 }

@@ -1,12 +1,13 @@
 //! Writes of the objects: whose they are, what they rest on, and what must be so before weight or pods move.
 
-use canary_api::{Percent, ReleaseStatus, Step, names};
+use canary_api::{ReleaseStatus, Step, names};
 use canary_core::{object, template};
 use serde_json::Value;
 
-use super::{Promises, Write, canary_weight, current, drain, reverting, status_of, weight_of};
+use super::{Promises, Write, canary_weight, current, drain, permille, reverting, status_of, weight_of};
 use crate::resources::{AUTOSCALERS, CANARY_RELEASES, DEPLOYMENTS, REPLICA_SETS};
 use crate::store::Key;
+use crate::text::is_ours;
 use crate::world::NAMESPACE;
 
 impl Promises {
@@ -283,9 +284,7 @@ impl Promises {
 
 /// The weight of a stage, in thousandths.
 fn stage_weight(release: Option<&Value>, index: i32) -> i64 {
-    let stage = usize::try_from(index).ok().and_then(|index| release?.pointer(&format!("/spec/stages/{index}/weight")));
-    let weight = stage.and_then(Value::as_str).and_then(|weight| weight.parse::<Percent>().ok());
-    weight.map_or(0, |weight| i64::from(weight.permille()))
+    release.map_or(0, |release| permille(object::text(release, &format!("/spec/stages/{index}/weight"))))
 }
 
 /// How many stages a CanaryRelease has.
@@ -316,7 +315,7 @@ fn foreign(object: &Value, take_ours: fn(&mut Value)) -> String {
         }
         for field in ["labels", "annotations"] {
             let Some(entries) = metadata.get_mut(field).and_then(Value::as_object_mut) else { continue };
-            entries.retain(|key, _| !key.starts_with("canaryrelease.dev/"));
+            entries.retain(|key, _| !is_ours(key));
             if entries.is_empty() {
                 metadata.remove(field);
             }

@@ -52,7 +52,7 @@ impl Promises {
             self.window = answered(write, &now);
         }
         if reverting(now.step) && !reverting(was.step) {
-            self.route_first = canary_weight(api) > permille(&now);
+            self.route_first = canary_weight(api) > permille(&now.weight);
         }
         if let Some(revert) = &now.revert {
             if revert.rejects {
@@ -179,4 +179,20 @@ fn fails(gate: &Gate, n: f64, k: f64) -> Option<String> {
     // chance.
     let limit = rule.limit.fraction();
     (k / n > limit * 2.0).then(|| format!("{:.2}% bad answers where {:.2}% are allowed", 100.0 * k / n, 100.0 * limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_gauge_passes_up_to_its_limits_and_not_past_them() {
+        let gate = |rule| serde_json::from_value(json!({"name": "staleness", "value": rule})).unwrap();
+        let most: Gate = gate(json!({"query": "x", "max": 30.0}));
+        let least: Gate = gate(json!({"query": "x", "min": 2.0}));
+        assert!(off_limits(&most, 30.0).is_none() && off_limits(&least, 2.0).is_none());
+        assert!(off_limits(&most, 30.5).is_some() && off_limits(&least, 1.5).is_some());
+    }
 }
