@@ -9,10 +9,10 @@
 use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _};
 use std::time::Instant;
 
-use fork::{Fork, fork, waitpid};
+use fork::{Fork, WEXITSTATUS, WIFEXITED, fork, waitpid};
 use serde_json::{Value, json};
 
-use crate::fault::{Fault, Planned, Point};
+use crate::fault::{Fault, Planned, Point, Struck};
 
 /// A run with its faults, among others that begin as it does.
 #[derive(Debug, Clone)]
@@ -30,10 +30,32 @@ pub(crate) struct Branches {
     waiting: Vec<Leaf>,
     /// Those of which all faults struck, or can strike no more.
     complete: Vec<usize>,
+    /// Faults of them that moved nothing.
+    idle: Vec<Idle>,
     /// Until when others begin.
     until: Option<Instant>,
     /// Where it is told what came of them.
     report: PipeWriter,
+}
+
+/// A fault that moved nothing: the run goes on as the one without it, and is played with that.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Idle {
+    /// Of which run.
+    pub id: usize,
+    /// What struck.
+    pub struck: Struck,
+    /// Whether it was a write that was refused.
+    pub refused: bool,
+}
+
+/// How the copy of a process ends that stands for such runs: a write was refused, or there was nothing to write.
+const REFUSED: i32 = 3;
+const NOTHING: i32 = 4;
+
+/// The process of such runs, which are its original's from now on.
+pub(crate) fn give_back(refused: bool) -> ! {
+    std::process::exit(if refused { REFUSED } else { NOTHING })
 }
 
 /// What came of a run.
@@ -50,12 +72,17 @@ pub(crate) struct Told {
 impl Branches {
     /// These runs, told of in `report`, of which none begins after `until`.
     pub(crate) const fn new(waiting: Vec<Leaf>, until: Option<Instant>, report: PipeWriter) -> Self {
-        Self { waiting, complete: Vec::new(), until, report }
+        Self { waiting, complete: Vec::new(), idle: Vec::new(), until, report }
     }
 
     /// The runs that end with this process: a fault whose point never came is one that did not strike.
     pub(crate) fn spoken_for(&self) -> Vec<usize> {
         self.complete.iter().copied().chain(self.waiting.iter().map(|leaf| leaf.id)).collect()
+    }
+
+    /// What struck in them and moved nothing.
+    pub(crate) fn idle(&self) -> Vec<Idle> {
+        self.idle.clone()
     }
 
     /// From now on nothing strikes: what was to strike in the release came too late for it.
@@ -64,9 +91,9 @@ impl Branches {
         self.waiting.clear();
     }
 
-    /// What strikes now, in this process. It is called at points that all runs of it come to, and returns in as many
-    /// processes as go on from there.
-    pub(crate) fn part(&mut self, points: &[Point]) -> Vec<Fault> {
+    /// What strikes now, in this process: `struck` says how each is noted. It is called at points that all runs of it come
+    /// to, and returns in as many processes as go on from there. A copy in which nothing moves ends by [`give_back`].
+    pub(crate) fn part(&mut self, points: &[Point], struck: impl Fn(Fault) -> Struck) -> Vec<Fault> {
         let meets = |planned: &Planned| points.contains(&planned.at);
         let (met, waiting) =
             std::mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(|leaf| leaf.faults.iter().any(meets));
@@ -83,11 +110,21 @@ impl Branches {
             if over(self.until) {
                 std::process::exit(0);
             }
-            if self.copied(&leaves) {
-                let (complete, waiting) = leaves.into_iter().partition::<Vec<_>, _>(|leaf| leaf.faults.is_empty());
-                self.complete = complete.into_iter().map(|leaf| leaf.id).collect();
-                self.waiting = waiting;
-                return faults.into_iter().map(|planned| planned.fault).collect();
+            match self.copied(&leaves) {
+                Copied::Copy => {
+                    self.complete.clear();
+                    self.waiting.clear();
+                    self.stand_for(leaves);
+                    return faults.into_iter().map(|planned| planned.fault).collect();
+                }
+                Copied::Ended => {}
+                Copied::GaveBack { refused } => {
+                    for (leaf, planned) in leaves.iter().flat_map(|leaf| faults.iter().map(move |fault| (leaf, fault)))
+                    {
+                        self.idle.push(Idle { id: leaf.id, struck: struck(planned.fault), refused });
+                    }
+                    self.stand_for(leaves);
+                }
             }
         }
         if self.spoken_for().is_empty() {
@@ -96,19 +133,38 @@ impl Branches {
         Vec::new()
     }
 
-    /// Whether this is the copy; the original comes back when that has ended.
-    fn copied(&self, leaves: &[Leaf]) -> bool {
-        match fork() {
-            Ok(Fork::Child) => true,
-            Ok(Fork::Parent(child)) => {
-                if !matches!(waitpid(child), Ok(0)) {
-                    died(&self.report, leaves.iter().map(|leaf| leaf.id));
-                }
-                false
-            }
-            Err(error) => give_up(&format!("this process can't be copied: {error}")),
-        }
+    /// These runs are this process's, too.
+    fn stand_for(&mut self, leaves: Vec<Leaf>) {
+        let (complete, waiting) = leaves.into_iter().partition::<Vec<_>, _>(|leaf| leaf.faults.is_empty());
+        self.complete.extend(complete.into_iter().map(|leaf| leaf.id));
+        self.waiting.extend(waiting);
     }
+
+    /// Copies this process for these runs; the original comes back when the copy has ended.
+    fn copied(&self, leaves: &[Leaf]) -> Copied {
+        let child = match fork() {
+            Ok(Fork::Child) => return Copied::Copy,
+            Ok(Fork::Parent(child)) => child,
+            Err(error) => give_up(&format!("this process can't be copied: {error}")),
+        };
+        match waitpid(child).ok().filter(|status| WIFEXITED(*status)).map(|status| WEXITSTATUS(status)) {
+            Some(0) => {}
+            Some(REFUSED) => return Copied::GaveBack { refused: true },
+            Some(NOTHING) => return Copied::GaveBack { refused: false },
+            _ => died(&self.report, leaves.iter().map(|leaf| leaf.id)),
+        }
+        Copied::Ended
+    }
+}
+
+/// Who goes on after a process was copied.
+enum Copied {
+    /// This is the copy.
+    Copy,
+    /// The original; the copy's runs are told of.
+    Ended,
+    /// The original; the copy's runs go as its own.
+    GaveBack { refused: bool },
 }
 
 /// Whether it is too late for another run.

@@ -65,14 +65,21 @@ impl Bundle<'_> {
         }
         let report_of_copies = report.try_clone().expect("a pipe has many ends");
         let branches = Branches::new(together.into_iter().cloned().collect(), until, report_of_copies);
-        let (outcome, ended) = play_branches(&self.course.scenario, 3, self.freezes, branches);
+        let (mut outcome, ended, idle) = play_branches(&self.course.scenario, 3, self.freezes, branches);
         for leaf in self.leaves.iter().filter(|leaf| ended.contains(&leaf.id)) {
             let disturbed = self.course.disturbed(&leaf.faults);
+            let (struck, refused) = (outcome.struck.len(), outcome.refused);
+            for idle in idle.iter().filter(|idle| idle.id == leaf.id) {
+                outcome.struck.push(idle.struck);
+                outcome.refused += usize::from(idle.refused);
+            }
             let mut wrong = judged(&disturbed, &self.course.base, &outcome);
             if twice {
                 wrong.extend(otherwise(&outcome, &play(&disturbed, 3)));
             }
             tell(report, leaf.id, &wrong, outcome.refused);
+            outcome.struck.truncate(struck);
+            outcome.refused = refused;
         }
     }
 }

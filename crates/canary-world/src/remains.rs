@@ -55,6 +55,15 @@ fn held_for_nothing(api: &Api) -> Option<String> {
     (serving.digest == asked).then(|| "the target is paused with the template that serves".to_owned())
 }
 
+/// How a release ended, by the lines of the history: when, how, and which.
+fn told_of<'a>(history: &'a [String], id: &str) -> Option<&'a str> {
+    history.iter().rev().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let outcome = words.next()?;
+        (words.next()?.trim_end_matches(':') == id).then_some(outcome)
+    })
+}
+
 /// A release whose record is not there, or does not say how it ended.
 fn unrecorded(api: &Api) -> Option<String> {
     let status = status_of(api.object(CANARY_RELEASES, NAMESPACE, "web"));
@@ -63,13 +72,14 @@ fn unrecorded(api: &Api) -> Option<String> {
         current.step == Step::Done && !current.id.is_empty() && current.candidate.digest == status.observed_template
     };
     let id = status.current.as_ref().filter(|current| ended(current))?.id.clone();
+    // What came after it may have an outcome, too.
+    let outcome = told_of(&status.history, &id).unwrap_or(&status.outcome);
     let records = api.store.all(RELEASE_RECORDS.plural, NAMESPACE).map(|(_, record)| &record.value);
     let of = records.filter(|record| object::text(record, "/status/id") == id);
     let said: Vec<(bool, &str)> =
         of.map(|record| (object::truth(record, "/status/frozen"), object::text(record, "/status/outcome"))).collect();
-    let wanted = (true, status.outcome.as_str());
-    (!status.outcome.is_empty() && !said.contains(&wanted))
-        .then(|| format!("{id} is {wanted:?}, and recorded {said:?}"))
+    let wanted = (true, outcome);
+    (!outcome.is_empty() && !said.contains(&wanted)).then(|| format!("{id} is {wanted:?}, and recorded {said:?}"))
 }
 
 /// What is ours, or marked so, where nobody is left to whom it belongs.
@@ -204,5 +214,17 @@ mod tests {
             status_is(&mut api, RELEASE_RECORDS, name, status);
             assert_eq!(of(&api, "RolledBack").len(), left, "{frozen} {outcome}");
         }
+        // A change that nothing judged came after it.
+        let later = json!({
+            "outcome": "Ungated", "observedTemplate": "sha256:2",
+            "history": ["2026-01-01T00:00:00Z Promoted web-1: v2 is live", "2026-01-01T00:01:00Z Ungated sha256:2: by jane"],
+            "current": {"id": "web-1", "step": "Done", "candidate": {"digest": "sha256:2"}},
+        });
+        status_is(&mut api, CANARY_RELEASES, "web", later.clone());
+        assert_eq!(of(&api, "Ungated"), [""; 0], "as the history says it");
+        let mut other = later;
+        other["history"][0] = json!("2026-01-01T00:00:00Z Superseded web-1 by sha256:3");
+        status_is(&mut api, CANARY_RELEASES, "web", other);
+        assert_eq!(of(&api, "Ungated").len(), 1);
     }
 }

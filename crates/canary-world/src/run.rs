@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::api::{Caller, PatchKind};
-use crate::branches::Branches;
+use crate::branches::{Branches, Idle};
 use crate::cluster::Cluster;
 use crate::fault::{Fault, Planned, Point, Struck};
 use crate::manifests;
@@ -27,7 +27,7 @@ use crate::resources::{
 use crate::scenario::{Action, Kin, Moment, Scenario, Trait, When};
 use crate::server::LONGEST_CUT;
 use crate::store::{Key, Store};
-use crate::world::{Entry, NAMESPACE, World};
+use crate::world::{Entry, Inner, NAMESPACE, World};
 
 /// How long a dead process takes to be followed by another.
 const SUCCESSION: Duration = Duration::from_secs(5);
@@ -98,13 +98,13 @@ pub fn play(scenario: &Scenario, resyncs: usize) -> Outcome {
 }
 
 /// The same of runs that begin alike, of which any freeze or none. It returns in each process that came to an end, with the
-/// runs that ended so.
+/// runs that ended so, and what struck in some of them without a trace.
 pub(crate) fn play_branches(
     scenario: &Scenario,
     resyncs: usize,
     freezes: bool,
     branches: Branches,
-) -> (Outcome, Vec<usize>) {
+) -> (Outcome, Vec<usize>, Vec<Idle>) {
     played(scenario, resyncs, freezes, Some(branches))
 }
 
@@ -113,7 +113,12 @@ pub(crate) fn stands_still(faults: &[Planned]) -> bool {
     faults.iter().any(|planned| matches!(planned.fault, Fault::Freeze(_)))
 }
 
-fn played(scenario: &Scenario, resyncs: usize, freezes: bool, branches: Option<Branches>) -> (Outcome, Vec<usize>) {
+fn played(
+    scenario: &Scenario,
+    resyncs: usize,
+    freezes: bool,
+    branches: Option<Branches>,
+) -> (Outcome, Vec<usize>, Vec<Idle>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     listen_to_panics();
     runtime.block_on(async {
@@ -132,8 +137,9 @@ fn played(scenario: &Scenario, resyncs: usize, freezes: bool, branches: Option<B
         for own in std::mem::take(&mut run.processes) {
             own.kill(&run.world).await;
         }
-        let ended = run.world.lock().branches.take().map_or_else(Vec::new, |branches| branches.spoken_for());
-        (outcome, ended)
+        let branches = run.world.lock().branches.take();
+        let (ended, idle) = branches.map(|branches| (branches.spoken_for(), branches.idle())).unwrap_or_default();
+        (outcome, ended, idle)
     })
 }
 
@@ -168,11 +174,6 @@ fn versions(store: &Store, labels: &BTreeMap<String, String>) -> Vec<String> {
     versions.sort();
     versions.dedup();
     versions
-}
-
-/// Whether it is another's write.
-const fn meddles(fault: Fault) -> bool {
-    matches!(fault, Fault::Corrupt(_) | Fault::Act(_))
 }
 
 /// A refusal in its words.
@@ -274,7 +275,7 @@ impl Run {
     fn patience(&self) -> Duration {
         let inner = self.world.lock();
         let faults = || inner.struck.iter().map(|struck| struck.fault);
-        let meddled = faults().any(meddles);
+        let meddled = inner.corrupted > 0;
         let away = |fault: Fault| match fault {
             Fault::ServerDown(time) | Fault::MetricsDown(time) | Fault::Freeze(time) => time,
             Fault::ClockJumps(seconds) => Duration::from_secs(seconds.unsigned_abs()),
@@ -516,9 +517,9 @@ impl Run {
             if idle && unwritten >= QUIET {
                 // What another did last, and of which no watch tells, is seen by the next who looks; so is what was read
                 // wrongly by the last one.
-                let unseen =
-                    |struck: &Struck| meddles(struck.fault) || Kin::Absent.has(struck) || Kin::Stale.has(struck);
-                if looked || !self.world.lock().struck.iter().any(unseen) {
+                let misread = |struck: &Struck| Kin::Absent.has(struck) || Kin::Stale.has(struck);
+                let unseen = |inner: &Inner| inner.corrupted > 0 || inner.struck.iter().any(misread);
+                if looked || !unseen(&self.world.lock()) {
                     break;
                 }
                 looked = true;
@@ -592,7 +593,7 @@ impl Run {
         // Of marks that another took away or wrote nobody knows whose the rest is; and what one that stood still makes
         // when the CanaryRelease is gone nobody sees.
         let nobodys = |fault: Fault| match fault {
-            Fault::Corrupt(_) => true,
+            Fault::Corrupt(_) => inner.corrupted > 0,
             Fault::Freeze(_) => end == "gone",
             _ => false,
         };

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tower::BoxError;
 
 use crate::api::{Caller, Deleted, PatchKind};
+use crate::branches;
 use crate::fault::{Answer, Fault, Planned, Point, Struck};
 use crate::promises::Write;
 use crate::refusal::Refusal;
@@ -221,11 +222,15 @@ impl Inner {
         let mut arrival = Arrival::Course(Course::Goes);
         let mut struck: Vec<Fault> =
             self.plan.iter().filter(|planned| points.contains(&planned.at)).map(|planned| planned.fault).collect();
+        let as_struck = |fault| Struck { fault, reads: call.verb.reads(), plural: call.resource.plural };
+        let before = self.branches.is_some().then(|| self.api.store.revision());
         if let Some(branches) = &mut self.branches {
-            struck.extend(branches.part(&points));
+            struck.extend(branches.part(&points, as_struck));
         }
+        let forged = !struck.is_empty() && struck.iter().all(|fault| matches!(fault, Fault::Corrupt(_)));
+        let refused = self.refused;
         for fault in struck {
-            self.struck.push(Struck { fault, reads: call.verb.reads(), plural: call.resource.plural });
+            self.struck.push(as_struck(fault));
             match fault {
                 Fault::CrashBefore => {
                     self.processes[process].dead = true;
@@ -276,6 +281,9 @@ impl Inner {
                 // It strikes at a change, not here.
                 Fault::WatchCut => {}
             }
+        }
+        if forged && before == Some(self.api.store.revision()) {
+            branches::give_back(self.refused > refused);
         }
         (numbers, arrival)
     }
