@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use policy_tests::server::ApiServer;
 
 use crate::outside::{self, Play, Wanted};
+use crate::previous::Previous;
 use crate::{faults, generate, programs};
 
 /// Lines of a failed command that are shown.
@@ -69,7 +70,9 @@ fn all(play: &Play) -> Result<bool> {
     tally.add(check("faults in the simulated cluster", faults::sample));
     tally.add(check("evidence with a real registry and a real bucket", evidence));
     tally.add(check("dependencies: licences, sources, bans", dependencies));
-    let built = programs::build();
+    // Ours last: each build leaves its programs in the same place.
+    let previous = if with_lab { Previous::of_scenarios(play) } else { Ok(None) };
+    let built = previous.and_then(|previous| Ok((programs::build()?, previous)));
     if let Some(policies) = policies {
         tally.add(policies.join().unwrap_or_else(|_| Tally::one(false)));
     }
@@ -78,7 +81,9 @@ fn all(play: &Play) -> Result<bool> {
             println!("FAIL build: {error:#}");
             tally.failed = tally.failed.saturating_add(1);
         }
-        Ok(built) if with_lab || play.place.context.is_some() => tally.add(scenarios(built, play)?),
+        Ok((built, previous)) if with_lab || play.place.context.is_some() => {
+            tally.add(scenarios(built, previous.as_ref(), play)?);
+        }
         Ok(_) => {
             println!("FAIL scenarios: they need the lab, or --context");
             tally.failed = tally.failed.saturating_add(1);
@@ -289,7 +294,7 @@ fn contract(server: &ApiServer, kubectl: &std::path::Path) -> Result<Option<Stri
     command(programs::cargo().args(world).arg(&kubeconfig).arg(NAMESPACE))
 }
 
-fn scenarios(built: programs::Programs, play: &Play) -> Result<Tally> {
+fn scenarios(built: programs::Programs, previous: Option<&Previous>, play: &Play) -> Result<Tally> {
     let ground = outside::start(
         built,
         &play.place,
@@ -299,6 +304,7 @@ fn scenarios(built: programs::Programs, play: &Play) -> Result<Tally> {
     let mut arguments: Vec<std::ffi::OsString> =
         vec!["scenarios".into(), "--quick".into(), "--count".into(), count.clone().into()];
     arguments.extend(play.arguments());
+    arguments.extend(previous.into_iter().flat_map(Previous::arguments));
     let good = ground.inside(1, &arguments);
     let counted = fs::read_to_string(&count).unwrap_or_default();
     let _ = fs::remove_file(&count);

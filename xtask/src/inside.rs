@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use e2e::faults::{self, Previous};
+use e2e::faults;
 use e2e::report::Made;
 use e2e::run::{Options, Played, play};
 use e2e::setup::Entrance;
 use e2e::soak::{self, Part};
-use e2e::world::{Install, World};
+use e2e::world::{Install, Previous, World};
 use e2e::{bench, demo, examples, report, scenarios};
 use lab::Lab;
 
@@ -37,6 +37,15 @@ pub(crate) struct Arguments {
     shop: Option<PathBuf>,
     #[arg(long, default_value_t = 1)]
     scrape_seconds: u64,
+    /// The commit of the build that an upgrade begins with
+    #[arg(long, global = true, requires = "from_root")]
+    from: Option<String>,
+    /// Its checkout
+    #[arg(long, global = true, requires = "from_operator")]
+    from_root: Option<PathBuf>,
+    /// Its program
+    #[arg(long, global = true, requires = "from")]
+    from_operator: Option<PathBuf>,
     #[command(subcommand)]
     act: Act,
 }
@@ -88,12 +97,6 @@ enum Act {
     Faults {
         #[command(flatten)]
         faulted: Faulted,
-        #[arg(long)]
-        from: Option<String>,
-        #[arg(long)]
-        from_root: Option<PathBuf>,
-        #[arg(long)]
-        from_operator: Option<PathBuf>,
         #[arg(long)]
         write: Option<PathBuf>,
     },
@@ -183,7 +186,12 @@ async fn act(arguments: Arguments) -> Result<bool> {
         shop: arguments.shop.unwrap_or_default(),
         scrape_interval: Duration::from_secs(arguments.scrape_seconds),
         prometheus: arguments.prometheus,
+        previous: match (arguments.from, arguments.from_root, arguments.from_operator) {
+            (Some(name), Some(root), Some(operator)) => Some(Previous { name, root, operator }),
+            _ => None,
+        },
     };
+    let upgrades = install.previous.is_some();
     let world = match (&arguments.lab, &arguments.context) {
         (Some(lab), _) => World::in_lab(Lab::find(lab)?, install).await?,
         (None, Some(context)) => {
@@ -207,6 +215,7 @@ async fn act(arguments: Arguments) -> Result<bool> {
             let chosen: Vec<_> = scenarios::all()
                 .into_iter()
                 .filter(|scenario| !quick || scenario.quick)
+                .filter(|scenario| upgrades || !scenario.upgrades)
                 .filter(|scenario| only.is_empty() || only.iter().any(|text| scenario.name.contains(text.as_str())))
                 .collect();
             if chosen.is_empty() {
@@ -266,11 +275,7 @@ async fn act(arguments: Arguments) -> Result<bool> {
             println!("soak: {} promises broken, {:.0} s", broken.len(), started.elapsed().as_secs_f64());
             Ok(broken.is_empty())
         }
-        Act::Faults { faulted, from, from_root, from_operator, write } => {
-            let previous = match (from, from_root, from_operator) {
-                (Some(name), Some(root), Some(operator)) => Some(Previous { name, root, operator }),
-                _ => None,
-            };
+        Act::Faults { faulted, write } => {
             let options = faults::Options {
                 parts: faulted.parts(),
                 faults: faulted.fault.clone(),
@@ -279,7 +284,6 @@ async fn act(arguments: Arguments) -> Result<bool> {
                 objects: faulted.objects,
                 jobs: faulted.jobs,
                 seed: faulted.seed,
-                previous,
             };
             let tell = move |line: &str| println!("{:6.0} s  {line}", started.elapsed().as_secs_f64());
             let figures = faults::run(&world, &options, std::sync::Arc::new(tell)).await?;

@@ -10,6 +10,7 @@ use clap::Args;
 use lab::{Lab, LabOptions, Progress};
 
 use crate::inside::Soaked;
+use crate::previous::Previous;
 use crate::programs::{self, Programs};
 
 /// Where it is played.
@@ -62,6 +63,12 @@ pub(crate) struct Play {
 }
 
 impl Play {
+    /// Whether one of the scenarios begins with another build.
+    pub(crate) fn upgrades(&self) -> bool {
+        let chosen = |name: &str| self.only.is_empty() || self.only.iter().any(|text| name.contains(text.as_str()));
+        e2e::scenarios::all().iter().any(|scenario| scenario.upgrades && chosen(scenario.name))
+    }
+
     pub(crate) fn arguments(&self) -> Vec<OsString> {
         let mut arguments = vec!["--jobs".into(), self.jobs.to_string().into()];
         for only in &self.only {
@@ -234,9 +241,11 @@ pub(crate) fn demo(once: bool, place: &Place) -> Result<bool> {
 }
 
 pub(crate) fn proof(write: bool, play: &Play) -> Result<bool> {
+    let previous = Previous::of_scenarios(play)?;
     let ground = prepare(&play.place, &Wanted { name: &own_name("proof"), scrape_seconds: 1, detached: play.keep })?;
     let mut arguments: Vec<OsString> = vec!["scenarios".into()];
     arguments.extend(play.arguments());
+    arguments.extend(previous.iter().flat_map(Previous::arguments));
     if write {
         arguments.extend(["--write".into(), programs::root().join("docs/proof.md").into()]);
     }

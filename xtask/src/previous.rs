@@ -1,4 +1,4 @@
-//! `soak faults`, and the earlier build that its upgrade begins with: taken from a commit, and built where no program is
+//! `soak faults`, and the earlier build that an upgrade begins with: taken from a commit, and built where no program is
 //! given. It plays nothing itself.
 
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use e2e::faults::Part;
 
 use crate::inside::Faulted;
-use crate::outside::{self, Place, Wanted};
+use crate::outside::{self, Place, Play, Wanted};
 use crate::programs;
 
 /// A change of these is another build of the operator.
@@ -35,6 +35,58 @@ impl Drop for Checkout {
     }
 }
 
+/// A build of the operator that an upgrade begins with.
+pub(crate) struct Previous {
+    commit: String,
+    checkout: Checkout,
+    operator: PathBuf,
+}
+
+impl Previous {
+    /// That of a commit, by default the one before the last that changed the operator; built where no program is given.
+    pub(crate) fn of(commit: Option<&str>, operator: Option<PathBuf>) -> Result<Self> {
+        let commit = match commit {
+            Some(commit) => git(&["rev-parse", "--short", &format!("{commit}^{{commit}}")])?,
+            None => before_the_last_change()?,
+        };
+        let checkout = check_out(&commit)?;
+        let operator = match operator {
+            Some(operator) => operator,
+            None => build(&checkout.0, &commit)?,
+        };
+        Ok(Self { commit, checkout, operator })
+    }
+
+    /// That of the commit before the last change, where a scenario needs it; none in a cluster that is not ours, or where
+    /// the checkout's history is too short.
+    pub(crate) fn of_scenarios(play: &Play) -> Result<Option<Self>> {
+        if play.place.context.is_some() || !play.upgrades() {
+            return Ok(None);
+        }
+        match before_the_last_change() {
+            Ok(commit) => Self::of(Some(&commit), None).map(Some),
+            Err(why) => {
+                println!("the scenario upgrade is not played, for want of a build to begin with: {why:#}");
+                Ok(None)
+            }
+        }
+    }
+
+    /// What the part inside is told of it.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let Self { commit, checkout, operator } = self;
+        let words: [OsString; 6] = [
+            "--from".into(),
+            commit.into(),
+            "--from-root".into(),
+            checkout.0.clone().into(),
+            "--from-operator".into(),
+            operator.into(),
+        ];
+        words.to_vec()
+    }
+}
+
 pub(crate) fn faults(
     faulted: Faulted,
     from: Option<&str>,
@@ -46,21 +98,9 @@ pub(crate) fn faults(
         bail!("faults need a lab: they kill its parts");
     }
     let mut arguments: Vec<OsString> = vec!["faults".into()];
-    let mut checkout = None;
-    if faulted.parts().contains(&Part::Upgrade) {
-        let commit = match from {
-            Some(commit) => git(&["rev-parse", "--short", &format!("{commit}^{{commit}}")])?,
-            None => before_the_last_change()?,
-        };
-        let folder = check_out(&commit)?;
-        let operator = match from_operator {
-            Some(operator) => operator,
-            None => build(&folder.0)?,
-        };
-        arguments.extend(["--from".into(), commit.into(), "--from-root".into(), folder.0.clone().into()]);
-        arguments.extend(["--from-operator".into(), operator.into()]);
-        checkout = Some(folder);
-    }
+    let upgrades = faulted.parts().contains(&Part::Upgrade);
+    let previous = upgrades.then(|| Previous::of(from, from_operator)).transpose()?;
+    arguments.extend(previous.iter().flat_map(Previous::arguments));
     arguments.extend(faulted.arguments().into_iter().map(OsString::from));
     if write {
         arguments.extend(["--write".into(), programs::root().join("docs/soak-faults.md").into()]);
@@ -69,7 +109,6 @@ pub(crate) fn faults(
     let ground = outside::prepare(place, &wanted)?;
     let good = ground.inside(1, &arguments)?;
     ground.end()?;
-    drop(checkout);
     Ok(good)
 }
 
@@ -97,16 +136,35 @@ fn check_out(commit: &str) -> Result<Checkout> {
     Ok(checkout)
 }
 
-/// Builds the operator of a checkout, apart from our own artefacts: cargo would take one for the other by their times.
-fn build(folder: &Path) -> Result<PathBuf> {
-    programs::timed("build the previous operator", || {
-        let target = programs::target()?.join("previous");
-        let mut command = programs::cargo();
-        command.args(["build", "--release", "--package", "canary-operator", "--bins", "--target-dir"]).arg(&target);
-        ensure!(command.current_dir(folder).status().context("start cargo")?.success(), "cargo build failed");
-        let operator = folder.join("canary-operator");
-        let built = target.join("release/canary-operator");
-        fs::copy(&built, &operator).with_context(|| format!("copy {}", built.display()))?;
-        Ok(operator)
-    })
+/// Builds the operator of a checkout among our own artefacts, so that what both stand on is built once.
+fn build(folder: &Path, commit: &str) -> Result<PathBuf> {
+    let manifest = folder.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).with_context(|| format!("read {}", manifest.display()))?;
+    let apart = named_apart(&text, commit).with_context(|| format!("{} names no version", manifest.display()))?;
+    fs::write(&manifest, apart).with_context(|| format!("write {}", manifest.display()))?;
+    let built = programs::release_of(folder, "the previous operator", &programs::LAB)?.join("canary-operator");
+    let operator = folder.join("canary-operator");
+    fs::copy(&built, &operator).with_context(|| format!("copy {}", built.display()))?;
+    Ok(operator)
+}
+
+/// The manifest of a workspace with a version of its own: by the same one cargo would take its crates for ours.
+fn named_apart(manifest: &str, commit: &str) -> Option<String> {
+    let (before, package) = manifest.split_once("[workspace.package]")?;
+    let (start, rest) = package.split_once("version = \"")?;
+    let (version, rest) = rest.split_once('"')?;
+    Some(format!("{before}[workspace.package]{start}version = \"{version}-of-{commit}\"{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_workspaces_own_version_is_another() {
+        let manifest = "[workspace]\nversion = \"9\"\n[workspace.package]\nedition = \"2024\"\nversion = \"0.1.0\"\n[dependencies]\na = { version = \"1\" }\n";
+        let apart = named_apart(manifest, "0123456").unwrap();
+        assert_eq!(apart, manifest.replace("0.1.0", "0.1.0-of-0123456"));
+        assert_eq!(named_apart("[package]\nversion = \"1\"\n", "0123456"), None);
+    }
 }

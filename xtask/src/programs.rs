@@ -35,23 +35,31 @@ pub(crate) struct Programs {
     pub(crate) shop: PathBuf,
 }
 
+/// The packages that they are built from.
+pub(crate) const LAB: [&str; 3] = ["canary-operator", "lab-app", "lab"];
+
 /// Builds them, optimized, as they would be released.
 pub(crate) fn build() -> Result<Programs> {
-    let folder = release("the operator and the demo shop", &["canary-operator", "lab-app", "lab"])?;
+    let folder = release("the operator and the demo shop", &LAB)?;
     Ok(Programs { operator: folder.join("canary-operator"), shop: folder.join("shop") })
 }
 
 /// Builds the programs of these packages, optimized; they are in the folder that it returns.
 pub(crate) fn release(what: &str, packages: &[&str]) -> Result<PathBuf> {
+    release_of(&root(), what, packages)
+}
+
+/// The same of another checkout, into the same folder.
+pub(crate) fn release_of(checkout: &Path, what: &str, packages: &[&str]) -> Result<PathBuf> {
     timed(&format!("build {what}"), || {
-        let mut command = cargo();
-        command.args(["build", "--release", "--bins"]);
+        let (target, mut command) = (target()?, cargo());
+        command.current_dir(checkout).args(["build", "--release", "--bins", "--target-dir"]).arg(&target);
         command.args(packages.iter().flat_map(|package| ["--package", package]));
         // Warnings and errors are cargo's to show; its list of crates is a good progress display.
         if !command.status().context("start cargo")?.success() {
             bail!("cargo build failed");
         }
-        Ok(target()?.join("release"))
+        Ok(target.join("release"))
     })
 }
 

@@ -1,7 +1,7 @@
 //! The operator's rights as they are granted, and as they were used: what was granted and never asked for in a whole
 //! run is too much. It reads manifests and the audit log; it grants nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::{Context as _, Result};
@@ -42,31 +42,41 @@ pub fn seldom(right: &Right) -> bool {
     SELDOM.iter().any(|(known, _)| *known == right.to_string())
 }
 
-/// What the roles called as the operator grant, by a stream of manifests.
+/// What the roles called as the operator grant, by a stream of manifests, and where: everywhere, in one namespace, or for
+/// objects of some names alone.
 ///
 /// # Errors
 /// Where it is no YAML.
-pub fn granted(manifests: &str) -> Result<BTreeSet<Right>> {
-    let mut rights = BTreeSet::new();
-    for document in serde_norway::Deserializer::from_str(manifests) {
-        let object = Value::deserialize(document).context("manifests of the operator's rights")?;
-        if !matches!(text(&object, "/kind"), "ClusterRole" | "Role") || text(&object, "/metadata/name") != OPERATOR {
+pub fn granted(manifests: &str) -> Result<BTreeMap<Right, BTreeSet<String>>> {
+    let mut rights: BTreeMap<Right, BTreeSet<String>> = BTreeMap::new();
+    for object in documents(manifests)? {
+        let kind = text(&object, "/kind");
+        if !matches!(kind, "ClusterRole" | "Role") || text(&object, "/metadata/name") != OPERATOR {
             continue;
         }
+        let place = if kind == "Role" { format!("in {}", text(&object, "/metadata/namespace")) } else { String::new() };
         for rule in object["rules"].as_array().into_iter().flatten() {
             let all = |field: &str| words(&rule[field]);
+            let named = all("resourceNames").join(", ");
+            let named = if named.is_empty() { named } else { format!("named {named}") };
+            let reach =
+                [place.as_str(), &named].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
             for (group, resource) in
                 all("apiGroups").iter().flat_map(|g| all("resources").into_iter().map(move |r| (g, r)))
             {
-                rights.extend(all("verbs").into_iter().map(|verb| Right {
-                    group: group.clone(),
-                    resource: resource.clone(),
-                    verb,
-                }));
+                for verb in all("verbs") {
+                    let right = Right { group: group.clone(), resource: resource.clone(), verb };
+                    rights.entry(right).or_default().insert(reach.clone());
+                }
             }
         }
     }
     Ok(rights)
+}
+
+fn documents(manifests: &str) -> Result<Vec<Value>> {
+    let all = serde_norway::Deserializer::from_str(manifests).map(Value::deserialize);
+    all.collect::<Result<_, _>>().context("manifests of the operator's rights")
 }
 
 fn words(list: &Value) -> Vec<String> {
@@ -100,16 +110,58 @@ mod tests {
     #[test]
     fn the_operators_rights_are_those_of_the_list_and_no_more() {
         let granted = granted(include_str!("../../../deploy/10-rbac.yaml")).unwrap();
-        let lines: Vec<String> = granted.iter().map(ToString::to_string).collect();
+        let reaches = granted.iter().flat_map(|(right, reaches)| reaches.iter().map(move |reach| (right, reach)));
+        let lines: Vec<String> =
+            reaches.map(|(right, reach)| format!("{right} {reach}").trim_end().to_owned()).collect();
         let golden: Vec<&str> = GOLDEN.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(lines, golden, "deploy/10-rbac.yaml and crates/e2e/src/rights.txt differ");
         assert_eq!(
-            granted.iter().filter(|right| seldom(right)).count(),
+            granted.keys().filter(|right| seldom(right)).count(),
             SELDOM.len(),
             "a seldom right that is not granted"
         );
-        assert!(granted.iter().all(|right| right.verb != "*" && right.resource != "*" && right.group != "*"));
+        assert!(granted.keys().all(|right| right.verb != "*" && right.resource != "*" && right.group != "*"));
         assert!(!lines.iter().any(|line| line.contains("secrets") || line.contains("exec") || line.contains("token")));
+    }
+
+    #[test]
+    fn no_other_role_is_given_to_the_operator() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+        let mut given = BTreeSet::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "yaml") {
+                continue;
+            }
+            for object in documents(&std::fs::read_to_string(&path).unwrap()).unwrap() {
+                let kind = text(&object, "/kind");
+                let role = matches!(kind, "ClusterRole" | "Role");
+                assert!(!role || object.get("aggregationRule").is_none(), "a role that others add to: {object}");
+                let of_operator = object["subjects"].as_array().into_iter().flatten().any(|subject| {
+                    // A group or a user may be the operator, too.
+                    text(subject, "/kind") != "ServiceAccount" || text(subject, "/name") == OPERATOR
+                });
+                if of_operator {
+                    given.insert((kind.to_owned(), text(&object, "/roleRef/name").to_owned()));
+                }
+            }
+        }
+        let expected = ["ClusterRoleBinding", "RoleBinding"].map(|kind| (kind.to_owned(), OPERATOR.to_owned()));
+        assert_eq!(given, BTreeSet::from(expected));
+    }
+
+    #[test]
+    fn a_right_says_where_it_reaches() {
+        let role = |kind: &str, names: &str| {
+            format!(
+                "kind: {kind}\nmetadata: {{name: {OPERATOR}, namespace: home}}\nrules: [{{apiGroups: [\"\"], resources: [pods], verbs: [get]{names}}}]"
+            )
+        };
+        let reach = |manifest: String| granted(&manifest).unwrap().into_values().flatten().collect::<Vec<_>>();
+        assert_eq!(reach(role("ClusterRole", "")), [""]);
+        assert_eq!(reach(role("ClusterRole", ", resourceNames: [a, b]")), ["named a, b"]);
+        assert_eq!(reach(role("Role", ", resourceNames: [a]")), ["in home named a"]);
+        assert_eq!(reach(format!("{}\n---\n{}", role("ClusterRole", ""), role("Role", ""))), ["", "in home"]);
     }
 
     #[test]

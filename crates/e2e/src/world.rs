@@ -40,6 +40,17 @@ const VERSIONS: [(&str, &[&str]); 9] = [
     ("never", &["--startup-delay-ms=3000000"]),
 ];
 
+/// A build that this one replaces.
+#[derive(Debug, Clone)]
+pub struct Previous {
+    /// What it is called: a commit.
+    pub name: String,
+    /// Its checkout, with crds/ and deploy/.
+    pub root: PathBuf,
+    /// Its program.
+    pub operator: PathBuf,
+}
+
 /// What is installed and how.
 #[derive(Debug, Clone)]
 pub struct Install {
@@ -53,6 +64,8 @@ pub struct Install {
     pub scrape_interval: Duration,
     /// The Prometheus that the operator asks.
     pub prometheus: String,
+    /// What an upgrade begins with.
+    pub previous: Option<Previous>,
 }
 
 /// A cluster with the operator in it.
@@ -166,7 +179,7 @@ impl World {
         let manifests = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
         let used = rights::used(&lab::audit_entries(&lab.audit_log(), 0)?.0);
         Ok(rights::granted(&manifests)?
-            .into_iter()
+            .into_keys()
             .filter(|right| !used.contains(right) && !rights::seldom(right))
             .collect())
     }
@@ -197,6 +210,26 @@ impl World {
         }
         self.apply_files(&root.join("deploy"), |object| object["kind"] == "Deployment").await?;
         self.operator_ready().await
+    }
+
+    /// Installs the build that this one replaces.
+    ///
+    /// # Errors
+    /// If there is none, or with what `kubectl` or the operator's Deployment said.
+    pub async fn install_previous(&self) -> Result<&Previous> {
+        let previous = self.install.previous.as_ref().context("an upgrade needs a previous build")?;
+        self.import_operator(&previous.operator)?;
+        self.install_from(&previous.root).await?;
+        Ok(previous)
+    }
+
+    /// Installs this build in place of whatever is there.
+    ///
+    /// # Errors
+    /// With what `kubectl` or the operator's Deployment said.
+    pub async fn upgrade(&self) -> Result<()> {
+        self.import_operator(&self.install.operator)?;
+        self.install().await
     }
 
     /// The operator anew, with this configuration file and its Deployment changed; [`World::install`] undoes it.

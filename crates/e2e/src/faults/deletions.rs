@@ -75,11 +75,7 @@ impl Deletion {
                 each(world, self, |namespace| vec!["delete", "namespace", namespace, "--wait=false"]).await
             }
             Self::Uninstall => uninstall(world).await,
-            Self::Definition => {
-                let folder = world.root().join("crds").display().to_string();
-                world.cluster.run(&["delete", "-f", &folder, "--wait=false"], None).await?;
-                no_releases(world).await
-            }
+            Self::Definition => delete_definitions(world).await,
             Self::Files => {
                 let folder = world.root().join("deploy").display().to_string();
                 world.cluster.run(&["delete", "-k", &folder, "--wait=false"], None).await?;
@@ -126,8 +122,21 @@ async fn each(world: &World, deletion: Deletion, arguments: impl Fn(&str) -> Vec
     .map(drop)
 }
 
+/// Deletes the CRDs, and waits until no CanaryRelease is left.
+///
+/// # Errors
+/// With what `kubectl` said, or if one is left.
+pub async fn delete_definitions(world: &World) -> Result<()> {
+    let folder = world.root().join("crds").display().to_string();
+    world.cluster.run(&["delete", "-f", &folder, "--wait=false"], None).await?;
+    no_releases(world).await
+}
+
 /// docs/install.md, "Uninstalling".
-async fn uninstall(world: &World) -> Result<()> {
+///
+/// # Errors
+/// With what `kubectl` said, or if a CanaryRelease is left.
+pub async fn uninstall(world: &World) -> Result<()> {
     let of = |path: &str| world.root().join(path).display().to_string();
     let (operator, definitions, all) = (of("deploy/40-operator.yaml"), of("crds"), of("deploy"));
     world

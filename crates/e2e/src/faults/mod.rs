@@ -3,7 +3,6 @@
 //! but by the candidate's own fault. It judges no release itself: that is the operator's.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,17 +75,6 @@ impl FromStr for Part {
     }
 }
 
-/// The build that is replaced.
-#[derive(Debug, Clone)]
-pub struct Previous {
-    /// What it is called: a commit.
-    pub name: String,
-    /// Its checkout, with crds/ and deploy/.
-    pub root: PathBuf,
-    /// Its program.
-    pub operator: PathBuf,
-}
-
 /// What is played, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -104,8 +92,6 @@ pub struct Options {
     pub jobs: usize,
     /// Of the order and the moments that are left to chance.
     pub seed: u64,
-    /// What the part `upgrade` begins with.
-    pub previous: Option<Previous>,
 }
 
 impl Options {
@@ -193,7 +179,7 @@ pub async fn run(world: &Arc<World>, options: &Options, tell: Tell) -> Result<Fi
             Part::Kills => figures.kills = kills::run(world, options, &tell).await?,
             Part::Outages => figures.outages = outages::run(world, options, &tell).await?,
             Part::Deletions => figures.deletions = deletions::run(world, options, &tell).await?,
-            Part::Upgrade => figures.upgrade = upgrade::run(world, options, &tell).await?,
+            Part::Upgrade => figures.upgrade = upgrade::run(world, &tell).await?,
             Part::Odd => figures.odd = odd::run(world, options, &tell).await?,
         }
     }

@@ -19,6 +19,8 @@ use crate::world::{OPERATOR, SYSTEM, World};
 const FROZEN: Duration = Duration::from_secs(20);
 /// How long anything but the API server is away: longer than a lease, and than a client's call.
 const SHORT: Duration = Duration::from_secs(30);
+/// How long containerd is away at the most.
+const RUNTIME: Duration = Duration::from_secs(10);
 /// From so long on a control plane elects a new controller manager.
 const LONG: Duration = Duration::from_secs(15);
 /// How often what is waited for is looked at.
@@ -28,13 +30,20 @@ const LOSS: &str = "0.4";
 
 /// What is away, and how it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outage {
+pub enum Outage {
+    /// The API server is killed.
     Api,
+    /// etcd is killed, and started again at once.
     Etcd,
+    /// Prometheus is killed.
     Prometheus,
+    /// No packet comes through between operator and API server.
     Cut,
+    /// Two of five packets are lost.
     Slow,
+    /// containerd is killed.
     Runtime,
+    /// The leader is frozen while another leads, and the lease is deleted.
     Leaders,
 }
 
@@ -42,7 +51,9 @@ const ALL: [Outage; 7] =
     [Outage::Api, Outage::Etcd, Outage::Prometheus, Outage::Cut, Outage::Slow, Outage::Runtime, Outage::Leaders];
 
 impl Outage {
-    const fn name(self) -> &'static str {
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Api => "api",
             Self::Etcd => "etcd",
@@ -62,16 +73,20 @@ impl Outage {
             Self::Prometheus => format!("Prometheus killed, away for {seconds} s"),
             Self::Cut => format!("no packet between operator and API server for {seconds} s"),
             Self::Slow => format!("two of five packets between operator and API server lost for {seconds} s"),
-            Self::Runtime => "containerd killed, away for 10 s".to_owned(),
+            Self::Runtime => format!("containerd killed, away for {} s", RUNTIME.as_secs()),
             Self::Leaders => {
                 format!("leader frozen for {} s, the lease deleted meanwhile and twice afterwards", FROZEN.as_secs())
             }
         }
     }
 
-    async fn happen(self, world: &World, long: Duration) -> Result<()> {
+    /// Lets it happen for so long, and ends it; etcd and the leader have times of their own.
+    ///
+    /// # Errors
+    /// If it can't be brought about or ended.
+    pub async fn happen(self, world: &World, time: Duration) -> Result<()> {
         match self {
-            Self::Api => api_server_away(world, long).await,
+            Self::Api => api_server_away(world, time).await,
             Self::Etcd => {
                 kill(world, "etcd")?;
                 start(world, "etcd")?;
@@ -79,14 +94,16 @@ impl Outage {
             }
             Self::Prometheus => {
                 kill(world, "prometheus")?;
-                sleep(SHORT).await;
+                sleep(time).await;
                 start(world, "prometheus")
             }
-            Self::Cut => network(world, &["DROP"]).await,
-            Self::Slow => network(world, &["DROP", "-m", "statistic", "--mode", "random", "--probability", LOSS]).await,
+            Self::Cut => network(world, &["DROP"], time).await,
+            Self::Slow => {
+                network(world, &["DROP", "-m", "statistic", "--mode", "random", "--probability", LOSS], time).await
+            }
             Self::Runtime => {
                 kill(world, "containerd")?;
-                sleep(Duration::from_secs(10)).await;
+                sleep(time.min(RUNTIME)).await;
                 start(world, "containerd")
             }
             Self::Leaders => two_leaders(world).await,
@@ -103,7 +120,8 @@ pub async fn run(world: &Arc<World>, options: &Options, tell: &Tell) -> Result<V
     world.lab()?;
     for outage in ALL.into_iter().filter(|outage| options.wants(outage.name())) {
         let (name, long) = (format!("out-{}", outage.name()), options.outage);
-        let happen = async |world: &World| outage.happen(world, long).await;
+        let time = if outage == Outage::Api { long } else { SHORT };
+        let happen = async |world: &World| outage.happen(world, time).await;
         trials.extend(round(world, (&name, &outage.sentence(long)), After::GoesOn, happen, tell).await);
         world.operator_ready().await?;
     }
@@ -160,8 +178,8 @@ async fn renewed(world: &World, (namespace, name): (&str, &str)) -> Result<()> {
     world.cluster.until((Kind::Lease, namespace, name), SOON, "renewed", changed).await.map(drop)
 }
 
-/// A rule for every packet between the operator's pods and the API server, for a while.
-async fn network(world: &World, rule: &[&str]) -> Result<()> {
+/// A rule for every packet between the operator's pods and the API server, for so long.
+async fn network(world: &World, rule: &[&str], time: Duration) -> Result<()> {
     let pods = world.cluster.list(Kind::Pod, SYSTEM, "app.kubernetes.io/component=operator").await?;
     let addresses: Vec<&str> = pods.iter().map(|pod| text(pod, "/status/podIP")).filter(|ip| !ip.is_empty()).collect();
     ensure!(!addresses.is_empty(), "the operator has no pod with an address");
@@ -178,7 +196,7 @@ async fn network(world: &World, rule: &[&str]) -> Result<()> {
         Ok(())
     };
     rules("--insert")?;
-    sleep(SHORT).await;
+    sleep(time).await;
     rules("--delete")
 }
 

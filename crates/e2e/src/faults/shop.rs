@@ -152,19 +152,9 @@ impl Shop {
 
     async fn is_gone(&mut self) -> Result<()> {
         let scene = self.open_scene()?;
-        let namespace = scene.namespace.clone();
         // With the pods the answers end.
         scene.close().await;
-        let arguments = ["wait", "--for=delete", "--timeout=50s"];
-        let end = Instant::now() + REST;
-        loop {
-            let named = format!("namespace/{namespace}");
-            let said = scene.try_kubectl(&[&arguments[..], &[named.as_str()]].concat()).await?;
-            if said.ok() {
-                return Ok(());
-            }
-            ensure!(Instant::now() < end, "the namespace is still there after {REST:?}: {}", said.err.trim());
-        }
+        namespace_gone(scene).await
     }
 
     async fn goes_on(&mut self) -> Result<()> {
@@ -283,8 +273,27 @@ async fn push(scene: &mut Scene, moment: Moment) -> Result<()> {
     scene.cluster().apply(&[&deployment]).await
 }
 
+/// Waits until its namespace is gone.
+///
+/// # Errors
+/// If it stays.
+pub(crate) async fn namespace_gone(scene: &mut Scene) -> Result<()> {
+    let named = format!("namespace/{}", scene.namespace);
+    let end = Instant::now() + REST;
+    loop {
+        let said = scene.try_kubectl(&["wait", "--for=delete", "--timeout=50s", &named]).await?;
+        if said.ok() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "the namespace is still there after {REST:?}: {}", said.err.trim());
+    }
+}
+
 /// Waits until nobody has a hand on the target any more.
-async fn unmarked(scene: &mut Scene) -> Result<()> {
+///
+/// # Errors
+/// If somebody keeps it.
+pub(crate) async fn unmarked(scene: &mut Scene) -> Result<()> {
     let namespace = scene.namespace.clone();
     scene
         .cluster()

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::shop::After;
-use super::{Options, Trial, round};
+use super::{Trial, round};
 use crate::soak::Tell;
 use crate::world::World;
 
@@ -14,15 +14,9 @@ use crate::world::World;
 ///
 /// # Errors
 /// If no previous build was named, or it cannot be installed.
-pub async fn run(world: &Arc<World>, options: &Options, tell: &Tell) -> Result<Vec<Trial>> {
-    let previous = options.previous.as_ref().context("the part upgrade needs a previous build")?;
-    world.import_operator(&previous.operator)?;
-    world.install_from(&previous.root).await?;
+pub async fn run(world: &Arc<World>, tell: &Tell) -> Result<Vec<Trial>> {
+    let previous = world.install_previous().await?;
     tell(&format!("{} is installed", previous.name));
     let fault = format!("upgrade from {}", previous.name);
-    let happen = async |world: &World| {
-        world.import_images()?;
-        world.install().await
-    };
-    Ok(round(world, ("upgrade", &fault), After::GoesOn, happen, tell).await)
+    Ok(round(world, ("upgrade", &fault), After::GoesOn, World::upgrade, tell).await)
 }

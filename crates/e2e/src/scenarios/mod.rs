@@ -1,5 +1,6 @@
 //! Every scenario, with the promise that it keeps.
 
+pub mod beset;
 pub mod beside;
 pub mod commands;
 pub mod deletion;
@@ -31,6 +32,8 @@ pub struct Scenario {
     pub quick: bool,
     /// Whether it disturbs everything else in the cluster, so that it plays alone.
     pub alone: bool,
+    /// Whether it begins with a build that this one replaces, and can't be played without.
+    pub upgrades: bool,
     /// Plays it.
     pub run: for<'a> fn(&'a mut Scene) -> BoxFuture<'a, Result<()>>,
 }
@@ -51,6 +54,7 @@ macro_rules! scenario {
                 promise: $promise,
                 quick: false,
                 alone: false,
+                upgrades: false,
                 run: |scene| Box::pin($function(scene)),
             }
         }
@@ -204,6 +208,12 @@ pub fn all() -> Vec<Scenario> {
         ),
         scenario!("odd", "a target of odd but legal shape", odd_targets::target_of_odd_but_legal_shape),
         scenario!(
+            "namespace",
+            "the namespace of a release under way deleted: nothing of ours keeps it",
+            beset::namespace_deleted_in_a_release,
+            quick
+        ),
+        scenario!(
             "prometheus",
             "Prometheus down: weight stays, no promotion, abort works",
             faults::prometheus_down_keeps_the_weight_and_abort_works,
@@ -220,6 +230,35 @@ pub fn all() -> Vec<Scenario> {
             "away",
             "API server away, then the operator replaced, in a release: goes on, no stage repeated or skipped",
             faults::api_server_away_and_operator_replaced,
+            quick,
+            alone
+        ),
+        scenario!(
+            "outages",
+            "etcd, network, containerd, Prometheus and lease away in turn in one release: no stage repeated or skipped",
+            beset::each_outage_in_turn,
+            quick,
+            alone
+        ),
+        scenario!(
+            "hostile-object",
+            "one CanaryRelease of six hostile shapes, two of which can't be read: the others are released, and it is mended",
+            beset::hostile_object_beside_others,
+            quick,
+            alone
+        ),
+        scenario!(
+            "upgrade",
+            "this build takes over from the one before in a release: goes on, and none is started",
+            beset::upgraded_in_a_release,
+            quick,
+            alone,
+            upgrades
+        ),
+        scenario!(
+            "deleted-all",
+            "the CRDs deleted in one release, all uninstalled in the next: a plain Deployment, no failed answer",
+            beset::definitions_deleted_and_all_uninstalled,
             quick,
             alone
         ),
