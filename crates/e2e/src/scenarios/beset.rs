@@ -41,8 +41,7 @@ pub async fn each_outage_in_turn(scene: &mut Scene) -> Result<()> {
     scene.set_image("v2").await?;
     for (stage, (outage, ..)) in (1..).zip(OUTAGES) {
         scene.until(&format!("stage {stage} is judged"), RELEASE, |seen| seen.baking(stage)).await?;
-        let now = scene.latest().context("the CanaryRelease has no status")?;
-        ensure!(now.baking(stage), "too late for {}: {}", outage.name(), now.line());
+        meanwhile(scene, stage)?;
         let world = Arc::clone(&scene.world);
         outage.happen(&world, AWAY).await.with_context(|| outage.name())?;
         scene.step(format!("{} was away", outage.name()));
@@ -135,38 +134,56 @@ pub async fn hostile_object_beside_others(scene: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-/// A release that the build before began is gone on with by this one, and where none is under way none is started.
-pub async fn upgraded_in_a_release(scene: &mut Scene) -> Result<()> {
+/// A release that the build before began is gone on with by this one, and by that one again; where none is under way none is
+/// started.
+pub async fn upgraded_and_back_in_a_release(scene: &mut Scene) -> Result<()> {
     let world = Arc::clone(&scene.world);
     let previous = world.install_previous().await?;
     scene.step(format!("{} is installed", previous.name));
     let mut rests = Scene::new(&world, &format!("{}-rests", scene.namespace), false, false).await?;
-    let played = upgraded(scene, &mut rests).await;
+    let mut played = upgraded_and_back(scene, &mut rests).await;
+    // Whatever came of it: the scenarios after this one are of this build.
+    let last = world.upgrade().await;
+    if played.is_ok() {
+        played = last.and(none_started(scene, &mut rests).await);
+    }
     rests.close().await;
     rests.take_away().await;
-    if played.is_err() {
-        // The scenarios after this one are of this build.
-        world.upgrade().await?;
-    }
     played
 }
 
-async fn upgraded(scene: &mut Scene, rests: &mut Scene) -> Result<()> {
+async fn upgraded_and_back(scene: &mut Scene, rests: &mut Scene) -> Result<()> {
     let setup = rests.plain();
     rests.open(setup).await?;
-    let setup = scene.plain().stages(&[("20%", "45s"), ("100%", "8s")]);
+    rests.from_now();
+    let setup = scene.plain().stages(&[("20%", "45s"), ("50%", "45s"), ("100%", "8s")]);
     scene.open(setup).await?;
     scene.set_image("v2").await?;
+    let world = Arc::clone(&scene.world);
     scene.until("stage 1 is judged", SOON, |seen| seen.baking(1)).await?;
-    rests.from_now();
-    scene.world.upgrade().await?;
-    let now = scene.latest().context("the CanaryRelease has no status")?;
-    ensure!(now.baking(1), "the upgrade came too late: {}", now.line());
+    world.upgrade().await?;
+    meanwhile(scene, 1)?;
     scene.step("this build is installed");
+    scene.until("stage 2 is judged", RELEASE, |seen| seen.baking(2)).await?;
+    world.install_previous().await?;
+    meanwhile(scene, 2)?;
+    scene.step("the build before is installed again");
     scene.ended("Promoted").await?;
     promoted_to(scene, "v2").await?;
-    scene.stages_were(1, &[1, 2])?;
-    scene.no_bad_answers()?;
-    rests.never("a release starts", Duration::from_secs(5), |seen| seen.number() > 0).await?;
+    scene.stages_were(1, &[1, 2, 3])?;
+    scene.no_bad_answers()
+}
+
+/// A stage is still judged.
+fn meanwhile(scene: &Scene, stage: i64) -> Result<()> {
+    let now = scene.latest().context("the CanaryRelease has no status")?;
+    ensure!(now.baking(stage), "too late for stage {stage}: {}", now.line());
+    Ok(())
+}
+
+async fn none_started(scene: &mut Scene, rests: &mut Scene) -> Result<()> {
+    scene.from_now();
+    scene.never("another release starts", Duration::from_secs(5), |seen| seen.number() > 1).await?;
+    rests.never("a release starts", Duration::from_secs(1), |seen| seen.number() > 0).await?;
     rests.no_bad_answers()
 }

@@ -249,8 +249,8 @@ pub fn all() -> Vec<Scenario> {
         ),
         scenario!(
             "upgrade",
-            "this build takes over from the one before in a release: goes on, and none is started",
-            beset::upgraded_in_a_release,
+            "this build takes over from the one before in a release, and that one from this: goes on, and none is started",
+            beset::upgraded_and_back_in_a_release,
             quick,
             alone,
             upgrades
