@@ -44,6 +44,17 @@ pub fn route() -> Value {
     })
 }
 
+/// A CronJob that is never due, whose program ends so.
+pub fn cron_job(name: &str, code: i32, after: u64) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {"schedule": "0 0 31 2 *", "suspend": true, "jobTemplate": {"spec": {"backoffLimit": 0, "template": {"spec": {
+            "restartPolicy": "Never",
+            "containers": [{"name": "check", "image": crate::cluster::jobs::program(code, after)}],
+        }}}}},
+    })
+}
+
 /// The autoscaler of web.
 pub fn autoscaler(least: i64, most: i64) -> Value {
     json!({

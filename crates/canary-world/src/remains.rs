@@ -38,6 +38,7 @@ pub(crate) fn of(api: &Api, end: &str) -> Vec<String> {
     }
     left.extend(held_for_nothing(api));
     left.extend(unrecorded(api));
+    left.extend(undone(api));
     if end == "gone" {
         left.extend(ours(api));
     }
@@ -53,6 +54,14 @@ fn held_for_nothing(api: &Api) -> Option<String> {
     let serving = status_of(api.object(CANARY_RELEASES, NAMESPACE, "web")).hold.and_then(|hold| hold.serving)?;
     let asked = template::digest(&target["spec"]["template"]);
     (serving.digest == asked).then(|| "the target is paused with the template that serves".to_owned())
+}
+
+/// Jobs of a release that is over which nobody looks after any more.
+fn undone(api: &Api) -> Vec<String> {
+    let status = status_of(api.object(CANARY_RELEASES, NAMESPACE, "web"));
+    let Some(over) = status.current.filter(|current| current.step == Step::Done) else { return Vec::new() };
+    let open = over.jobs.iter().filter(|run| run.state.is_open());
+    open.map(|run| format!("job {} of {} is still {:?}", run.name, over.id, run.state)).collect()
 }
 
 /// How a release ended, by the lines of the history: when, how, and which.

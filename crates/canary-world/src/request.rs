@@ -59,6 +59,8 @@ pub struct Call {
     pub name: String,
     /// Whether only its status.
     pub status: bool,
+    /// Whether a pod's log.
+    pub log: bool,
     /// Whether nothing is to be stored.
     pub dry_run: bool,
     /// Whether only metadata is wanted.
@@ -92,7 +94,13 @@ impl Call {
             _ => return None,
         };
         let resource = Resource::find(group, version, plural)?;
-        if !matches!(sub, "" | "status") || (sub == "status" && !resource.status) {
+        let known = match sub {
+            "" => true,
+            "status" => resource.status,
+            "log" => plural == "pods" && parts.method == Method::GET,
+            _ => false,
+        };
+        if !known {
             return None;
         }
         let query: Vec<(String, String)> = parts
@@ -124,6 +132,7 @@ impl Call {
             namespace,
             name: decode(name),
             status: sub == "status",
+            log: sub == "log",
             dry_run: of("dryRun") == Some("All"),
             metadata_only: header(http::header::ACCEPT).contains("as=PartialObjectMetadata"),
             content: header(http::header::CONTENT_TYPE),

@@ -78,6 +78,10 @@ pub const CONTROLLER_REVISIONS: &Resource =
     &built_in("apps", "v1", "controllerrevisions", "ControllerRevision", false, false);
 /// Pods.
 pub const PODS: &Resource = &built_in("", "v1", "pods", "Pod", true, true);
+/// Jobs.
+pub const JOBS: &Resource = &built_in("batch", "v1", "jobs", "Job", true, true);
+/// CronJobs.
+pub const CRON_JOBS: &Resource = &built_in("batch", "v1", "cronjobs", "CronJob", true, true);
 /// Services.
 pub const SERVICES: &Resource = &built_in("", "v1", "services", "Service", false, true);
 /// Autoscalers.
@@ -112,6 +116,8 @@ pub const ALL: &[&Resource] = &[
     REPLICA_SETS,
     CONTROLLER_REVISIONS,
     PODS,
+    JOBS,
+    CRON_JOBS,
     SERVICES,
     AUTOSCALERS,
     BUDGETS,

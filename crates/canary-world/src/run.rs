@@ -21,8 +21,8 @@ use crate::manifests;
 use crate::process::{Options, Process};
 use crate::refusal::Refusal;
 use crate::resources::{
-    AUTOSCALERS, CANARY_RELEASES, DEPLOYMENTS, EVENTS, HTTP_ROUTES, MUTATING_BINDINGS, MUTATING_POLICIES, Resource,
-    SERVICES, VALIDATING_BINDINGS, VALIDATING_POLICIES,
+    AUTOSCALERS, CANARY_RELEASES, CRON_JOBS, DEPLOYMENTS, EVENTS, HTTP_ROUTES, MUTATING_BINDINGS, MUTATING_POLICIES,
+    Resource, SERVICES, VALIDATING_BINDINGS, VALIDATING_POLICIES,
 };
 use crate::scenario::{Action, Kin, Moment, Scenario, Trait, When};
 use crate::server::LONGEST_CUT;
@@ -408,6 +408,14 @@ impl Run {
                 said(self.world.lock().merge(JANE, "kubectl", DEPLOYMENTS, "web", &patch))?;
             }
             Action::Autoscaler(least, most) => self.create(AUTOSCALERS, manifests::autoscaler(*least, *most))?,
+            Action::CronJob(name, code, after) => {
+                let manifest = manifests::cron_job(name, *code, *after);
+                if self.world.lock().get(CRON_JOBS, name).is_some() {
+                    said(self.world.lock().merge(JANE, "kubectl", CRON_JOBS, name, &manifest))?;
+                } else {
+                    self.create(CRON_JOBS, manifest)?;
+                }
+            }
             Action::Load(pods) => {
                 self.world.lock().cluster.load.insert("web".to_owned(), *pods);
             }

@@ -190,6 +190,9 @@ pub enum Action {
     Autoscaler(i64, i64),
     /// The autoscaler finds so many pods right.
     Load(i64),
+    /// There is a CronJob of this name, whose program ends with this code after so many seconds; one that is there is another
+    /// from now on.
+    CronJob(String, i32, u64),
     /// An object is deleted: kind and name.
     Delete(String, String),
     /// An object is made again as its owner wrote it.
@@ -405,6 +408,12 @@ impl FromStr for Action {
                 let (least, most) = rest.split_once("..").ok_or_else(unknown)?;
                 Self::Autoscaler(number(least)?, number(most)?)
             }
+            "cronjob" => {
+                let parts: Vec<&str> = rest.split(' ').collect();
+                let [name, "exits", code, "after", seconds] = parts.as_slice() else { return Err(unknown()) };
+                let seconds = text::parse_duration(seconds).ok_or_else(unknown)?.as_secs();
+                Self::CronJob((*name).to_owned(), code.parse().map_err(|_| unknown())?, seconds)
+            }
             "gateway" => Self::Gateway(rest == "works"),
             "delete" => {
                 let (kind, name) = two()?;
@@ -439,6 +448,7 @@ impl fmt::Display for Action {
             Self::Scale(pods) => write!(f, "scale {pods}"),
             Self::Autoscaler(least, most) => write!(f, "autoscaler {least}..{most}"),
             Self::Load(pods) => write!(f, "load {pods}"),
+            Self::CronJob(name, code, after) => write!(f, "cronjob {name} exits {code} after {after}s"),
             Self::Delete(kind, name) => write!(f, "delete {kind} {name}"),
             Self::Restore(kind, name) => write!(f, "restore {kind} {name}"),
             Self::Gateway(works) => f.write_str(if *works { "gateway works" } else { "gateway stops" }),

@@ -331,6 +331,8 @@ impl Inner {
     fn note(&mut self, process: usize, call: &Call, numbers: (usize, usize), code: u16, what: &str) {
         let verb = if call.status {
             "status"
+        } else if call.log {
+            "log"
         } else if call.dry_run {
             "try"
         } else {
@@ -376,6 +378,10 @@ impl Inner {
         let before = self.api.store.get(&key).cloned();
         let written = |version: Arc<Version>, code: u16| Answered { code, bytes: version.bytes() };
         let answered = match call.verb {
+            Verb::Get if call.log => {
+                let log = crate::cluster::jobs::log(&self.api.get(resource, place.0, place.1)?.value);
+                Answered { code: 200, bytes: Bytes::from(log) }
+            }
             Verb::Get => {
                 let version = if age == 0 {
                     self.api.get(resource, place.0, place.1)?

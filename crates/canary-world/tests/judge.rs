@@ -37,3 +37,23 @@ fn a_candidate_that_answers_badly_and_stays() {
                   end: Promoted\nserves: v2\n";
     tells(script, "I12 at 00:01:");
 }
+
+#[test]
+fn a_stage_that_passes_before_its_job_has_ended() {
+    let script = "start: cronjob smoke exits 0 after 600s\n\
+                  spec: {\"jobs\": [{\"name\": \"smoke\", \"cronJob\": \"smoke\", \"at\": \"Stage\", \"stages\": [\"10%\"]}]}\n\
+                  armed: push v2\n\
+                  Bake/1 +5s: forge CanaryRelease web /status/current/jobs/0/state \"Succeeded\"\n\
+                  end: Promoted\nserves: v2\n";
+    tells(script, "job smoke is not done");
+}
+
+#[test]
+fn weight_before_the_job_before_the_start_has_succeeded() {
+    let script = "start: cronjob seed exits 1 after 600s\n\
+                  spec: {\"jobs\": [{\"name\": \"seed\", \"cronJob\": \"seed\", \"at\": \"BeforeStart\"}]}\n\
+                  armed: push v2\n\
+                  Baseline +3s: forge CanaryRelease web /status/current/jobs/0/state \"Succeeded\"\n\
+                  end: Promoted\nserves: v2\n";
+    tells(script, "job seed is not done");
+}

@@ -1,8 +1,9 @@
-//! What a cluster does by itself: the controllers of Deployments, ReplicaSets and pods, the garbage collector, an
+//! What a cluster does by itself: the controllers of Deployments, ReplicaSets, Jobs and pods, the garbage collector, an
 //! autoscaler, a gateway that takes edits over late, and the traffic with its counters. All of it follows from the
 //! objects and the time; it never looks at what the operator thinks.
 
 mod deployment;
+pub mod jobs;
 mod pods;
 mod route;
 pub mod traffic;
@@ -17,7 +18,8 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::resources::{
-    AUTOSCALERS, BUDGETS, CONTROLLER_REVISIONS, DEPLOYMENTS, PODS, RELEASE_RECORDS, REPLICA_SETS, Resource, SERVICES,
+    AUTOSCALERS, BUDGETS, CONTROLLER_REVISIONS, DEPLOYMENTS, JOBS, PODS, RELEASE_RECORDS, REPLICA_SETS, Resource,
+    SERVICES,
 };
 use crate::store::{Key, Store, Version};
 
@@ -121,6 +123,7 @@ impl Cluster {
             self.collect(api);
             self.autoscale(api, &mut due);
             self.deployments(api, &mut due);
+            self.jobs(api);
             self.pods(api, &mut due);
             self.gateway(api, &mut due);
             if api.store.revision() == before {
@@ -138,7 +141,8 @@ impl Cluster {
                 object::items(&version.value, "/metadata/ownerReferences")
                     .any(|owner| !api.store.has_uid(object::text(owner, "/uid")))
             };
-            let kinds = [PODS, REPLICA_SETS, DEPLOYMENTS, SERVICES, BUDGETS, CONTROLLER_REVISIONS, RELEASE_RECORDS];
+            let kinds =
+                [PODS, JOBS, REPLICA_SETS, DEPLOYMENTS, SERVICES, BUDGETS, CONTROLLER_REVISIONS, RELEASE_RECORDS];
             let owned = kinds.into_iter().flat_map(|resource| api.store.all(resource.plural, ""));
             let orphan = owned.filter(|(_, version)| lost(version)).map(|(key, _)| key.clone()).next();
             let Some(key) = orphan else { return };

@@ -6,7 +6,7 @@ use canary_core::object;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Cluster, Fate, image, keys};
+use super::{Cluster, Fate, image, jobs, keys};
 use crate::api::{Api, seconds};
 use crate::resources::PODS;
 
@@ -48,6 +48,14 @@ impl Cluster {
             }
             at <= api.now
         };
+        if object::text(pod, "/status/conditions/0/reason") == "PodCompleted" {
+            return None;
+        }
+        if let Some((code, time)) = jobs::ends(image(pod))
+            && after(self.startup + time)
+        {
+            return Some(jobs::pod_ended(pod, code, api.now));
+        }
         let was_ready = canary_core::pods::ready(pod);
         let state = match fate {
             // What is scheduled stays scheduled, and an image that was pulled is there.

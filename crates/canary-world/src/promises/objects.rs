@@ -57,6 +57,8 @@ impl Promises {
                 (object.is_some_and(known) && write.before.is_none_or(known) || read())
                     && (write.before.is_some() || object.is_some_and(labelled))
             }
+            // The annotation says whose it is: its owner is the CronJob.
+            "jobs" => write.before.is_none() && object.is_some_and(marked),
             _ => false,
         };
         if !ours {

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use canary_api::{Gate, ReleaseStatus, Step};
+use canary_api::{Gate, Job, JobAt, OnJobFailure, ReleaseStatus, Step, names};
+use canary_core::job::State;
+use canary_core::object;
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::prometheus::{SCRAPE, STORED};
+use crate::resources::JOBS;
+use crate::world::NAMESPACE;
 
 use super::{Promises, Write, canary_weight, current, permille, release, reverting};
 
@@ -90,6 +95,10 @@ impl Promises {
             self.passes(write, was, tell);
             self.passed.insert((was.id.clone(), was.stage_index));
         }
+        let starts = now.step == Step::Shift && was.step != Step::Shift && now.stage_index == 0 && was.revert.is_none();
+        if starts && !now.partial {
+            self.jobs_are_done(write, was, JobAt::BeforeStart, tell);
+        }
         if rolls && canary_weight(api) != 1000 {
             self.break_it(api, "I4", &format!("the target rolls while stable has traffic: {tell}"));
         }
@@ -108,6 +117,32 @@ impl Promises {
         }
     }
 
+    /// The jobs that were to be done by then have ended, and ended well where that is asked for.
+    fn jobs_are_done(&mut self, write: &Write<'_>, release: &ReleaseStatus, at: JobAt, tell: &str) {
+        let Some(spec) = super::release(write.api).map(|found| found.spec) else { return };
+        let stage = usize::try_from(release.stage_index).ok().and_then(|index| spec.stages.get(index));
+        let number = (release.stage_index + 1).to_string();
+        let due = |job: &&Job| {
+            job.at == at && (job.stages.is_empty() || stage.is_some_and(|stage| job.stages.contains(&stage.weight)))
+        };
+        for job in spec.jobs.iter().filter(due) {
+            let of = |found: &Value| {
+                object::annotation(found, names::ANNOTATION_RELEASE_ID) == Some(release.id.as_str())
+                    && (at != JobAt::Stage
+                        || object::annotation(found, names::ANNOTATION_STAGE) == Some(number.as_str()))
+                    && object::text(found, "/metadata/ownerReferences/0/name") == job.cron_job
+            };
+            let well = |found: &Value| match job.on_failure() {
+                OnJobFailure::Record => canary_core::job::state(found) != State::Running,
+                _ => canary_core::job::state(found) == State::Succeeded,
+            };
+            let found = write.api.store.all(JOBS.plural, NAMESPACE).map(|(_, found)| &found.value);
+            if !found.into_iter().any(|found| of(found) && well(found)) {
+                self.break_it(write.api, "I1", &format!("job {} is not done: {tell}", job.name));
+            }
+        }
+    }
+
     /// A stage passes: it was baked for its time, the metrics answered meanwhile, and the candidate truly had enough
     /// requests and few enough bad answers.
     fn passes(&mut self, write: &Write<'_>, was: &ReleaseStatus, tell: &str) {
@@ -121,6 +156,7 @@ impl Promises {
             self.break_it(api, "I1", &format!("a stage passes that never baked: {tell}"));
             return;
         };
+        self.jobs_are_done(write, was, JobAt::Stage, tell);
         // Time without the stage's weight is none of the stage's.
         let since = bake.max(weighted);
         let stage = usize::try_from(was.stage_index).ok().and_then(|index| release.spec.stages.get(index));
