@@ -247,6 +247,13 @@ fn policies() -> Tally {
             check("the simulated API server answers as a real one", || contract(&server, &folder.join("kubectl")));
         let rows = Instant::now();
         let report = policy_tests::run_alone(&server.kubeconfig(), &folder.join("kubectl"));
+        let rows = rows.elapsed();
+        // They leave the policies installed.
+        if report.is_ok() {
+            tally.add(check("the simulated policies do as the real ones", || {
+                ask(&server, &folder.join("kubectl"), "policies")
+            }));
+        }
         drop(server);
         // Links only, in a temporary directory.
         let _ = fs::remove_dir_all(&folder);
@@ -261,7 +268,7 @@ fn policies() -> Tally {
         println!(
             "{} admission policies: {passed} rows passed, {failed} failed, {:.1} s",
             if report.passed() { "ok  " } else { "FAIL" },
-            rows.elapsed().as_secs_f64()
+            rows.as_secs_f64()
         );
         tally.add(Tally { passed: u64::try_from(passed)?, failed: u64::try_from(failed)? });
         Ok(tally)
@@ -274,24 +281,30 @@ fn policies() -> Tally {
 
 /// Asks a real API server what `canary-world` asks its own in its tests.
 fn contract(server: &ApiServer, kubectl: &std::path::Path) -> Result<Option<String>> {
-    const NAMESPACE: &str = "contract";
-    let kubeconfig = server.kubeconfig();
-    let ask = || {
-        let mut command = Command::new(kubectl);
-        command.current_dir(programs::root()).arg("--kubeconfig").arg(&kubeconfig);
-        command
-    };
     for arguments in [
         &["apply", "--server-side", "-f", "crds/"][..],
         &["wait", "--for=condition=Established", "--timeout=30s", "-f", "crds/"],
-        &["create", "namespace", NAMESPACE],
     ] {
-        if let Some(wrong) = command(ask().args(arguments))? {
+        if let Some(wrong) = command(administer(server, kubectl).args(arguments))? {
             return Ok(Some(wrong));
         }
     }
-    let world = ["run", "--quiet", "--package", "canary-world", "--", "contract"];
-    command(programs::cargo().args(world).arg(&kubeconfig).arg(NAMESPACE))
+    ask(server, kubectl, "contract")
+}
+
+/// Has `canary-world` ask a real API server what it asks its own, in a namespace of that name.
+fn ask(server: &ApiServer, kubectl: &std::path::Path, what: &str) -> Result<Option<String>> {
+    if let Some(wrong) = command(administer(server, kubectl).args(["create", "namespace", what]))? {
+        return Ok(Some(wrong));
+    }
+    let world = ["run", "--quiet", "--package", "canary-world", "--", what];
+    command(programs::cargo().args(world).arg(server.kubeconfig()).arg(what))
+}
+
+fn administer(server: &ApiServer, kubectl: &std::path::Path) -> Command {
+    let mut command = Command::new(kubectl);
+    command.current_dir(programs::root()).arg("--kubeconfig").arg(server.kubeconfig());
+    command
 }
 
 fn scenarios(built: programs::Programs, previous: Option<&Previous>, play: &Play) -> Result<Tally> {

@@ -1,5 +1,5 @@
-//! The effects of the admission policies in `deploy/`, in Rust. Each function names the file it stands for; the tests
-//! play the rows that `policy-tests` plays against a real API server.
+//! The effects of the admission policies in `deploy/`, in Rust. Each function names the file it stands for;
+//! [`crate::contract::policies`] asks it and the policies themselves, on a real API server, the same.
 
 use canary_api::names;
 use canary_core::{object, template};
@@ -29,13 +29,24 @@ pub struct Admission {
     pub status: bool,
     /// `24-policy-record.yaml`.
     pub record: bool,
+    /// `25-policy-job.yaml`.
+    pub job: bool,
     /// Rights that a user has not: user, verb and resource.
     pub lacking: Vec<(String, &'static str, &'static str)>,
 }
 
 impl Default for Admission {
     fn default() -> Self {
-        Self { hold: true, command: true, route: true, writer: true, status: true, record: true, lacking: Vec::new() }
+        Self {
+            hold: true,
+            command: true,
+            route: true,
+            writer: true,
+            status: true,
+            record: true,
+            job: true,
+            lacking: Vec::new(),
+        }
     }
 }
 
@@ -58,6 +69,9 @@ impl Admission {
         if resource.kind == "CanaryRelease" {
             self.command(caller, resource, None, object)?;
             self.writer(caller, resource, None, object)?;
+        }
+        if resource.kind == "Job" && self.job {
+            marked(caller, resource, None, object)?;
         }
         Ok(())
     }
@@ -93,6 +107,7 @@ impl Admission {
             }
             "CanaryRelease" if status && self.status => written_by_the_operator(caller, resource, was)?,
             "ReleaseRecord" if status && self.record => record(caller, resource, was, &object)?,
+            "Job" if caller.user != names::OPERATOR_USER && self.job => marked(caller, resource, Some(was), &object)?,
             _ => {}
         }
         Ok(Admitted { object })
@@ -152,6 +167,8 @@ impl Admission {
         }
         self.stamp_override(caller, was, now);
         self.guard_override(caller, resource, release, was, now)?;
+        // An override that was taken off is back by now.
+        let overridden = self.overridden(caller, was, now);
         let name = object::name(was);
         if resumed(now) && !rolling && !overridden {
             return Err(denied(
@@ -285,7 +302,10 @@ impl Admission {
                 }
             }
         }
-        let Some(command) = given.filter(|command| *command != pending || was.is_none()) else { return Ok(()) };
+        // What is looked at is what the stamp has made of it.
+        let had = of(was, names::ANNOTATION_COMMAND);
+        let given = of(Some(now), names::ANNOTATION_COMMAND);
+        let Some(command) = given.filter(|command| Some(command) != had.as_ref()) else { return Ok(()) };
         let name = object::name(now).to_owned();
         let deny = |why: String| Err(denied(resource, &name, "canaryrelease-command-check", &why));
         let verb = command.split(' ').next().unwrap_or_default();
@@ -347,6 +367,17 @@ fn record(caller: &Caller, resource: &'static Resource, was: &Value, now: &Value
     Ok(())
 }
 
+/// `25-policy-job.yaml`.
+fn marked(caller: &Caller, resource: &'static Resource, was: Option<&Value>, now: &Value) -> Result<(), Refusal> {
+    let mark = |object| object::annotation(object, names::ANNOTATION_UID);
+    if mark(now).is_none() || was.is_some_and(|was| mark(was) == mark(now)) {
+        return Ok(());
+    }
+    let name = object::name(now);
+    let why = format!("{} may not make Job {name} one of a release", caller.user);
+    Err(denied(resource, name, "canaryrelease-job", &why))
+}
+
 fn denied(resource: &Resource, name: &str, policy: &str, why: &str) -> Refusal {
     let why = format!("ValidatingAdmissionPolicy '{policy}' with binding '{policy}' denied request: {why}");
     Refusal::forbidden(resource, name, &why)
@@ -382,8 +413,10 @@ fn keep_marks(was: &Value, now: &mut Value) {
 fn keep_split(was: &Value, now: &mut Value) {
     let Some(mark) = object::annotation(was, names::ANNOTATION_SPLIT) else { return };
     let ours: Vec<&str> = mark.split('/').collect();
-    let entry =
-        |rule: &Value, name: &str| object::items(rule, "/backendRefs").find(|entry| is_service(entry, name)).cloned();
+    let namespace = object::text(was, "/metadata/namespace");
+    let entry = |rule: &Value, name: &str| {
+        object::items(rule, "/backendRefs").find(|entry| is_service(entry, name, namespace)).cloned()
+    };
     let in_force: Vec<Option<Vec<Value>>> = object::items(was, "/spec/rules")
         .map(|rule| ours.iter().map(|name| Some(entry(rule, name)?["weight"].clone())).collect())
         .collect();
@@ -398,7 +431,7 @@ fn keep_split(was: &Value, now: &mut Value) {
         }
         let force = in_force.get(index).cloned().flatten().unwrap_or_else(|| first.clone());
         for (name, weight) in ours.iter().zip(&force) {
-            match entries.iter_mut().find(|entry| is_service(entry, name)) {
+            match entries.iter_mut().find(|entry| is_service(entry, name, namespace)) {
                 Some(entry) => entry["weight"] = weight.clone(),
                 None => {
                     let mut added = present[0].clone();
@@ -411,8 +444,9 @@ fn keep_split(was: &Value, now: &mut Value) {
     }
 }
 
-fn is_service(entry: &Value, name: &str) -> bool {
+fn is_service(entry: &Value, name: &str, namespace: &str) -> bool {
     entry["name"] == name
+        && entry.get("namespace").is_none_or(|elsewhere| elsewhere == namespace)
         && entry.get("kind").is_none_or(|kind| kind == "Service")
         && entry.get("group").is_none_or(|group| group == "")
 }

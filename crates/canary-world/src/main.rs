@@ -7,7 +7,9 @@
 //! `canary-world walk [--seed N] [--actions N] [--seconds N]`: random walks of 40 actions each, 10,000 actions in all or
 //! as many as the time allows; each that fails is printed as a scenario file, as short as it could be made.
 //! `canary-world contract KUBECONFIG NAMESPACE`: whether a real API server answers as this world's does; the definitions of
-//! crds/ and the namespace, empty, must be there.
+//! crds/ and the namespace, empty, must be there, and no policy.
+//! `canary-world policies KUBECONFIG NAMESPACE`: the same where the policies of deploy/ are installed and act, of what they
+//! make of writes; Gateway API's HTTPRoute must be there, too.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use canary_world::contract::{differences, differences_in_policy, policies};
 use canary_world::enumerate::{Breadth, Choice, Course, Failure, Group, News, Tally, every, held_against};
 use canary_world::run::play;
 use canary_world::scenario::Scenario;
@@ -37,8 +40,8 @@ fn run(arguments: &[String]) -> Result<bool, String> {
         Some(("play", [file])) => played(&read(file)?),
         Some(("every", rest)) => enumerated(rest),
         Some(("walk", rest)) => walked(rest),
-        Some(("contract", [kubeconfig, namespace])) => contract(kubeconfig, namespace),
-        _ => Err("say: contract KUBECONFIG NAMESPACE, play FILE, walk [--seed N] [--actions N] [--seconds N], or every [--thin] [--twice] [--seconds N] [--skip N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...".to_owned()),
+        Some((what @ ("contract" | "policies"), [kubeconfig, namespace])) => contract(what, kubeconfig, namespace),
+        _ => Err("say: contract KUBECONFIG NAMESPACE, policies KUBECONFIG NAMESPACE, play FILE, walk [--seed N] [--actions N] [--seconds N], or every [--thin] [--twice] [--seconds N] [--skip N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...".to_owned()),
     }
 }
 
@@ -195,7 +198,7 @@ fn walked(arguments: &[String]) -> Result<bool, String> {
     Ok(report.walks > 0 && report.failures.is_empty())
 }
 
-fn contract(kubeconfig: &str, namespace: &str) -> Result<bool, String> {
+fn contract(what: &str, kubeconfig: &str, namespace: &str) -> Result<bool, String> {
     canary_operator::client::install_crypto();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let asked = async {
@@ -203,7 +206,11 @@ fn contract(kubeconfig: &str, namespace: &str) -> Result<bool, String> {
         let file = kube::config::Kubeconfig::read_from(kubeconfig).map_err(|error| error.to_string())?;
         let config = kube::Config::from_custom_kubeconfig(file, &options).await.map_err(|error| error.to_string())?;
         let client = kube::Client::try_from(config).map_err(|error| error.to_string())?;
-        Ok::<_, String>(canary_world::contract::differences(&client, namespace).await)
+        if what == "contract" {
+            return Ok::<_, String>(differences(&client, namespace).await);
+        }
+        policies::let_in(&client, namespace).await?;
+        Ok(differences_in_policy(&client, namespace).await)
     };
     let (asked, wrong) = runtime.map_err(|error| error.to_string())?.block_on(asked)?;
     let mut out = std::io::stdout().lock();

@@ -21,6 +21,7 @@ use tower::BoxError;
 
 use crate::api::{Caller, Deleted, PatchKind};
 use crate::branches;
+use crate::contract::IMPERSONATE;
 use crate::fault::{Answer, Fault, Planned, Point, Struck};
 use crate::promises::Write;
 use crate::refusal::Refusal;
@@ -50,7 +51,8 @@ pub fn client(
     ClientBuilder::new(tower::util::BoxCloneService::new(service), "shop")
 }
 
-/// A client of this world that nothing happens to, for people and tests: it is no process of the operator.
+/// A client of this world that nothing happens to, for people and tests: it is no process of the operator. It may ask as
+/// another user, as an administrator may.
 #[must_use]
 pub fn plain_client(world: &World, user: &str) -> Client {
     let (world, user) = (world.clone(), user.to_owned());
@@ -59,10 +61,12 @@ pub fn plain_client(world: &World, user: &str) -> Client {
         async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await?.to_bytes();
+            let taken_for = parts.headers.get(IMPERSONATE).and_then(|user| user.to_str().ok());
+            let user = taken_for.unwrap_or(&user);
             let answer = match Call::parse(&parts) {
                 None => Err(Refusal::no_such_path()),
                 Some(call) if call.verb == Verb::Watch => return Ok(watch(world, &call)),
-                Some(call) => world.lock().answer(&call, &user, None, &body, 0),
+                Some(call) => world.lock().answer(&call, user, None, &body, 0),
             };
             world.tell();
             Ok::<_, BoxError>(respond(answer))

@@ -99,6 +99,18 @@ fn the_api_server_answers_as_the_contract_says() {
     assert!(asked > 40, "{asked}");
 }
 
+#[test]
+fn the_policies_do_as_the_contract_says() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (asked, wrong) = runtime.block_on(async {
+        let world = World::new();
+        world.lock().api.admission.lacking = contract::policies::lacking();
+        contract::differences_in_policy(&plain_client(&world, "system:admin"), "contract").await
+    });
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(asked > 150, "{asked}");
+}
+
 /// What once went wrong, each as the run that showed it.
 #[test]
 fn what_was_found_stays_mended() {

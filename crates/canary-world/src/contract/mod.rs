@@ -2,6 +2,8 @@
 //! one in `cargo xtask test`. A case is a request of the kinds that the operator and the people of a scenario make, and
 //! what must be in the answer. It decides nothing; where the two differ, the world is wrong.
 
+pub mod policies;
+
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use kube::Client;
@@ -14,12 +16,14 @@ type Answer = (u16, Value);
 const JSON: &str = "application/json";
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
+/// Who an administrator wants to be taken for.
+pub(crate) const IMPERSONATE: &str = "impersonate-user";
 const BAD_PATCH: &str = "the server rejected our request due to an error in our request";
 
 /// Asks everything in a namespace that is empty, and says how many answers were looked at, and which were not as they
 /// must be.
 pub async fn differences(client: &Client, namespace: &str) -> (usize, Vec<String>) {
-    let mut asking = Asking { client: client.clone(), namespace: namespace.to_owned(), asked: 0, wrong: Vec::new() };
+    let mut asking = Asking::new(client, namespace);
     asking.life_of_an_object().await;
     asking.patches().await;
     asking.generations_and_status().await;
@@ -28,9 +32,19 @@ pub async fn differences(client: &Client, namespace: &str) -> (usize, Vec<String
     (asking.asked, asking.wrong)
 }
 
+/// The same of the admission policies, which are installed there: where people have their rights by
+/// [`policies::let_in`], or by [`policies::lacking`].
+pub async fn differences_in_policy(client: &Client, namespace: &str) -> (usize, Vec<String>) {
+    let mut asking = Asking::new(client, namespace);
+    asking.policies().await;
+    (asking.asked, asking.wrong)
+}
+
 struct Asking {
     client: Client,
     namespace: String,
+    /// Who asks, by impersonation; empty for the client's own user.
+    user: String,
     asked: usize,
     wrong: Vec<String>,
 }
@@ -55,10 +69,17 @@ fn release(name: &str, target: &str) -> Value {
 }
 
 impl Asking {
+    fn new(client: &Client, namespace: &str) -> Self {
+        let (client, namespace) = (client.clone(), namespace.to_owned());
+        Self { client, namespace, user: String::new(), asked: 0, wrong: Vec::new() }
+    }
+
     fn path(&self, plural: &str, rest: &str) -> String {
         let group = match plural {
             "services" => "/api/v1",
-            "canaryreleases" => "/apis/canaryrelease.dev/v1alpha1",
+            "canaryreleases" | "releaserecords" => "/apis/canaryrelease.dev/v1alpha1",
+            "httproutes" => "/apis/gateway.networking.k8s.io/v1",
+            "jobs" => "/apis/batch/v1",
             _ => "/apis/apps/v1",
         };
         format!("{group}/namespaces/{}/{plural}{rest}", self.namespace)
@@ -78,7 +99,10 @@ impl Asking {
     ) -> Answer {
         let body = body.map_or_else(Vec::new, |body| body.to_string().into_bytes());
         let request = Request::builder().method(method).uri(path);
-        let request = request.header(http::header::CONTENT_TYPE, content).header(http::header::ACCEPT, accept);
+        let mut request = request.header(http::header::CONTENT_TYPE, content).header(http::header::ACCEPT, accept);
+        if !self.user.is_empty() {
+            request = request.header(IMPERSONATE, &self.user);
+        }
         let response = self.client.send(request.body(Body::from(body)).unwrap()).await.unwrap();
         let code = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
