@@ -122,6 +122,11 @@ enum Command {
     /// fault does, or say what is wrong, with every promise kept on the way. The last lines count the points by kind;
     /// what failed is shown as a file that `canary-world play` plays. `cargo xtask test` tries a sample.
     Faults(faults::Arguments),
+    /// Try the admission policies of deploy/ on an API server of their own, and the simulated one against it
+    ///
+    /// Every row of crates/policy-tests, and every answer that the simulated cluster must give as the real API server and
+    /// the real policies do. For who edits a policy: about two minutes once the lab is built. Part of `cargo xtask test`.
+    Policies,
     /// Build kubectl-canary as one static program for linux/amd64, with its archive and the manifest for krew
     Dist(dist::Arguments),
     /// Start, look at and stop labs by hand: `cargo xtask lab --help`
@@ -197,6 +202,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<bool> {
     match command {
         Command::Gen { check } => generate::run(check).map(|()| true),
+        Command::Policies => Ok(checks::only_policies()),
         Command::Demo { once, place } => outside::demo(once, &place),
         Command::Test { play } => checks::test(&play),
         Command::Proof { write, play } => outside::proof(write, &play),
