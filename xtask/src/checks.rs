@@ -243,7 +243,9 @@ pub(crate) fn only_policies() -> bool {
 /// Builds the lab and tries every rule of the admission policies on an API server of their own.
 fn policies() -> Tally {
     let tried = || -> Result<Tally> {
-        let binaries = lab::build(&mut |step| {
+        // None of the quick scenarios autoscales.
+        let options = lab::LabOptions { metrics_server: false, ..lab::LabOptions::default() };
+        let binaries = lab::build(&options, &mut |step| {
             if step.state != lab::ProgressState::Present {
                 println!("{step}");
             }
@@ -318,7 +320,7 @@ fn scenarios(built: programs::Programs, previous: Option<&Previous>, play: &Play
     let ground = outside::start(
         built,
         &play.place,
-        &Wanted { name: &outside::own_name("test"), scrape_seconds: 1, detached: play.keep },
+        &Wanted { name: &outside::own_name("test"), scrape_seconds: 1, detached: play.keep, metrics_server: false },
     )?;
     let count = std::env::temp_dir().join(format!("canaryrelease-test-{}", std::process::id()));
     let mut arguments: Vec<std::ffi::OsString> =

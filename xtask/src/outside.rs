@@ -97,6 +97,19 @@ pub(crate) struct Wanted<'a> {
     pub(crate) name: &'a str,
     pub(crate) scrape_seconds: u64,
     pub(crate) detached: bool,
+    /// Whether something in it autoscales.
+    pub(crate) metrics_server: bool,
+}
+
+impl Wanted<'_> {
+    fn options(&self) -> LabOptions {
+        LabOptions {
+            scrape_interval: std::time::Duration::from_secs(self.scrape_seconds),
+            detached: self.detached,
+            metrics_server: self.metrics_server,
+            ..LabOptions::named(self.name)
+        }
+    }
 }
 
 fn tell(step: &Progress) {
@@ -113,7 +126,10 @@ pub(crate) fn prepare(place: &Place, wanted: &Wanted<'_>) -> Result<Ground> {
         _ if place.context.is_some() => Programs { operator: PathBuf::new(), shop: PathBuf::new() },
         _ => {
             // Rust uses all cores and so does Go: together they end sooner than in turn.
-            let go = place.lab.is_none().then(|| std::thread::spawn(|| lab::build(&mut tell)));
+            let go = place.lab.is_none().then(|| {
+                let options = wanted.options();
+                std::thread::spawn(move || lab::build(&options, &mut tell))
+            });
             let programs = programs::build();
             if let Some(go) = go {
                 go.join().map_err(|_| anyhow::anyhow!("the lab's build panicked"))??;
@@ -130,7 +146,8 @@ pub(crate) fn start(programs: Programs, place: &Place, wanted: &Wanted<'_>) -> R
         (Some(_), _) => (None, false),
         (None, Some(name)) => (Some(Lab::find(name)?), false),
         (None, None) => {
-            lab::build(&mut |step| {
+            let options = wanted.options();
+            lab::build(&options, &mut |step| {
                 if step.state != lab::ProgressState::Present {
                     tell(step);
                 }
@@ -139,11 +156,6 @@ pub(crate) fn start(programs: Programs, place: &Place, wanted: &Wanted<'_>) -> R
                 println!("the lab {} of before is taken down", wanted.name);
                 Lab::take_down(wanted.name)?;
             }
-            let options = LabOptions {
-                scrape_interval: std::time::Duration::from_secs(wanted.scrape_seconds),
-                detached: wanted.detached,
-                ..LabOptions::named(wanted.name)
-            };
             (Some(programs::timed("start the lab", || Ok(Lab::up(&options, &mut tell)?))?), true)
         }
     };
@@ -206,7 +218,7 @@ pub(crate) fn own_name(what: &str) -> String {
 
 pub(crate) fn demo(once: bool, place: &Place) -> Result<bool> {
     let name = if once { own_name("demo") } else { "demo".to_owned() };
-    let ground = prepare(place, &Wanted { name: &name, scrape_seconds: 1, detached: !once })?;
+    let ground = prepare(place, &Wanted { name: &name, scrape_seconds: 1, detached: !once, metrics_server: true })?;
     let mut arguments: Vec<OsString> = vec!["demo".into()];
     if !once && ground.lab.is_some() {
         arguments.push("--stays".into());
@@ -242,7 +254,10 @@ pub(crate) fn demo(once: bool, place: &Place) -> Result<bool> {
 
 pub(crate) fn proof(write: bool, play: &Play) -> Result<bool> {
     let previous = Previous::of_scenarios(play)?;
-    let ground = prepare(&play.place, &Wanted { name: &own_name("proof"), scrape_seconds: 1, detached: play.keep })?;
+    let ground = prepare(
+        &play.place,
+        &Wanted { name: &own_name("proof"), scrape_seconds: 1, detached: play.keep, metrics_server: true },
+    )?;
     let mut arguments: Vec<OsString> = vec!["scenarios".into()];
     arguments.extend(play.arguments());
     arguments.extend(previous.iter().flat_map(Previous::arguments));
@@ -258,7 +273,8 @@ pub(crate) fn bench(runs: usize, idle: u64, write: bool, place: &Place) -> Resul
     if place.context.is_some() {
         bail!("the figures need a lab: its audit log and its processes");
     }
-    let ground = prepare(place, &Wanted { name: &own_name("bench"), scrape_seconds: 5, detached: false })?;
+    let ground =
+        prepare(place, &Wanted { name: &own_name("bench"), scrape_seconds: 5, detached: false, metrics_server: true })?;
     let mut arguments: Vec<OsString> =
         ["bench", "--runs", &runs.to_string(), "--idle", &idle.to_string()].map(OsString::from).to_vec();
     if write {
@@ -270,7 +286,10 @@ pub(crate) fn bench(runs: usize, idle: u64, write: bool, place: &Place) -> Resul
 }
 
 pub(crate) fn examples(place: &Place) -> Result<bool> {
-    let ground = prepare(place, &Wanted { name: &own_name("examples"), scrape_seconds: 2, detached: false })?;
+    let ground = prepare(
+        place,
+        &Wanted { name: &own_name("examples"), scrape_seconds: 2, detached: false, metrics_server: true },
+    )?;
     let folder = programs::root().join("docs/examples");
     let good = ground.inside(2, &["examples".into(), "--folder".into(), folder.into()])?;
     ground.end()?;
@@ -281,7 +300,8 @@ pub(crate) fn soak(soaked: &Soaked, write: bool, place: &Place) -> Result<bool> 
     if place.context.is_some() {
         bail!("the soak needs a lab: gateways of its own, and an operator that it may kill");
     }
-    let ground = prepare(place, &Wanted { name: &own_name("soak"), scrape_seconds: 1, detached: false })?;
+    let ground =
+        prepare(place, &Wanted { name: &own_name("soak"), scrape_seconds: 1, detached: false, metrics_server: true })?;
     let mut arguments: Vec<OsString> = vec!["soak".into()];
     arguments.extend(soaked.arguments().into_iter().map(OsString::from));
     if write {

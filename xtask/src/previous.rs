@@ -105,7 +105,8 @@ pub(crate) fn faults(
     if write {
         arguments.extend(["--write".into(), programs::root().join("docs/soak-faults.md").into()]);
     }
-    let wanted = Wanted { name: &outside::own_name("faults"), scrape_seconds: 1, detached: false };
+    let wanted =
+        Wanted { name: &outside::own_name("faults"), scrape_seconds: 1, detached: false, metrics_server: true };
     let ground = outside::prepare(place, &wanted)?;
     let good = ground.inside(1, &arguments)?;
     ground.end()?;

@@ -3,7 +3,7 @@
 //!
 //! The modules of `lab/` are part of this program, so that the cache depends on no checkout.
 
-use crate::{Error, Progress, ProgressState, Result, cache_dir, host};
+use crate::{Error, LabOptions, Progress, ProgressState, Result, cache_dir, host};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
@@ -94,6 +94,9 @@ const fn program(
 
 const NO_SNAPSHOTTERS: &str = "no_btrfs no_devmapper no_zfs";
 
+/// The part that a lab may do without.
+const METRICS_SERVER: &str = "metrics-server";
+
 /// What the lab consists of, in the order of building.
 const PARTS: &[Part] = &[
     program("etcd", &CLUSTER, "go.etcd.io/etcd/server/v3", "", PLAIN),
@@ -123,7 +126,7 @@ const PARTS: &[Part] = &[
         "remove_all_sd,enable_kubernetes_sd",
         PLAIN,
     ),
-    program("metrics-server", &METRICS, "sigs.k8s.io/metrics-server/cmd/metrics-server", "", PLAIN),
+    program(METRICS_SERVER, &METRICS, "sigs.k8s.io/metrics-server/cmd/metrics-server", "", PLAIN),
     program("pause", &PAUSE, ".", "", PLAIN),
     Part {
         name: "gateway-api",
@@ -190,14 +193,16 @@ impl Binaries {
     }
 }
 
-/// Builds what is missing into the cache and says where everything is. From an empty cache this takes
-/// about 14 minutes on two cores; with a full one, no time. Two builds at once wait for each other.
+/// Builds what is missing of what such a lab needs into the cache and says where everything is. From an empty cache
+/// this takes about 14 minutes on two cores, somewhat less without metrics-server; with a full one, no time. Two builds
+/// at once wait for each other.
 ///
 /// # Errors
 /// [`Error::Host`] if the lab cannot run here or Go is missing, [`Error::Build`] with the compiler's words.
-pub fn build(progress: &mut dyn FnMut(&Progress)) -> Result<Binaries> {
+pub fn build(options: &LabOptions, progress: &mut dyn FnMut(&Progress)) -> Result<Binaries> {
     host::check_host()?;
-    build_parts(PARTS, progress)
+    let needed = |part: &&Part| options.metrics_server || part.name != METRICS_SERVER;
+    build_parts(&PARTS.iter().filter(needed).collect::<Vec<_>>(), progress)
 }
 
 /// Builds what is missing of two servers, a container registry (`registry`) and an S3-compatible store (`versitygw`). It
@@ -206,10 +211,10 @@ pub fn build(progress: &mut dyn FnMut(&Progress)) -> Result<Binaries> {
 /// # Errors
 /// [`Error::Host`] if Go is missing, [`Error::Build`] with the compiler's words.
 pub fn build_servers(progress: &mut dyn FnMut(&Progress)) -> Result<Binaries> {
-    build_parts(SERVERS, progress)
+    build_parts(&SERVERS.iter().collect::<Vec<_>>(), progress)
 }
 
-fn build_parts(parts: &'static [Part], progress: &mut dyn FnMut(&Progress)) -> Result<Binaries> {
+fn build_parts(parts: &[&'static Part], progress: &mut dyn FnMut(&Progress)) -> Result<Binaries> {
     let cache = cache_dir()?;
     let bin = cache.join("bin");
     fs::create_dir_all(&bin).map_err(Error::io(format!("create {}", bin.display())))?;

@@ -12,8 +12,9 @@
 //! ```no_run
 //! # fn main() -> Result<(), lab::Error> {
 //! lab::hook();
-//! lab::build(&mut |step| println!("{step}"))?;
-//! let lab = lab::Lab::up(&lab::LabOptions::named("demo"), &mut |step| println!("{step}"))?;
+//! let options = lab::LabOptions::named("demo");
+//! lab::build(&options, &mut |step| println!("{step}"))?;
+//! let lab = lab::Lab::up(&options, &mut |step| println!("{step}"))?;
 //! lab.import_image("docker.io/lab/shop:1", &lab::Image::program("target/debug/shop")?)?;
 //! lab.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n")?;
 //! let status = lab.command("curl").arg("http://10.244.0.1/").status();

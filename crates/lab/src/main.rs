@@ -149,7 +149,7 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> lab::Result<ExitCode> {
     let mut progress = |step: &Progress| println!("{step}");
     match verb {
-        Verb::Build => drop(lab::build(&mut progress)?),
+        Verb::Build => drop(lab::build(&LabOptions::default(), &mut progress)?),
         Verb::Up { name, scrape_interval, no_metrics_server } => {
             let scrape_interval = Duration::try_from_secs_f64(scrape_interval)
                 .map_err(|_| lab::Error::Usage(format!("{scrape_interval} is no number of seconds")))?;

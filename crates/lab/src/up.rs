@@ -25,7 +25,7 @@ pub(crate) fn up(options: &LabOptions, progress: &mut dyn FnMut(&Progress)) -> R
     state::check_name(&options.name)?;
     host::check_host()?;
     let supervisor = supervisor()?;
-    let binaries = build(&mut |step| {
+    let binaries = build(options, &mut |step| {
         if step.state != ProgressState::Present {
             progress(step);
         }
