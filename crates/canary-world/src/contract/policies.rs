@@ -1,11 +1,12 @@
-//! What the admission policies of `deploy/` make of writes by people, tools and the operator, as [`super::policies`] asks:
-//! the world's stand for them in Rust, a real API server has the policies themselves.
+//! What the admission policies of `deploy/` make of writes by people, tools and the operator, as
+//! [`super::differences_in_policy`] asks: the world's stand for them in Rust, a real API server has the policies themselves.
 
-use canary_api::names::OPERATOR_USER;
+use std::time::{Duration, Instant};
+
+use canary_api::names::{FIELD_MANAGER, OPERATOR_USER};
 use http::Method;
 use kube::Client;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
 
 use super::{Answer, Asking, JSON, JSON_PATCH, MERGE_PATCH, deployment, release};
 
@@ -125,6 +126,16 @@ fn and(mut one: Value, other: &Value) -> Value {
     }
 }
 
+/// The label by which an object is the release's.
+fn armed() -> Value {
+    json!({"metadata": {"labels": {"canaryrelease.dev/release": "web"}}})
+}
+
+/// A weight of the first rule, as an operation of a JSON patch.
+fn weight(at: usize, weight: u32) -> Value {
+    json!({"op": "add", "path": format!("/spec/rules/0/backendRefs/{at}/weight"), "value": weight})
+}
+
 fn pushed(image: &str) -> Value {
     json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": image}]}}}})
 }
@@ -144,6 +155,10 @@ struct By<'a> {
 impl<'a> By<'a> {
     fn new(user: &'a str, manager: &'a str, plural: &'a str, name: &'a str) -> Self {
         Self { user, manager, plural, name }
+    }
+
+    fn operator(plural: &'a str, name: &'a str) -> Self {
+        Self::new(OPERATOR_USER, FIELD_MANAGER, plural, name)
     }
 }
 
@@ -167,56 +182,55 @@ impl Asking {
         self.records_and_jobs().await;
     }
 
-    fn place(&self, by: &By<'_>, rest: &str, query: &str) -> String {
-        let (plural, name, manager) = (by.plural, by.name, by.manager);
-        let path = self.path(plural, &format!("/{name}{rest}"));
-        format!("{path}?fieldManager={manager}{query}")
+    /// Asks for an object as that user, with what is added to its path, such as `/status`, and to its query.
+    async fn send(
+        &mut self,
+        method: Method,
+        by: &By<'_>,
+        (rest, query): (&str, &str),
+        content: &str,
+        body: &Value,
+    ) -> Answer {
+        let path = self.path(by.plural, &format!("/{}{rest}?fieldManager={}{query}", by.name, by.manager));
+        by.user.clone_into(&mut self.user);
+        self.ask(method, &path, content, Some(body)).await
     }
 
     async fn merge(&mut self, by: &By<'_>, patch: &Value) -> Answer {
-        let path = self.place(by, "", "");
-        by.user.clone_into(&mut self.user);
-        self.ask(Method::PATCH, &path, MERGE_PATCH, Some(patch)).await
+        self.send(Method::PATCH, by, ("", ""), MERGE_PATCH, patch).await
     }
 
     async fn dry(&mut self, by: &By<'_>, patch: &Value) -> Answer {
-        let path = self.place(by, "", "&dryRun=All");
-        by.user.clone_into(&mut self.user);
-        self.ask(Method::PATCH, &path, MERGE_PATCH, Some(patch)).await
+        self.send(Method::PATCH, by, ("", "&dryRun=All"), MERGE_PATCH, patch).await
     }
 
     async fn operations(&mut self, by: &By<'_>, patch: &Value) -> Answer {
-        let path = self.place(by, "", "");
-        by.user.clone_into(&mut self.user);
-        self.ask(Method::PATCH, &path, JSON_PATCH, Some(patch)).await
+        self.send(Method::PATCH, by, ("", ""), JSON_PATCH, patch).await
     }
 
     async fn state(&mut self, by: &By<'_>, patch: &Value) -> Answer {
-        let path = self.place(by, "/status", "");
-        by.user.clone_into(&mut self.user);
-        self.ask(Method::PATCH, &path, MERGE_PATCH, Some(patch)).await
+        self.send(Method::PATCH, by, ("/status", ""), MERGE_PATCH, patch).await
+    }
+
+    /// The object as it stands, read by an administrator.
+    async fn now(&mut self, by: &By<'_>) -> Value {
+        self.user.clear();
+        let path = self.path(by.plural, &format!("/{}", by.name));
+        self.get(&path).await.1
     }
 
     /// The operator's way to write a status: all of it, on the version that was read.
     async fn put_status(&mut self, by: &By<'_>, patch: &Value) -> Answer {
-        "".clone_into(&mut self.user);
-        let path = self.place(by, "", "");
-        let mut object = self.get(&path).await.1;
+        let mut object = self.now(by).await;
         json_patch::merge(&mut object, patch);
-        let path = self.place(by, "/status", "");
-        by.user.clone_into(&mut self.user);
-        self.ask(Method::PUT, &path, JSON, Some(&object)).await
+        self.send(Method::PUT, by, ("/status", ""), JSON, &object).await
     }
 
     /// A tool's full replace by what is in Git, which has no version.
     async fn put(&mut self, by: &By<'_>, object: &Value) -> Answer {
-        let path = self.place(by, "", "");
-        "".clone_into(&mut self.user);
-        let now = self.get(&path).await;
         let mut object = object.clone();
-        object["metadata"]["resourceVersion"] = now.1["metadata"]["resourceVersion"].clone();
-        by.user.clone_into(&mut self.user);
-        self.ask(Method::PUT, &path, JSON, Some(&object)).await
+        object["metadata"]["resourceVersion"] = self.now(by).await["metadata"]["resourceVersion"].clone();
+        self.send(Method::PUT, by, ("", ""), JSON, &object).await
     }
 
     async fn make(&mut self, user: &str, plural: &str, object: &Value) -> Answer {
@@ -244,8 +258,7 @@ impl Asking {
 
     /// A Deployment that is taken over, made as it then stands.
     async fn target(&mut self, name: &str) {
-        let armed = json!({"metadata": {"labels": {"canaryrelease.dev/release": "web"}}});
-        let object = and(and(deployment(name), &armed), &notes(&[("uid", json!("uid-1"))]));
+        let object = and(and(deployment(name), &armed()), &notes(&[("uid", json!("uid-1"))]));
         let made = self.make("", "deployments", &object).await;
         self.expect("create a target", &made, 201, &[(PAUSED, Value::Null), (RELEASE, json!("web"))]);
     }
@@ -253,7 +266,7 @@ impl Asking {
     async fn the_hold(&mut self) {
         self.target("held").await;
         let (jane, anna) = (By::new(JANE, "ci", "deployments", "held"), By::new(ANNA, "ci", "deployments", "held"));
-        let operator = By::new(OPERATOR_USER, "canaryrelease-operator", "deployments", "held");
+        let operator = By::operator("deployments", "held");
         let idle = [(PAUSED.to_owned(), Value::Null), (note("changed-by"), Value::Null)];
         let noted = self.merge(&jane, &json!({"metadata": {"annotations": {"note": "x"}}})).await;
         self.shows("a note on a target", &noted, &idle);
@@ -277,8 +290,8 @@ impl Asking {
         let silent = self.merge(&jane, &pause(false)).await;
         self.shows("a tool's resume of what is held", &silent, &held(JANE));
         self.same("a tool's resume of what is held", "/metadata/generation", &push, &silent, true);
-        let (mut git, replicas) = (deployment("held"), json!(3));
-        git["spec"]["replicas"] = replicas;
+        let mut git = deployment("held");
+        git["spec"]["replicas"] = json!(3);
         git["spec"]["template"] = push.1["spec"]["template"].clone();
         let put = self.put(&anna, &git).await;
         self.shows("a replace without our marks", &put, &held(JANE));
@@ -332,8 +345,7 @@ impl Asking {
         self.shows("forged marks through the status", &answer, &kept);
         let plain = self.make("", "deployments", &deployment("plain")).await;
         self.expect("create a Deployment of nobody's", &plain, 201, &[]);
-        let label = json!({"metadata": {"labels": {"canaryrelease.dev/release": "web"}}});
-        let answer = self.merge(&By::new(JANE, "ci", "deployments", "plain"), &and(pushed("web:v2"), &label)).await;
+        let answer = self.merge(&By::new(JANE, "ci", "deployments", "plain"), &and(pushed("web:v2"), &armed())).await;
         self.shows(
             "a write that arms",
             &answer,
@@ -344,7 +356,7 @@ impl Asking {
     async fn while_it_is_rolled(&mut self) {
         self.target("rolled").await;
         let (jane, anna) = (By::new(JANE, "ci", "deployments", "rolled"), By::new(ANNA, "ci", "deployments", "rolled"));
-        let operator = By::new(OPERATOR_USER, "canaryrelease-operator", "deployments", "rolled");
+        let operator = By::operator("deployments", "rolled");
         let rolling = self.merge(&operator, &and(pushed("web:v2"), &notes(&[("rolling", json!("web-3"))]))).await;
         let shown =
             [(PAUSED.to_owned(), Value::Null), (note("rolling"), json!("web-3")), (note("changed-by"), Value::Null)];
@@ -400,7 +412,7 @@ impl Asking {
         self.shows("a resume that takes one's own override off", &off, &stamped);
         self.shows("a resume that takes one's own override off", &off, &[(PAUSED.to_owned(), Value::Null)]);
         let free = notes(&[("override", Value::Null), ("override-by", Value::Null)]);
-        let free = self.merge(&By::new(OPERATOR_USER, "canaryrelease-operator", "deployments", "broken"), &free).await;
+        let free = self.merge(&By::operator("deployments", "broken"), &free).await;
         self.shows(
             "the operator takes an override",
             &free,
@@ -421,8 +433,7 @@ impl Asking {
         let names: Vec<&str> = services.iter().map(|(name, _)| *name).collect();
         let marks =
             notes(&[("uid", json!("uid-1")), ("split", json!(names.join("/"))), ("weights-before", json!("[1]"))]);
-        let label = json!({"metadata": {"labels": {"canaryrelease.dev/release": "web"}}});
-        let mut route = and(and(self.plain_route(name), &marks), &label);
+        let mut route = and(and(self.plain_route(name), &marks), &armed());
         let backends = services.iter().map(|(name, weight)| json!({"name": name, "port": 80, "weight": weight}));
         route["spec"]["rules"][0]["backendRefs"] = backends.collect();
         let made = self.make("", "httproutes", &route).await;
@@ -455,7 +466,6 @@ impl Asking {
         );
         self.same("a replace by the plain route", "/spec", &made, &put, true);
         self.same("a replace by the plain route", "/metadata/generation", &made, &put, true);
-        let weight = |at: usize, weight: u32| json!({"op": "add", "path": format!("/spec/rules/0/backendRefs/{at}/weight"), "value": weight});
         let edit = self.operations(&jane, &json!([weight(0, 0), weight(1, 1000)])).await;
         self.backends("an edit of the weights", &edit, 0, &SPLIT);
         let remove = |at: usize| json!([{"op": "remove", "path": format!("/spec/rules/0/backendRefs/{at}")}]);
@@ -473,7 +483,7 @@ impl Asking {
         let edit = self.merge(&jane, &notes(&[("split", json!("files/web")), ("mine", json!("x"))])).await;
         self.shows("marks of a route forged", &edit, &marks);
         self.shows("marks of a route forged", &edit, &[(note("mine"), Value::Null)]);
-        let operator = By::new(OPERATOR_USER, "canaryrelease-operator", "httproutes", "two");
+        let operator = By::operator("httproutes", "two");
         // What is at the first place by now is the canary's.
         let moved = json!({"spec": {"rules": [{"backendRefs": [
             {"name": "web", "port": 80, "weight": 1}, {"name": "web-canary", "port": 80, "weight": 999}]}]}});
@@ -531,7 +541,6 @@ impl Asking {
         self.split("glass", &[("web", 950), ("web-canary", 50)]).await;
         let by = |user| By::new(user, "ci", "httproutes", "glass");
         let edit = |stable: u32, canary: u32, reason: bool| {
-            let weight = |at: usize, weight: u32| json!({"op": "add", "path": format!("/spec/rules/0/backendRefs/{at}/weight"), "value": weight});
             let mut all = vec![weight(0, stable), weight(1, canary)];
             if reason {
                 all.push(json!({"op": "add", "path": note("override"), "value": "INC-2"}));
@@ -595,9 +604,7 @@ impl Asking {
             let stamped = [(note("command"), json!(command)), (note("command-by"), json!(ANNA))];
             self.shows(&format!("the command {command:?}"), &answer, &stamped);
             let off = notes(&[("command", Value::Null), ("command-by", Value::Null)]);
-            let taken = self
-                .merge(&By::new(OPERATOR_USER, "canaryrelease-operator", "canaryreleases", "commanded"), &off)
-                .await;
+            let taken = self.merge(&By::operator("canaryreleases", "commanded"), &off).await;
             self.shows(
                 "a command that is taken",
                 &taken,
@@ -670,7 +677,7 @@ impl Asking {
             let answer = self.state(&By::new(user, "ci", "canaryreleases", "written"), &status).await;
             self.refused("a status by anybody", &answer, "canaryrelease-status");
         }
-        let operator = By::new(OPERATOR_USER, "canaryrelease-operator", "canaryreleases", "written");
+        let operator = By::operator("canaryreleases", "written");
         let answer = self.put_status(&operator, &status).await;
         self.shows("a status by the operator", &answer, &[("/status/message".to_owned(), json!("mine"))]);
     }
@@ -680,7 +687,7 @@ impl Asking {
         let made = self.make(OPERATOR_USER, "releaserecords", &record).await;
         self.expect("create a record", &made, 201, &[]);
         let jane = By::new(JANE, "ci", "releaserecords", "web-1");
-        let operator = By::new(OPERATOR_USER, "canaryrelease-operator", "releaserecords", "web-1");
+        let operator = By::operator("releaserecords", "web-1");
         let status = |message: &str, frozen: bool| json!({"status": {"message": message, "frozen": frozen}});
         let answer = self.state(&jane, &status("mine", false)).await;
         self.refused("a record's status by anybody", &answer, "canaryrelease-record");
