@@ -176,6 +176,12 @@ fn versions(store: &Store, labels: &BTreeMap<String, String>) -> Vec<String> {
     versions
 }
 
+/// Whether only another's finalizer keeps it from going: for us it is gone.
+fn is_left(release: &Value) -> bool {
+    let ours = object::items(release, "/metadata/finalizers").any(|own| own == names::FINALIZER);
+    object::deleting(release) && !ours
+}
+
 /// A refusal in its words.
 fn said(done: Result<(), Refusal>) -> Result<(), String> {
     done.map_err(|refusal| refusal.message)
@@ -544,6 +550,10 @@ impl Run {
         }
         let before = {
             let mut inner = self.world.lock();
+            let left = inner.get(CANARY_RELEASES, "web").is_none_or(is_left);
+            if let Some((step, _)) = inner.place().filter(|(step, _)| *step != Step::Done && !left) {
+                return Err(format!("nobody looks again at a release that is in {step:?}"));
+            }
             // What was to strike in the release, and came too late for it, is no part of its rest; a watch that was cut
             // stays so.
             inner.plan.retain(|planned| planned.fault == Fault::WatchCut);
@@ -580,12 +590,7 @@ impl Run {
         let release = inner.get(CANARY_RELEASES, "web");
         let paused =
             inner.status().current.is_some_and(|current| current.paused.is_some() && current.step != Step::Done);
-        // What only another's finalizer keeps from going is gone for us.
-        let left = |release: &Value| {
-            let ours = object::items(release, "/metadata/finalizers").any(|own| own == names::FINALIZER);
-            object::deleting(release) && !ours
-        };
-        let end = match release.filter(|release| !left(release)) {
+        let end = match release.filter(|release| !is_left(release)) {
             None => "gone",
             Some(_) if paused => "Paused",
             Some(release) => match object::text(release, "/status/outcome") {

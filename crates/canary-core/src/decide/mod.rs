@@ -38,7 +38,7 @@ pub struct Decision {
     pub effects: Vec<Effect>,
     /// What to tell as Events, once the status is written.
     pub notes: Vec<Note>,
-    /// When to look again without being woken; `None`: only when something changes.
+    /// When to look again without being woken; `None`, and never while a release is under way: only when something changes.
     pub wake_after: Option<Duration>,
     /// Whether the object may go: our finalizer is taken away, or it never had one.
     pub gone: bool,

@@ -383,13 +383,15 @@ impl<'a> Tick<'a> {
 
     pub(super) fn finish(self) -> Decision {
         let words = self.status.message != self.before.message || self.status.summary != self.before.summary;
+        // Whatever a release waits for, it is looked at again: nobody else sees its breach.
+        let wake_after = self.wake.or_else(|| self.in_release().then(|| self.spec.interval.std()));
         Decision {
             decisive: bones(&self.status) != bones(&self.before),
             words,
             status: self.status,
             effects: self.effects,
             notes: self.notes,
-            wake_after: self.wake,
+            wake_after,
             gone: self.gone,
         }
     }

@@ -193,6 +193,19 @@ fn a_failure_that_pauses_keeps_the_weight_and_resume_runs_it_again() {
 }
 
 #[test]
+fn a_breach_after_a_job_has_paused_a_stage_reverts_it() {
+    for fate in [JobFate::Fails(5), JobFate::Evicted(5)] {
+        let mut world = world(smoke(json!({"onFailure": "Pause"})), &[("smoke", fate)]);
+        world.until("paused", |world| paused(world).is_some());
+        assert_eq!(world.weight(), 100);
+        world.faulty("v2", 0.3);
+        assert_eq!(world.finish(), "RolledBack");
+        assert_eq!(world.served(), ["web:v1"]);
+        world.assert_rest();
+    }
+}
+
+#[test]
 fn a_failure_that_is_only_recorded_stops_nothing_and_is_not_a_whole_success() {
     let mut world = world(smoke(json!({"onFailure": "Record"})), &[("smoke", JobFate::Fails(5))]);
     assert_eq!(world.finish(), "Promoted");

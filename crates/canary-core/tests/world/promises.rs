@@ -48,6 +48,7 @@ impl Ledger {
     /// Judges the gates once more, independently: enough requests, finite, within the limit.
     pub(super) fn decided(&mut self, observed: &Observed, decision: &Decision) {
         no_verdict_of_a_job_is_lost(observed, decision);
+        what_goes_on_is_looked_at_again(observed, decision);
         let spec = &observed.release.spec;
         let current = observed.release.status.as_ref().and_then(|status| status.current.as_ref());
         let weight = current.map_or(0, permille);
@@ -77,6 +78,24 @@ impl Ledger {
         self.gates = spec.gates.iter().filter(applies).count();
         self.last = (observed.measured.readings.clone(), decision.status.gates.clone());
     }
+}
+
+/// A release under way is looked at again within a tick, or two seconds where that is longer, whatever it waits for: else
+/// nobody would see its breach. A drain, in which nothing is judged, is looked at when it is over.
+pub(super) fn what_goes_on_is_looked_at_again(observed: &Observed, decision: &Decision) {
+    let current = decision.status.current.as_ref().filter(|current| current.step != Step::Done);
+    let Some(current) = current.filter(|_| !decision.gone) else { return };
+    let spec = &observed.release.spec;
+    let drains = matches!(current.step, Step::Drain | Step::RevertDrain);
+    let most = if drains { spec.drain.std() } else { Duration::from_secs(2) }.max(spec.interval.std());
+    assert!(
+        decision.wake_after.is_some_and(|after| after <= most),
+        "at {:?}/{} nobody looks again within {most:?}: {:?}: {}",
+        current.step,
+        current.stage_index,
+        decision.wake_after,
+        decision.status.message
+    );
 }
 
 /// A job that failed, where that is to revert, has reverted.

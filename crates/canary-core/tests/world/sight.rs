@@ -69,7 +69,9 @@ impl Sight {
     }
 
     pub fn decide(&self) -> Decision {
-        decide(&self.seen, self.now)
+        let decision = decide(&self.seen, self.now);
+        super::promises::what_goes_on_is_looked_at_again(&self.seen, &decision);
+        decision
     }
 
     /// What is decided where something is seen otherwise than here.

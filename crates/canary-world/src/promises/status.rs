@@ -67,7 +67,9 @@ impl Promises {
                 self.breached.insert(now.id.clone());
             }
         }
-        if now.step == Step::Done && self.breached.contains(&now.id) {
+        // What a hand writes on the route of a release that is over is no breach of it.
+        let over = was.id == now.id && was.step == Step::Done;
+        if now.step == Step::Done && !over && self.breached.contains(&now.id) {
             let status = super::status_of(write.after);
             // Where the serving version was written back since, the outcome is that one's.
             if status.outcome == "Promoted" && status.observed_template == now.candidate.digest {
