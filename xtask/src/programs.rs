@@ -79,9 +79,13 @@ pub(crate) fn tool(name: &str, version: &str) -> Result<PathBuf> {
     let tools = lab::cache_dir()?.join("tools");
     let tool = tools.join("bin").join(name);
     if !tool.exists() {
-        println!("{name} {version} is built once (about 5 minutes) ...");
+        println!("{name} {version} is built once (a few minutes) ...");
         let mut install = cargo();
-        install.args(["install", "--quiet", "--locked", "--root"]).arg(&tools).arg(format!("{name}@{version}"));
+        // Not optimized: it works for seconds, and is sooner there.
+        install
+            .args(["install", "--quiet", "--locked", "--debug", "--root"])
+            .arg(&tools)
+            .arg(format!("{name}@{version}"));
         // Not into the project's own target directory, which it would grow for nothing.
         if !install.env_remove("CARGO_TARGET_DIR").status().context("start cargo")?.success() {
             bail!("{name} {version} can't be installed");
