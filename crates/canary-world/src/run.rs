@@ -550,7 +550,7 @@ impl Run {
         }
         let before = {
             let mut inner = self.world.lock();
-            let left = inner.get(CANARY_RELEASES, "web").is_none_or(is_left);
+            let left = inner.get(CANARY_RELEASES, "web").is_some_and(is_left);
             if let Some((step, _)) = inner.place().filter(|(step, _)| *step != Step::Done && !left) {
                 return Err(format!("nobody looks again at a release that is in {step:?}"));
             }

@@ -33,7 +33,7 @@ impl World {
 
     /// What a tick decides now.
     pub fn decide(&self) -> Decision {
-        decide(&self.seen("web"), self.now)
+        Sight::of(self).decide()
     }
 
     /// What is decided where something is seen otherwise than it is.

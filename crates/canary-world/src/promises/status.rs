@@ -67,14 +67,11 @@ impl Promises {
                 self.breached.insert(now.id.clone());
             }
         }
-        // What a hand writes on the route of a release that is over is no breach of it.
-        let over = was.id == now.id && was.step == Step::Done;
-        if now.step == Step::Done && !over && self.breached.contains(&now.id) {
-            let status = super::status_of(write.after);
-            // Where the serving version was written back since, the outcome is that one's.
-            if status.outcome == "Promoted" && status.observed_template == now.candidate.digest {
-                self.break_it(api, "I12", &format!("{} had a breach and ends Promoted", now.id));
-            }
+        // What a hand writes on the route of a release that is promoted already is no breach of it.
+        if let Some(id) = promoted(write.after).filter(|id| promoted(write.before).as_ref() != Some(id))
+            && self.breached.contains(&id)
+        {
+            self.break_it(api, "I12", &format!("{id} had a breach and ends Promoted"));
         }
     }
 
@@ -187,6 +184,13 @@ impl Promises {
             }
         }
     }
+}
+
+/// The release that was promoted; where the serving version was written back since, the outcome is that one's.
+fn promoted(object: Option<&Value>) -> Option<String> {
+    let status = super::status_of(object);
+    let current = status.current.filter(|current| current.step == Step::Done)?;
+    (status.outcome == "Promoted" && status.observed_template == current.candidate.digest).then_some(current.id)
 }
 
 /// Why a gate on a gauge can't have passed: the candidate's shows this, and did for as long as the stage.
