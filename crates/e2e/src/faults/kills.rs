@@ -2,7 +2,7 @@
 //! after the other: each release must end as it would have, no stage be skipped or repeated, and no answer fail but by the
 //! candidate's own fault. It decides when to kill and what to release; it judges no release itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ const LONGEST_LIFE_MS: u64 = 15_000;
 const LONGEST: Duration = Duration::from_secs(12 * 60);
 /// How often something is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// Where a pod's status names its container.
+const CONTAINER: &str = "/status/containerStatuses/0/containerID";
 /// In one of so many kills every replica dies.
 const ALL_DIE: u64 = 4;
 /// A container that was killed so often waits longer and longer to be started again: another pod takes its place.
@@ -151,6 +153,7 @@ pub async fn run(world: &Arc<World>, options: &Options, tell: &Tell) -> Result<T
 async fn kill_often(world: &World, names: &[String], options: &Options, tally: &mut Tally, tell: &Tell) -> Result<()> {
     let histories: Vec<History> = names.iter().map(|name| History::watch(&world.cluster, name, "shop")).collect();
     let mut random = Random::new(options.seed);
+    let mut dead = HashSet::new();
     let begun = Instant::now();
     while tally.kills < options.kills {
         sleep(Duration::from_millis(random.next_u64() % LONGEST_LIFE_MS)).await;
@@ -160,14 +163,15 @@ async fn kill_often(world: &World, names: &[String], options: &Options, tally: &
             continue;
         }
         let all = random.next_u64().is_multiple_of(ALL_DIE);
+        kill(world, all, &mut dead).await?;
+        // A renewal after this is nobody's who died.
         let at = now();
-        kill(world, all).await?;
         tally.kills += 1;
         tally.all_died += usize::from(all);
         for step in &steps {
             *tally.met.entry(step.clone()).or_default() += 1;
         }
-        let back = led_again(world, at).await?;
+        let back = led_again(world, at, &dead).await?;
         tally.away.push(back);
         let which = if all { "every replica" } else { "the leader" };
         tell(&format!("kill {}: {which}, in {}; led again after {back:.1} s", tally.kills, steps.join(", ")));
@@ -181,19 +185,25 @@ fn under_way(seen: Seen) -> Option<String> {
     (!step.is_empty() && step != "Done").then(|| step.to_owned())
 }
 
-/// Kills the leader, or every replica that runs. Says nothing where none runs just now.
-async fn kill(world: &World, all: bool) -> Result<()> {
+/// Kills the leader, or every replica that runs. Says nothing where none runs just now. Whose container is `dead` already
+/// is left out: a pod's status calls it running for a moment longer.
+async fn kill(world: &World, all: bool, dead: &mut HashSet<String>) -> Result<()> {
     let leader = world.leader().await?.context("no pod of the operator leads")?;
     let leads = text(&leader, "/metadata/name").to_owned();
     let pods = world.cluster.list(Kind::Pod, SYSTEM, "app.kubernetes.io/component=operator").await?;
     for pod in pods.iter().filter(|pod| all || text(pod, "/metadata/name") == leads) {
-        // One that crashed a moment ago has no process.
-        if pod.pointer("/status/containerStatuses/0/state/running").is_some() {
+        if runs(pod, dead) {
             world.signal(pod, "SIGKILL")?;
+            dead.insert(text(pod, CONTAINER).to_owned());
         }
         replace_worn_out(world, pod).await?;
     }
     Ok(())
+}
+
+/// Whether it has a process. One that crashed a moment ago has none.
+fn runs(pod: &Value, dead: &HashSet<String>) -> bool {
+    pod.pointer("/status/containerStatuses/0/state/running").is_some() && !dead.contains(text(pod, CONTAINER))
 }
 
 async fn replace_worn_out(world: &World, pod: &Value) -> Result<()> {
@@ -205,12 +215,12 @@ async fn replace_worn_out(world: &World, pod: &Value) -> Result<()> {
     world.cluster.run(&arguments, None).await.map(drop)
 }
 
-/// Waits until an operator has renewed the lease since, and runs: seconds until then.
-async fn led_again(world: &World, since: u64) -> Result<f64> {
+/// Waits until an operator that was not killed has renewed the lease since, and runs: seconds until then.
+async fn led_again(world: &World, since: u64, dead: &HashSet<String>) -> Result<f64> {
     let end = Instant::now() + SOON * 3;
     loop {
         let leads = renewed(world).await.is_some_and(|renewed| renewed > since)
-            && matches!(world.leader().await, Ok(Some(pod)) if pod.pointer("/status/containerStatuses/0/state/running").is_some());
+            && matches!(world.leader().await, Ok(Some(pod)) if runs(&pod, dead));
         if leads {
             return Ok(Duration::from_millis(now().saturating_sub(since)).as_secs_f64());
         }
