@@ -50,6 +50,9 @@ pub(crate) struct Walks {
     /// Which walks are walked
     #[arg(long, default_value_t = SEED)]
     seed: u64,
+    /// Leave out so many of the first walks: with the same seed and `--seconds` all are so walked in parts
+    #[arg(long, default_value_t = 0)]
+    skip: usize,
 }
 
 /// Whether all that was tried passed; it is shown as it comes.
@@ -63,8 +66,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
 
 /// Whether all that was walked passed; it is shown as it comes.
 pub(crate) fn walk(arguments: &Walks) -> Result<bool> {
-    let Walks { actions, seconds, seed } = *arguments;
+    let Walks { actions, seconds, seed, skip } = *arguments;
     let mut command = walks(&built()?, seed, actions, seconds);
+    command.args(["--skip", &skip.to_string()]);
     Ok(command.status().context("start canary-world")?.success())
 }
 

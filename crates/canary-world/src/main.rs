@@ -4,8 +4,9 @@
 //! these groups of faults at every point of these scenarios, or at as many as the time allows, in the order that the seed
 //! gives, the groups in turn. With `--skip` a long one is played in parts. What many have in common is played once; with
 //! `--twice` each is played by itself too, and must go the same way.
-//! `canary-world walk [--seed N] [--actions N] [--seconds N]`: random walks of 40 actions each, 10,000 actions in all or
-//! as many as the time allows; each that fails is printed as a scenario file, as short as it could be made.
+//! `canary-world walk [--seed N] [--actions N] [--skip N] [--seconds N]`: random walks of 40 actions each, 10,000 actions in
+//! all or as many as the time allows; each that fails is printed as a scenario file, as short as it could be made. `--skip`
+//! leaves out so many of the first walks.
 //! `canary-world contract KUBECONFIG NAMESPACE`: whether a real API server answers as this world's does; the definitions of
 //! crds/ and the namespace, empty, must be there, and no policy.
 //! `canary-world policies KUBECONFIG NAMESPACE`: the same where the policies of deploy/ are installed and act, of what they
@@ -21,7 +22,7 @@ use canary_world::contract::{differences, differences_in_policy, policies};
 use canary_world::enumerate::{Breadth, Choice, Course, Failure, Group, News, Tally, every, held_against};
 use canary_world::run::play;
 use canary_world::scenario::Scenario;
-use canary_world::walk::walks;
+use canary_world::walk::{LENGTH, walks};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,7 +42,7 @@ fn run(arguments: &[String]) -> Result<bool, String> {
         Some(("every", rest)) => enumerated(rest),
         Some(("walk", rest)) => walked(rest),
         Some((what @ ("contract" | "policies"), [kubeconfig, namespace])) => contract(what, kubeconfig, namespace),
-        _ => Err("say: contract KUBECONFIG NAMESPACE, policies KUBECONFIG NAMESPACE, play FILE, walk [--seed N] [--actions N] [--seconds N], or every [--thin] [--twice] [--seconds N] [--skip N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...".to_owned()),
+        _ => Err("say: contract KUBECONFIG NAMESPACE, policies KUBECONFIG NAMESPACE, play FILE, walk [--seed N] [--actions N] [--skip N] [--seconds N], or every [--thin] [--twice] [--seconds N] [--skip N] [--points N] [--seed N] [--resyncs N] GROUP[,GROUP] FILE...".to_owned()),
     }
 }
 
@@ -175,19 +176,20 @@ fn tell(failure: &Failure) {
 
 fn walked(arguments: &[String]) -> Result<bool, String> {
     let started = Instant::now();
-    let (mut seed, mut actions, mut until) = (1, 10_000, None);
+    let (mut seed, mut actions, mut skip, mut until) = (1, 10_000, 0, None);
     let mut words = arguments.iter();
     while let Some(option) = words.next() {
         let number: u64 = words.next().and_then(|word| word.parse().ok()).ok_or_else(|| format!("{option} N"))?;
         match option.as_str() {
             "--seed" => seed = number,
             "--actions" => actions = usize::try_from(number).unwrap_or(usize::MAX),
+            "--skip" => skip = usize::try_from(number).unwrap_or(usize::MAX),
             "--seconds" => until = started.checked_add(Duration::from_secs(number)),
             other => return Err(format!("unknown option {other}")),
         }
     }
     let progress = Progress::of("walks walked");
-    let report = walks(seed, actions, until, &|news| progress.tell(news));
+    let report = walks(seed, actions, skip, until, &|news| progress.tell(news));
     say(&format!(
         "{} actions in {} walks (seed {seed}), {} failed, {:.0} s",
         report.actions,
@@ -195,6 +197,9 @@ fn walked(arguments: &[String]) -> Result<bool, String> {
         report.failures.len(),
         started.elapsed().as_secs_f64()
     ));
+    if report.next < actions.div_ceil(LENGTH) {
+        say(&format!("to go on: --seed {seed} --skip {}", report.next));
+    }
     Ok(report.walks > 0 && report.failures.is_empty())
 }
 

@@ -2,7 +2,7 @@
 //! not known beforehand; every promise holds at every write all the same, and in the end the release rests.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -32,18 +32,26 @@ pub struct Report {
     pub walks: usize,
     /// Their actions.
     pub actions: usize,
+    /// The number of the first that was not walked: `skip` of another call that goes on.
+    pub next: usize,
     /// Those in which something went wrong, made as short as they could be.
     pub failures: Vec<Failure>,
 }
 
-/// Walks until there were so many actions or `until` has come, on as many threads as the machine has cores. `tell` hears
-/// how it goes, in walks.
+/// Walks until there were so many actions or `until` has come, on as many threads as the machine has cores. Of the walks
+/// the first `skip` are left out. `tell` hears how it goes, in walks.
 #[must_use]
-pub fn walks(seed: u64, actions: usize, until: Option<Instant>, tell: &(dyn Fn(News<'_>) + Sync)) -> Report {
-    let next = AtomicU64::new(0);
+pub fn walks(
+    seed: u64,
+    actions: usize,
+    skip: usize,
+    until: Option<Instant>,
+    tell: &(dyn Fn(News<'_>) + Sync),
+) -> Report {
+    let next = AtomicUsize::new(skip);
     let report = Mutex::new(Report::default());
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let many = actions.div_ceil(LENGTH) as u64;
+    let many = actions.div_ceil(LENGTH);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -52,7 +60,7 @@ pub fn walks(seed: u64, actions: usize, until: Option<Instant>, tell: &(dyn Fn(N
                     if number >= many {
                         break;
                     }
-                    let (scenario, wrong) = walked(seed.wrapping_mul(1_000_000_007).wrapping_add(number));
+                    let (scenario, wrong) = walked(seed.wrapping_mul(1_000_000_007).wrapping_add(number as u64));
                     let mut report = report.lock().unwrap();
                     report.walks += 1;
                     report.actions += LENGTH;
@@ -61,13 +69,14 @@ pub fn walks(seed: u64, actions: usize, until: Option<Instant>, tell: &(dyn Fn(N
                         tell(News::Failed(&failure));
                         report.failures.push(failure);
                     }
-                    let all = usize::try_from(many).unwrap_or(usize::MAX);
+                    let all = many.saturating_sub(skip);
                     tell(News::Tried { tried: report.walks, all, failed: report.failures.len() });
                 }
             });
         }
     });
-    report.into_inner().unwrap()
+    // Whatever was begun was walked to its end.
+    Report { next: next.into_inner().min(many), ..report.into_inner().unwrap() }
 }
 
 /// One walk and what went wrong in it, if anything made as short as it could be.

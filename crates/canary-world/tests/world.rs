@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use canary_api::Step;
 use canary_world::contract;
@@ -10,7 +11,7 @@ use canary_world::enumerate::held_against;
 use canary_world::run::play;
 use canary_world::scenario::Scenario;
 use canary_world::server::plain_client;
-use canary_world::walk::walk;
+use canary_world::walk::{LENGTH, walk, walks};
 use canary_world::world::{Entry, World};
 
 fn scenario(name: &str) -> Scenario {
@@ -65,6 +66,14 @@ fn a_scenario_reads_as_it_is_written() {
         let scenario = read(&file);
         assert_eq!(scenario.to_string().parse::<Scenario>().unwrap(), scenario, "{}", file.display());
     }
+}
+
+#[test]
+fn walks_that_are_cut_off_go_on_with_the_one_that_comes_next() {
+    let rest = walks(7, 3 * LENGTH, 2, None, &|_| ());
+    assert_eq!((rest.walks, rest.actions, rest.next), (1, LENGTH, 3), "{:?}", rest.failures);
+    let cut = walks(7, 3 * LENGTH, 2, Some(Instant::now()), &|_| ());
+    assert_eq!((cut.walks, cut.next), (0, 2));
 }
 
 #[test]
