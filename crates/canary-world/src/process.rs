@@ -55,6 +55,7 @@ impl Ticker for Told {
             own.in_tick = true;
             own.idle = false;
             own.failed_reads.clear();
+            own.outrun = false;
         }
         let next = self.inner.tick(key).await;
         let mut guard = self.world.lock();
@@ -62,7 +63,7 @@ impl Ticker for Told {
         let own = &mut inner.processes[self.number];
         own.in_tick = false;
         own.idle = matches!(next, Next::Idle | Next::Gone);
-        if let Some(began) = own.began.filter(|_| own.failed_reads.is_empty())
+        if let Some(began) = own.began.filter(|_| own.failed_reads.is_empty() && !own.outrun)
             && !matches!(next, Next::Failed(_) | Next::UrgentlyFailed(_))
         {
             inner.promises.ticked(&inner.api, &inner.cluster, began);

@@ -147,6 +147,7 @@ async fn serve(world: World, process: usize, request: Request<Body>) -> Result<R
         if answer.is_err() && call.verb.reads() && code != 404 {
             inner.processes[process].failed_reads.push((call.resource.plural, asked_for(&call)));
         }
+        inner.processes[process].outrun |= code == 409 && call.status && call.resource.plural == "canaryreleases";
         if matches!(course, Course::GoesAndKills) {
             inner.processes[process].dead = true;
         }

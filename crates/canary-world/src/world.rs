@@ -97,6 +97,8 @@ pub struct Process {
     pub in_tick: bool,
     /// Reads that failed in the tick that runs: resource and name, or an empty name for a list.
     pub failed_reads: Vec<(&'static str, String)>,
+    /// Whether a write of the tick that runs met a conflict: it decides afresh, and so has decided nothing.
+    pub outrun: bool,
     /// Whether its last tick wished for no other.
     pub idle: bool,
 }

@@ -172,7 +172,7 @@ impl Promises {
         self.stray = if stray { self.stray.or(Some(api.now)) } else { None };
     }
 
-    /// A tick that began then ended, and neither it nor a read of it failed.
+    /// A tick that began then ended: neither it nor a read of it failed, and no other operator's came between.
     pub fn ticked(&mut self, api: &Api, cluster: &Cluster, began: Timestamp) {
         self.moved(api);
         self.ills(api, cluster);
