@@ -909,25 +909,33 @@ fn roll(tick: &mut Tick<'_>) {
         tick.waiting = Some(format!("{done} of {all} pods of Deployment {} run the candidate", object::name(target)));
         return;
     }
-    let seen = tick.seen;
-    if tick.unread("the target's pods", &seen.target_pods) || tick.unread("the stable Service", &seen.service) {
+    if target_unread(tick) {
         return;
     }
-    if let Some(why) = astray(tick) {
-        tick.waiting = Some(format!("{why}: traffic stays on the canary's pods until that is mended"));
-        return;
-    }
-    if let Some(why) = stable_too_small(tick) {
+    if let Some(why) = not_carried_by_target(tick) {
         tick.waiting = Some(why);
-        return;
-    }
-    if !tick.seen.target_pods.list().iter().all(|pod| object::deleting(pod) || pods::settled(pod, tick.now)) {
-        tick.waiting = Some("the new pods are ready; gateways are given a moment to learn of them".to_owned());
         return;
     }
     tick.set_weight(0);
     tick.enter(Step::HandBack);
     tick.wake(Duration::ZERO);
+}
+
+/// Whether it can't be known that the target's pods could carry the traffic.
+fn target_unread(tick: &mut Tick<'_>) -> bool {
+    let seen = tick.seen;
+    tick.unread("the target's pods", &seen.target_pods) || tick.unread("the stable Service", &seen.service)
+}
+
+/// Why traffic can't go to the target's pods, behind the stable Service.
+fn not_carried_by_target(tick: &Tick<'_>) -> Option<String> {
+    let settled = |pod: &Value| object::deleting(pod) || pods::settled(pod, tick.now);
+    let unsettled = || {
+        (!tick.seen.target_pods.list().iter().all(settled))
+            .then(|| "the new pods are ready; gateways are given a moment to learn of them".to_owned())
+    };
+    let stays = |why| format!("{why}: traffic stays on the canary's pods until that is mended");
+    astray(tick).map(stays).or_else(|| stable_too_small(tick)).or_else(unsettled)
 }
 
 /// Why the stable Service leads to no pod of the target.
@@ -942,6 +950,11 @@ fn astray(tick: &Tick<'_>) -> Option<String> {
 
 fn hand_back(tick: &mut Tick<'_>) {
     tick.wake(Duration::from_millis(500));
+    if taken_by_nobody(tick) {
+        tick.set_weight(route::WHOLE);
+        tick.enter(Step::Roll);
+        return;
+    }
     if let Err(why) = switched(tick) {
         tick.waiting = Some(why.into_text());
         return;
@@ -951,6 +964,26 @@ fn hand_back(tick: &mut Tick<'_>) {
         return;
     }
     tick.enter(Step::Drain);
+}
+
+/// Whether traffic that was to go back stays with the canary's pods: its write was lost, and what it stood on has gone
+/// since. A route that has it back is not turned round for what may only have dipped, or could not be read.
+fn taken_by_nobody(tick: &mut Tick<'_>) -> bool {
+    let whole = |route: &Value| tick.with_pair(|pair| route::least(route, pair)) == route::WHOLE;
+    let (mut kept, mut back) = (false, false);
+    for (_, route) in &tick.seen.routes {
+        let stays = route.known().is_some_and(whole);
+        kept |= stays;
+        back |= !stays;
+    }
+    if !kept {
+        return false;
+    }
+    if target_unread(tick) {
+        return !back;
+    }
+    tick.waiting = if back { astray(tick) } else { not_carried_by_target(tick) };
+    tick.waiting.is_some()
 }
 
 /// Whether the canary's pods may get requests still: a route gives them weight, or could not be read. Then they stay,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use canary_api::{Step, names};
-use canary_core::{Decision, Fetched};
+use canary_core::{Decision, Fetched, Kind};
 use serde_json::{Value, json};
 
 use crate::{
@@ -59,6 +59,61 @@ fn traffic_stays_on_the_canary_until_all_of_the_target_carries_it() {
     let gone = changed(|seen| seen.service = Fetched::Missing).decide();
     assert_eq!(step(&gone), Step::Roll);
     assert_waits(&gone, &format!("Service web is gone: {mended}"));
+}
+
+/// That traffic goes back is written to the status, and not to the route.
+fn handing_back() -> Sight {
+    Sight::good((Step::HandBack, 2)).since(1000).routes_of((Step::Roll, 2))
+}
+
+#[test]
+fn traffic_that_was_not_handed_back_yet_stays_on_the_canary_where_the_target_carries_it_no_more() {
+    let mended = "traffic stays on the canary's pods until that is mended";
+    let gone = format!("Service web is gone: {mended}");
+    let changes: [(Change, &str); 4] = [
+        (|seen| seen.service = Fetched::Missing, gone.as_str()),
+        (|seen| seen.service = failed(), "the stable Service could not be read: timeout"),
+        (|seen| seen.target_pods = failed(), "the target's pods could not be read: timeout"),
+        (
+            |seen| not_ready(&mut known(&mut seen.target_pods)[0]),
+            "3 of 4 stable pods are ready: no more traffic is moved until all are",
+        ),
+    ];
+    for (change, why) in changes {
+        let done = handing_back().decided(change);
+        assert_eq!((step(&done), release(&done).weight.as_str()), (Step::Roll, "100%"), "{why}");
+        assert_waits(&done, why);
+        assert!(done.effects.iter().all(|effect| effect.kind() != Kind::HttpRoute), "{why}: {:?}", done.effects);
+        // A route that has it back stays as it is.
+        let written = handing_back().routes_of((Step::Drain, 2)).decided(change);
+        assert_eq!((step(&written), release(&written).weight.as_str()), (Step::HandBack, "0%"), "{why}");
+    }
+}
+
+#[test]
+fn of_two_routes_the_one_that_was_handed_back_returns_only_from_a_service_that_is_known_to_lead_nowhere() {
+    let half = || {
+        let written = handing_back().routes_of((Step::Drain, 2)).seen.routes[0].1.clone();
+        handing_back().seeing(|seen| {
+            let mut written = written;
+            known(&mut written)["metadata"]["name"] = json!("web-2");
+            seen.routes.push(("web-2".to_owned(), written));
+        })
+    };
+    let routes = |done: &Decision| -> Vec<String> {
+        let routes = done.effects.iter().filter(|effect| effect.kind() == Kind::HttpRoute);
+        routes.map(|effect| effect.name().to_owned()).collect()
+    };
+    let done = half().decide();
+    assert_eq!((step(&done), routes(&done)), (Step::HandBack, vec!["web".to_owned()]));
+    for change in
+        [|seen| seen.service = failed(), |seen| not_ready(&mut known(&mut seen.target_pods)[0])] as [Change; 2]
+    {
+        let done = half().decided(change);
+        assert_eq!((step(&done), routes(&done)), (Step::HandBack, vec!["web".to_owned()]));
+    }
+    let gone = half().decided(|seen| seen.service = Fetched::Missing);
+    assert_eq!((step(&gone), routes(&gone)), (Step::Roll, vec!["web-2".to_owned()]));
 }
 
 #[test]

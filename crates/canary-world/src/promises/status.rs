@@ -89,7 +89,9 @@ impl Promises {
         if up < 0 && now.stage_index != 0 {
             self.break_it(api, "I6", &format!("back to a stage in the middle: {tell}"));
         }
-        let rolls = now.step == Step::Roll && was.step != Step::Roll;
+        // What was not handed back yet may stay with the canary after all.
+        let stays = now.step == Step::Roll && was.step == Step::HandBack;
+        let rolls = now.step == Step::Roll && was.step != Step::Roll && !stays;
         if (up == 1 && !commanded) || (rolls && !now.partial) {
             self.passes(write, was, tell);
             self.passed.insert((was.id.clone(), was.stage_index));
@@ -98,7 +100,7 @@ impl Promises {
         if starts && !now.partial {
             self.jobs_are_done(write, was, JobAt::BeforeStart, tell);
         }
-        if rolls && canary_weight(api) != 1000 {
+        if (rolls || stays) && canary_weight(api) != 1000 {
             self.break_it(api, "I4", &format!("the target rolls while stable has traffic: {tell}"));
         }
         if was.revert.is_some() {
