@@ -44,6 +44,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// How long ago the metrics answered, or a tick ended, at the most, where somebody looks.
 const SIGHT: Duration = Duration::from_secs(15);
 
+/// For how long what a tick has read may hold for its writes: nobody can look again before each.
+const BRIEF: Duration = Duration::from_secs(1);
+
 /// Reads that failed in the tick that writes: plural, and name or, for a list, its selectors.
 pub(crate) type Failed = [(&'static str, String)];
 
@@ -126,7 +129,8 @@ impl Promises {
     /// How many ready pods a Service has, or had for what the tick could know.
     fn known_behind(&self, write: &Write<'_>, service: &str) -> i64 {
         let ready = ready_behind(&write.api.store, service);
-        if self.meddled { ready.max(ready_behind(&write.then(), service)) } else { ready }
+        let brief = write.api.now.duration_since(write.began).unsigned_abs() < BRIEF;
+        if self.meddled || brief { ready.max(ready_behind(&write.then(), service)) } else { ready }
     }
 
     /// The CanaryRelease; one that a hand took away within the tick that writes as it was at last.
