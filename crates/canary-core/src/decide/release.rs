@@ -967,23 +967,37 @@ fn hand_back(tick: &mut Tick<'_>) {
 }
 
 /// Whether traffic that was to go back stays with the canary's pods: its write was lost, and what it stood on has gone
-/// since. A route that has it back is not turned round for what may only have dipped, or could not be read.
+/// since. A route that has it back is not turned round for what may only have dipped, or could not be read, and no traffic
+/// stays on pods that can't carry it while others may.
 fn taken_by_nobody(tick: &mut Tick<'_>) -> bool {
-    let whole = |route: &Value| tick.with_pair(|pair| route::least(route, pair)) == route::WHOLE;
     let (mut kept, mut back) = (false, false);
     for (_, route) in &tick.seen.routes {
-        let stays = route.known().is_some_and(whole);
-        kept |= stays;
-        back |= !stays;
+        match route {
+            Fetched::Known(route) => {
+                match tick.with_pair(|pair| (route::split(route, pair), route::least(route, pair))) {
+                    (Split::Absent, _) => {}
+                    (_, route::WHOLE) => kept = true,
+                    _ => back = true,
+                }
+            }
+            Fetched::Missing => {}
+            Fetched::Failed(_) => back = true,
+        }
     }
     if !kept {
         return false;
     }
+    let carried = carries(tick, route::WHOLE);
     if target_unread(tick) {
-        return !back;
+        return carried && !back;
     }
-    tick.waiting = if back { astray(tick) } else { not_carried_by_target(tick) };
-    tick.waiting.is_some()
+    let dead = tick.seen.canary_pods.known().is_some_and(|all| !all.iter().any(pods::ready));
+    let why = if carried && !back { not_carried_by_target(tick) } else { astray(tick).filter(|_| !dead) };
+    let stays = why.is_some();
+    if stays {
+        tick.waiting = why;
+    }
+    stays
 }
 
 /// Whether the canary's pods may get requests still: a route gives them weight, or could not be read. Then they stay,

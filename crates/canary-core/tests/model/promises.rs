@@ -72,7 +72,8 @@ pub fn decided(
     keeps("I2: a revert is never taken back", was.revert.is_none() || now.revert.is_some())?;
     let commanded = now.partial && !was.partial;
     let up = now.stage_index - was.stage_index;
-    let rolls = now.step == Step::Roll && was.step != Step::Roll;
+    // What was not handed back yet may stay with the canary after all.
+    let rolls = now.step == Step::Roll && !matches!(was.step, Step::Roll | Step::HandBack);
     let on_evidence = (up > 0 && !commanded) || (rolls && !now.partial);
     let baked = was.step == Step::Bake && was.paused.is_none() && verdict == Verdict::Pass;
     keeps("I1: a stage passes only on each gate's pass, baked", !on_evidence || baked)?;

@@ -91,6 +91,28 @@ fn traffic_that_was_not_handed_back_yet_stays_on_the_canary_where_the_target_car
 }
 
 #[test]
+fn traffic_is_handed_back_to_what_there_is_where_the_canary_can_not_carry_it() {
+    let short: Change = |seen| not_ready(&mut known(&mut seen.canary_pods)[0]);
+    let dead: Change = |seen| known(&mut seen.canary_pods).iter_mut().for_each(not_ready);
+    let dips: Change = |seen| not_ready(&mut known(&mut seen.target_pods)[0]);
+    let unread: Change = |seen| seen.target_pods = failed();
+    let gone: Change = |seen| seen.service = Fetched::Missing;
+    for (canary, target, expected) in [
+        (short, dips, Step::HandBack),
+        (short, unread, Step::HandBack),
+        (dead, dips, Step::HandBack),
+        // Of two places without a pod neither is better.
+        (dead, gone, Step::HandBack),
+        (short, gone, Step::Roll),
+    ] {
+        let done = handing_back().seeing(canary).decided(target);
+        let written = done.effects.iter().any(|effect| effect.kind() == Kind::HttpRoute);
+        assert_eq!((step(&done), written), (expected, expected == Step::HandBack));
+        assert_eq!(reverted(&done), None);
+    }
+}
+
+#[test]
 fn of_two_routes_the_one_that_was_handed_back_returns_only_from_a_service_that_is_known_to_lead_nowhere() {
     let half = || {
         let written = handing_back().routes_of((Step::Drain, 2)).seen.routes[0].1.clone();
@@ -114,6 +136,14 @@ fn of_two_routes_the_one_that_was_handed_back_returns_only_from_a_service_that_i
     }
     let gone = half().decided(|seen| seen.service = Fetched::Missing);
     assert_eq!((step(&gone), routes(&gone)), (Step::Roll, vec!["web-2".to_owned()]));
+    // One that is not there, or no longer names the Service, has nothing.
+    let nothing: Change = |seen| seen.routes[1].1 = Fetched::Missing;
+    let others: Change = |seen| known(&mut seen.routes[1].1)["spec"]["rules"] = json!([]);
+    let failing: Change = |seen| seen.routes[1].1 = failed();
+    for (second, expected) in [(nothing, Step::Roll), (others, Step::Roll), (failing, Step::HandBack)] {
+        let done = half().seeing(second).decided(|seen| seen.target_pods = failed());
+        assert_eq!(step(&done), expected);
+    }
 }
 
 #[test]

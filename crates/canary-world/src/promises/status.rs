@@ -8,11 +8,13 @@ use canary_core::object;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::cluster::selected;
 use crate::prometheus::{SCRAPE, STORED};
-use crate::resources::JOBS;
+use crate::resources::{JOBS, SERVICES};
+use crate::store::{Key, Store};
 use crate::world::NAMESPACE;
 
-use super::{Promises, Write, canary_weight, current, permille, release, reverting};
+use super::{Promises, Write, canary_weight, current, permille, ready_behind, release, reverting};
 
 /// What happened so long ago is seen by whoever looks.
 const SEEN: Duration = SCRAPE.saturating_add(STORED);
@@ -100,8 +102,13 @@ impl Promises {
         if starts && !now.partial {
             self.jobs_are_done(write, was, JobAt::BeforeStart, tell);
         }
-        if (rolls || stays) && canary_weight(api) != 1000 {
+        // Another leader may have handed it back since this one looked.
+        let late = stays && self.weight.is_some_and(|(_, since)| since >= write.began);
+        if (rolls || stays) && canary_weight(api) != 1000 && !late {
             self.break_it(api, "I4", &format!("the target rolls while stable has traffic: {tell}"));
+        }
+        if stays {
+            self.kept_from_target(write, now, tell);
         }
         if was.revert.is_some() {
             if now.revert.is_none() || !(reverting(now.step) || now.step == Step::Done) {
@@ -141,6 +148,19 @@ impl Promises {
             if !found.into_iter().any(|found| of(found) && well(found)) {
                 self.break_it(write.api, "I1", &format!("job {} is not done: {tell}", job.name));
             }
+        }
+    }
+
+    /// Traffic that was to be handed back stays with the canary: for a reason only.
+    fn kept_from_target(&mut self, write: &Write<'_>, now: &ReleaseStatus, tell: &str) {
+        let (then, key) = (write.then(), Key::new(SERVICES, NAMESPACE, "web"));
+        let pods = then.get(&key).map_or_else(Vec::new, |service| {
+            selected(&then, NAMESPACE, &object::strings(&service.value, "/spec/selector"))
+        });
+        let settled = pods.iter().all(|pod| object::deleting(pod) || canary_core::pods::settled(pod, write.began));
+        let carried = |store: &Store| ready_behind(store, "web") >= i64::from(now.target_pods).max(1);
+        if write.failed.is_empty() && settled && carried(&then) && carried(&write.api.store) {
+            self.break_it(write.api, "I6", &format!("the target's pods could carry the traffic: {tell}"));
         }
     }
 
