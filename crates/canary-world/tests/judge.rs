@@ -57,3 +57,27 @@ fn weight_before_the_job_before_the_start_has_succeeded() {
                   end: Promoted\nserves: v2\n";
     tells(script, "job seed is not done");
 }
+
+#[test]
+fn a_retry_that_is_taken_with_a_template_pushed_after_it_is_that_ones() {
+    let script = "spec: {\"stages\": [{\"weight\": \"20%\", \"duration\": \"10s\"}, {\"weight\": \"100%\", \"duration\": \"10s\"}], \"baseline\": {\"duration\": \"5s\"}, \"drain\": \"4s\", \"onRevert\": \"Hold\"}\n\
+                  armed: push v3\n\
+                  then +6s: command abort\n\
+                  then +60s: push v4\n\
+                  then +390s: command retry\n\
+                  then: push v3\n\
+                  end: Promoted\nserves: v3\n";
+    assert_eq!(play(&script.parse::<Scenario>().unwrap(), 3).wrong, Vec::<String>::new());
+}
+
+#[test]
+fn a_retry_that_was_refused_before_is_for_no_template_pushed_after_it() {
+    let script = "spec: {\"stages\": [{\"weight\": \"20%\", \"duration\": \"10s\"}, {\"weight\": \"100%\", \"duration\": \"10s\"}], \"baseline\": {\"duration\": \"5s\"}, \"drain\": \"4s\", \"onRevert\": \"Hold\"}\n\
+                  armed: push v3\n\
+                  then +6s: command abort\n\
+                  then +60s: push v4\n\
+                  then +390s: command retry\n\
+                  then +60s: push v3\n\
+                  end: Aborted\nserves: v4\n";
+    assert_eq!(play(&script.parse::<Scenario>().unwrap(), 3).wrong, Vec::<String>::new());
+}

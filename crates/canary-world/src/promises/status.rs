@@ -35,6 +35,10 @@ impl Promises {
             self.goes_on(write, &was, &now, &tell);
         }
         if was.id != now.id && !now.id.is_empty() {
+            // A retry that was written before the template, and is taken after it.
+            if takes_retry(write) && self.rejected.remove(&now.candidate.digest).is_some() {
+                self.promoted.remove(&now.candidate.digest);
+            }
             if let Some(by) = self.rejected.get(&now.candidate.digest).cloned() {
                 self.break_it(
                     api,
@@ -206,6 +210,16 @@ impl Promises {
             }
         }
     }
+}
+
+/// Whether a status takes a person's `retry` that is on the CanaryRelease.
+fn takes_retry(write: &Write<'_>) -> bool {
+    let given =
+        write.before.and_then(|before| object::annotation(before, names::ANNOTATION_COMMAND)).unwrap_or_default();
+    let taken =
+        |object: Option<&Value>| object.map(|object| object["status"]["lastCommand"].clone()).unwrap_or_default();
+    let (was, now) = (taken(write.before), taken(write.after));
+    given.starts_with("retry ") && was != now && now["command"] == given
 }
 
 /// The release that was promoted; where the serving version was written back since, the outcome is that one's.
