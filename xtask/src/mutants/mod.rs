@@ -28,7 +28,7 @@ const REASONS: &str = "docs/mutants.md";
 const CRATES: [(&str, &[&str]); 2] =
     [("canary-core", &["--lib", "--test=scenarios", "--test=record_size"]), ("canary-stats", &["--lib", "--tests"])];
 
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub(crate) struct Arguments {
     /// Only the K-th of N equal parts, spread over all files: 0/50 is a sample of one in fifty
     #[arg(long, value_name = "K/N")]
@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     /// Only mutants of files whose path has this in it, such as `decide/` or `src/route.rs`
     #[arg(long, value_name = "PART")]
     only: Option<String>,
+    /// None of files whose path has this in it
+    #[arg(long, value_name = "PART")]
+    except: Option<String>,
     /// Only those that an earlier run missed, by its `tried.txt`; tests may have come since, the code must not have changed
     #[arg(long, value_name = "FILE")]
     again: Option<PathBuf>,
@@ -52,6 +55,14 @@ pub(crate) struct Arguments {
     /// Where logs and lists are left [default: a directory of the temporary ones]
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Whether the mutants of a file are asked for.
+    fn want(&self, file: &str) -> bool {
+        self.only.as_deref().is_none_or(|part| file.contains(part))
+            && !self.except.as_deref().is_some_and(|part| file.contains(part))
+    }
 }
 
 /// What came of the mutants, by name.
@@ -130,7 +141,7 @@ fn listed(tool: &Path, package: &str, arguments: &Arguments) -> Result<Vec<Mutan
     let all: Vec<Mutant> = entries.iter().map(Mutant::listed).collect::<Result<_>>()?;
     let earlier = arguments.again.as_deref().map(missed).transpose()?;
     let again = |mutant: &Mutant| earlier.as_ref().is_none_or(|missed| missed.contains(&mutant.name));
-    Ok(all.into_iter().filter(|mutant| wanted(&mutant.file, arguments.only.as_deref()) && again(mutant)).collect())
+    Ok(all.into_iter().filter(|mutant| arguments.want(&mutant.file) && again(mutant)).collect())
 }
 
 /// The mutants that a run missed, by its list.
@@ -141,11 +152,6 @@ fn missed(tried: &Path) -> Result<BTreeSet<String>> {
         matches!(verdict, "Missed" | "Unreached").then(|| name.to_owned())
     };
     Ok(text.lines().filter_map(missed).collect())
-}
-
-/// Whether the mutants of a file are asked for.
-fn wanted(file: &str, only: Option<&str>) -> bool {
-    only.is_none_or(|part| file.contains(part))
 }
 
 /// Builds a crate with these mutants and tries each, two at a time.
@@ -255,8 +261,13 @@ mod tests {
     #[test]
     fn a_part_of_a_path_says_which_files_are_meant() {
         let file = "crates/canary-core/src/decide/command.rs";
-        assert!(wanted(file, None) && wanted(file, Some("decide/")) && wanted(file, Some("src/decide/command.rs")));
-        assert!(!wanted(file, Some("src/command.rs")));
+        let want = |only: Option<&str>, except: Option<&str>| {
+            let part = |part: Option<&str>| part.map(str::to_owned);
+            Arguments { only: part(only), except: part(except), ..Arguments::default() }.want(file)
+        };
+        assert!(want(None, None) && want(Some("decide/"), None) && want(Some("src/decide/command.rs"), None));
+        assert!(!want(Some("src/command.rs"), None));
+        assert!(want(None, Some("record/")) && !want(None, Some("decide/")) && !want(Some("src/"), Some("decide/")));
     }
 
     #[test]
